@@ -1,0 +1,77 @@
+"""Run the project's own checks: tests in one environment that holds both wings, lint and types."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+from launcher.display import Display
+from launcher.environment import environment
+from launcher.project import ROOT
+from trainer.contract.errors import UserError
+
+_SOURCES = ("tasks.py", "launcher", "trainer", "tests")
+# Asked for by name alone: they fail without an engine or a card, they never skip.
+_NEEDS_MORE = ("tests/gpu", "tests/container")
+
+
+def test(path: str, match: str, gpu: bool) -> None:
+    """Run pytest on everything that needs neither Docker nor GPU, or on what is named.
+
+    Raises:
+        UserError: there is no such path.
+        SystemExit: with pytest's code, where a test failed.
+    """
+    if path and not (ROOT / path.partition("::")[0]).exists():
+        raise UserError.one("--only", f"there is no {path}", "For example: --only tests/contract.")
+    # Both wings and the test tools together; tests/boundary holds that they can live apart.
+    python = environment("test", ["host", "rtx", "check"], Display())
+    command = [str(python), "-m", "pytest"]
+    if gpu:
+        command.append("tests/gpu")
+    elif path:
+        command.append(path)
+    else:
+        command += ["tests", *(f"--ignore={place}" for place in _NEEDS_MORE)]
+    if match:
+        command += ["-k", match]
+    _run(command)
+
+
+def check() -> None:
+    """Lint, formatting, types: all are run, then the first failure's code ends it."""
+    tools = _tools()
+    _run_all(
+        [
+            [*tools, "ruff", "check", *_SOURCES],
+            [*tools, "ruff", "format", "--check", *_SOURCES],
+            [*tools, "mypy", *_SOURCES],
+        ]
+    )
+
+
+def fix() -> None:
+    """What ruff can mend by itself."""
+    tools = _tools()
+    _run_all([[*tools, "ruff", "check", "--fix", *_SOURCES], [*tools, "ruff", "format", *_SOURCES]])
+
+
+def _tools() -> list[str]:
+    return [str(environment("check", ["host", "check"], Display())), "-m"]
+
+
+def _run_all(commands: Sequence[list[str]]) -> None:
+    codes = [_code(command) for command in commands]
+    if failed := next((code for code in codes if code), 0):
+        raise SystemExit(failed)
+
+
+def _run(command: list[str]) -> None:
+    if code := _code(command):
+        raise SystemExit(code)
+
+
+def _code(command: list[str]) -> int:
+    surroundings = {**os.environ, "PYTHONHASHSEED": "0"}
+    return subprocess.run(command, cwd=ROOT, env=surroundings, check=False).returncode

@@ -1,0 +1,58 @@
+"""The launcher's calls, one a task: resolve the recipe, do the work, show the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from launcher import data_report, locks, pipeline, summary
+from launcher.configuration import resolve
+from launcher.display import Display
+from launcher.engine.choice import choose_engine
+from trainer.contract.recipe import Recipe
+
+
+def train(
+    profile: str, config: str, settings: Sequence[str], data: str, engine: str, quiet: bool
+) -> None:
+    """Run the pipeline and print its summary; with `quiet`, the run's folder alone."""
+    recipe = _resolved(profile, config, settings, data)
+    pipeline.find_dataset(recipe.dataset_path)
+    display = Display(quiet=quiet)
+    outcome = pipeline.train(recipe, choose_engine(engine, recipe.device, display), display)
+    if quiet:
+        print(outcome.folder)
+    else:
+        summary.show(outcome, Console(highlight=False))
+
+
+def plan(profile: str, config: str, settings: Sequence[str], data: str) -> None:
+    """Print each stage and what a run would do with it."""
+    console = Console(highlight=False)
+    for stage, state in pipeline.plan(_resolved(profile, config, settings, data)):
+        console.print(f"{stage:<10} {state}", markup=False)
+
+
+def data(
+    profile: str, config: str, settings: Sequence[str], data: str, engine: str, quiet: bool
+) -> None:
+    """Prepare the dataset in a folder of its own and print the report."""
+    recipe = _resolved(profile, config, settings, data)
+    pipeline.find_dataset(recipe.dataset_path)
+    display = Display(quiet=quiet)
+    report = data_report.prepare(recipe, choose_engine(engine, "cpu", display), display)
+    data_report.show(report, recipe, Console(highlight=False))
+
+
+def lock(only: Sequence[str]) -> None:
+    """Regenerate locks and print what moved."""
+    for name, lines in locks.regenerate(only).items():
+        print(f"{name}.lock: {'nothing moved' if not lines else ''}")
+        for line in lines:
+            print(f"  {line}")
+
+
+def _resolved(profile: str, config: str, settings: Sequence[str], data: str) -> Recipe:
+    return resolve(profile, Path(config) if config else None, settings, data or None)

@@ -1,0 +1,68 @@
+"""What an engine is: something that runs one stage's command and gives back events and an end.
+
+An engine knows commands, mounts and environments; it knows nothing of recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from launcher.display import Display
+from trainer.contract.events import Event
+
+# Where mounts lie inside a container; on the host a stage is given the real paths.
+INSIDE = PurePosixPath("/affineur")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder or file that a stage may see, by the name of its flag."""
+
+    name: str
+    source: Path
+    writable: bool = False
+
+    @property
+    def flag(self) -> str:
+        """`--llama-cpp` for `llama_cpp`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def inside(self) -> PurePosixPath:
+        """Its place in a container; a file keeps its name, whose suffix says its format."""
+        place = INSIDE / self.name
+        return place / self.source.name if self.source.is_file() else place
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage's command: a module of the trainer, what it may see, and what it is allowed."""
+
+    module: str
+    lock: str
+    mounts: tuple[Mount, ...]
+    log: Path
+    network: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self) -> list[str]:
+        """The command as every engine means it, without this machine's paths."""
+        flags = [part for mount in self.mounts for part in (mount.flag, str(mount.inside))]
+        return ["python", "-m", self.module, *flags]
+
+
+class Engine(Protocol):
+    """Runs jobs, one at a time."""
+
+    name: str
+
+    def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> int:
+        """Run the job to its end and return its exit code (negative: the signal's number).
+
+        Makes what the job needs first. When it is interrupted it stops the job, lets it end in
+        good order, and only then raises KeyboardInterrupt again.
+        """
+        ...

@@ -1,0 +1,103 @@
+"""The engine `local`: a process in an environment made from the lock. Needs Python alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+
+from launcher.display import Display
+from launcher.engine.interface import Job
+from launcher.environment import environment
+from launcher.project import ROOT
+from trainer.contract.events import Event, parse_event
+
+_TIME_TO_STOP_S = 120
+# What a stage may know of this machine's environment. All else is decided by the recipe.
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+_NETWORK_PASSED_ON = (
+    "HF_ENDPOINT",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+)
+
+
+class LocalEngine:
+    """Runs each job as a child process on this machine."""
+
+    name = "local"
+
+    def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> int:
+        """See `Engine.run`. Standard error goes to the job's log."""
+        python = environment(job.lock, [job.lock], display)
+        command = [str(python), "-m", job.module]
+        for mount in job.mounts:
+            command += [mount.flag, str(mount.source)]
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            job.log.open("w", encoding="utf-8") as log,
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=_surroundings(job),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                encoding="utf-8",
+                errors="replace",
+                # A Ctrl-C in the terminal reaches us alone: we stop the job in good order.
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    event = parse_event(line)
+                    if event is None:
+                        log.write(line)
+                    else:
+                        on_event(event)
+                return process.wait()
+            except BaseException:
+                _stop(process, display)
+                raise
+
+
+def _surroundings(job: Job) -> dict[str, str]:
+    names = _PASSED_ON + (_NETWORK_PASSED_ON if job.network else ())
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    offline = {} if job.network else {"HF_HUB_OFFLINE": "1"}
+    return {
+        **kept,
+        **offline,
+        **job.secrets,
+        # Sets are written to files in their order of iteration.
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+
+
+def _stop(process: subprocess.Popen[str], display: Display) -> None:
+    if process.poll() is not None:
+        return
+    display.note(f"stopping; {_TIME_TO_STOP_S} s for it to end in good order")
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(_TIME_TO_STOP_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,75 @@
+"""Make a Python environment from hash locks, with uv. Shared between clones by uv's cache."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.display import Display
+from launcher.locks import PYTHON, lock_digest, uv
+from launcher.project import CACHE, lock_file, shown
+from trainer.contract.errors import UserError
+from trainer.contract.whole_file import write_whole
+
+# Measured on the rtx lock: 5.0 GB installed, and the downloads beside it while they unpack.
+_ROOM_BYTES = 12 * 10**9
+
+
+def environment(name: str, locks: Sequence[str], display: Display) -> Path:
+    """The interpreter of the environment `name`, made or renewed where its locks changed.
+
+    Raises:
+        UserError: no room for it, or a package that cannot be had.
+    """
+    folder = CACHE / "environments" / name
+    python = folder / "bin" / "python"
+    marker = folder / ".locks"
+    wanted = "".join(f"{lock} {lock_digest(lock)}\n" for lock in locks)
+    if marker.exists() and marker.read_text() == wanted and python.exists():
+        return python
+    # Without the marker it is unfinished; it is written again when all is in place.
+    marker.unlink(missing_ok=True)
+    if not python.exists():
+        _check_room(folder)
+    with display.working(f"environment {name}", f"from {', '.join(f'{n}.lock' for n in locks)}"):
+        log = CACHE / "logs" / f"environment-{name}.log"
+        if not python.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _run([*uv(), "venv", "--python", PYTHON, str(folder)], log)
+        _run(
+            [*uv(), "pip", "sync", "--require-hashes", "--python", str(python)]
+            + [str(lock_file(lock)) for lock in locks],
+            log,
+        )
+    write_whole(marker, wanted)
+    return python
+
+
+def _check_room(folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if free < _ROOM_BYTES:
+        raise UserError.one(
+            shown(folder),
+            f"the disk has {free / 1e9:.1f} GB free, and the environment "
+            f"takes up to {_ROOM_BYTES / 1e9:.0f} GB while it is made",
+            "Make room, or move data/cache to a larger disk and link it here.",
+        )
+
+
+def _run(command: list[str], log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # An active environment of the user's is none of uv's business here.
+    surroundings = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    with log.open("w") as file:
+        done = subprocess.run(command, stderr=file, stdout=file, env=surroundings, check=False)
+    if done.returncode:
+        last = " / ".join(log.read_text().strip().splitlines()[-3:])
+        raise UserError.one(
+            f"{shown(log)}",
+            f"uv could not make the environment: {last}",
+            "Check the network and run the same command again.",
+        )

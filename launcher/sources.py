@@ -1,0 +1,69 @@
+"""Fetch llama.cpp's source tree, by hash, out of the package that carries it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from launcher.display import Display
+from launcher.locks import lock_digest, pinned
+from launcher.project import CACHE, lock_file, shown
+from trainer.contract.errors import UserError
+
+# What the converters need of the tree; the tools' sources come when tools are built.
+_WANTED = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", "gguf-py", "LICENSE")
+
+
+def llama_cpp(display: Display) -> Path:
+    """The folder of llama.cpp's converters, fetched once for each version that is locked.
+
+    Raises:
+        UserError: the package cannot be had, or is not the one that was locked.
+    """
+    folder = CACHE / "llama.cpp" / lock_digest("llama-cpp")[:12]
+    if folder.is_dir():
+        return folder
+    version = pinned("llama-cpp")["llama-cpp-python"]
+    with display.working("llama.cpp", f"its sources, out of llama-cpp-python {version}"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            _download(Path(scratch))
+            unpacked = Path(scratch) / "tree"
+            _unpack(next(Path(scratch).glob("*.tar.gz")), unpacked)
+            unpacked.rename(folder)
+    return folder
+
+
+def _download(folder: Path) -> None:
+    log = CACHE / "logs" / "llama.cpp.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    # No wheel is published, and none is wanted: the sources are.
+    command += ["--no-binary", "llama-cpp-python"]
+    command += ["--requirement", str(lock_file("llama-cpp")), "--dest", str(folder)]
+    with log.open("w") as file:
+        done = subprocess.run(command, stdout=file, stderr=file, check=False)
+    if done.returncode:
+        errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
+        raise UserError.one(
+            shown(log),
+            f"llama.cpp's sources could not be fetched: {(errors or ['see the log'])[0]}",
+            "Check the network and run the same command again.",
+        )
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            # llama_cpp_python-X/vendor/llama.cpp/<what we want>/...
+            parts = Path(member.name).parts
+            if parts[1:3] == ("vendor", "llama.cpp") and len(parts) > 3 and parts[3] in _WANTED:
+                member.name = str(Path(*parts[3:]))
+                tar.extract(member, folder, filter="data")
+    if not (folder / "convert_hf_to_gguf.py").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError.one(archive.name, "holds no convert_hf_to_gguf.py", "")

@@ -1,0 +1,59 @@
+"""How errors reach people: sentences on standard error, and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from launcher.project import shown
+from launcher.stage import StageCrashed
+from trainer.contract.errors import ExitCode, UserError
+
+_MOST_PROBLEMS = 20
+
+
+@contextmanager
+def exits(exit_with: Callable[..., Exception]) -> Iterator[None]:
+    """Turn errors into messages and `exit_with(message, code)`.
+
+    SIGTERM is treated as Ctrl-C is: what runs is stopped in good order.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except UserError as error:
+        raise exit_with(user_error_text(error), int(ExitCode.USER_CAN_MEND)) from None
+    except StageCrashed as crash:
+        raise exit_with(crash_text(crash), int(ExitCode.BUG)) from None
+    except KeyboardInterrupt:
+        text = "affineur: stopped. Finished stages are kept: run the same command to go on."
+        raise exit_with(text, int(ExitCode.INTERRUPTED)) from None
+
+
+def user_error_text(error: UserError) -> str:
+    """One sentence for one problem, a counted list for several."""
+    problems = error.problems
+    if len(problems) == 1:
+        return f"affineur: {problems[0]}"
+    lines = [f"affineur: {len(problems)} problems"]
+    lines += [f"  {problem}" for problem in problems[:_MOST_PROBLEMS]]
+    if len(problems) > _MOST_PROBLEMS:
+        lines.append(f"  ... and {len(problems) - _MOST_PROBLEMS} more")
+    return "\n".join(lines)
+
+
+def crash_text(crash: StageCrashed) -> str:
+    """What ended, the last lines of its log, and where the rest is."""
+    tail = crash.tail()
+    return (f"{tail}\n\n" if tail else "") + (
+        f"affineur: {crash.stage} {crash.reason}. Its log: {shown(crash.log)}"
+    )
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    # A second one must not cut off the first one's good order.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("affineur: asked to stop", file=sys.stderr)
+    raise KeyboardInterrupt

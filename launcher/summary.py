@@ -1,0 +1,121 @@
+"""What a run ends with: what was made, whether it learned, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from launcher import ollama
+from launcher.pipeline import Outcome
+from launcher.project import shown
+from trainer.contract import places as names
+from trainer.contract.manifest import StageRecord
+
+_SHOWN_OUTPUTS = ("adapter/adapter_model.safetensors", "gguf/", "Modelfile")
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print the summary."""
+    manifest = outcome.manifest
+    records = {record.stage: record for record in manifest.stages}
+    console.print()
+    console.print(
+        f"[bold]{manifest.recipe.output_model_name}[/]  {escape(shown(outcome.folder))}",
+        soft_wrap=True,
+    )
+    console.print(_outputs(outcome, manifest.stages))
+    _scores(records["train"].result, console)
+    _examples(records["train"].result, console)
+    for line in next_steps(outcome):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def next_steps(outcome: Outcome) -> list[str]:
+    """How the model gets into Ollama, whether or not a server is there now."""
+    modelfile = shlex.quote(shown(outcome.folder / names.MODELFILE))
+    create = f"ollama create {outcome.manifest.recipe.output_model_name} -f {modelfile}"
+    version = ollama.server_version()
+    if version is None:
+        return [
+            f"No Ollama server answers at {ollama.address()}, so nothing was imported.",
+            f"Later, where one runs:  {create}",
+        ]
+    return [f"Ollama {version} answers at {ollama.address()}.", f"Next:  {create}"]
+
+
+def _outputs(outcome: Outcome, records: Sequence[StageRecord]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for record in records:
+        for name, digest in record.outputs.items():
+            if name.startswith(_SHOWN_OUTPUTS) and not name.endswith(".json"):
+                size = (outcome.folder / name).stat().st_size
+                table.add_row(f"  {name}", _size(size), f"[dim]sha256 {digest}[/]")
+    return table
+
+
+def _size(size_bytes: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def _scores(result: dict[str, Any], console: Console) -> None:
+    losses = result["train_loss"]
+    if losses:
+        console.print(
+            f"\n  training loss  {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}", markup=False
+        )
+    if not result["held_out_rows"]:
+        console.print("  held-out       no row was held out: nothing was measured")
+        return
+    loss, match = result["loss"], result["exact_match"]
+    console.print(
+        f"  held-out loss  {loss['base']:.3f} -> [bold]{loss['tuned']:.3f}[/]"
+        f"   nats a token, over {result['held_out_rows']} rows"
+    )
+    if match["base"] is not None:
+        console.print(
+            f"  exact match    {match['base']:.1%} -> [bold]{match['tuned']:.1%}[/]"
+            f"   of {result['answered_rows']} held-out rows answered"
+        )
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """The values as a row of bars, averaged to at most `width` of them."""
+    pieces = min(width, len(values))
+    bounds = [round(i * len(values) / pieces) for i in range(pieces + 1)]
+    means = [
+        sum(values[start:end]) / (end - start)
+        for start, end in zip(bounds, bounds[1:], strict=False)
+    ]
+    low, high = min(means), max(means)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((mean - low) * scale)] for mean in means)
+
+
+def _examples(result: dict[str, Any], console: Console) -> None:
+    if not result["examples"]:
+        return
+    table = Table(title="Held-out rows", title_justify="left", show_lines=True)
+    for column in ("prompt", "expected", "base", "tuned"):
+        table.add_column(column, overflow="fold")
+    for example in result["examples"]:
+        right = example["tuned"] == example["expected"]
+        table.add_row(
+            *(escape(_short(example[name])) for name in ("prompt", "expected", "base")),
+            f"[{'green' if right else 'red'}]{escape(_short(example['tuned']))}[/]",
+        )
+    console.print()
+    console.print(table)
+
+
+def _short(text: str, most: int = 160) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"

@@ -1,0 +1,157 @@
+"""What `./invoke` can do: flags in, one launcher call, print. No logic here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from invoke import Context, Exit, task
+
+_ROOT = Path(__file__).resolve().parent
+
+# Started by somebody's own invoke: hand over to the project's environment, same words.
+if Path(sys.argv[0]).name in ("invoke", "inv") and Path(sys.prefix) != _ROOT / ".venv":
+    os.execv(_ROOT / "invoke", ["./invoke", *sys.argv[1:]])
+
+_PROFILE = "rtx, t4, cpu or smoke: a file in configs/profiles/"
+_CONFIG = "a JSON or YAML file of keys (default: the profile's own)"
+_SET = "key=value over the configuration; may be given again and again"
+_DATA = "a dataset in place of the configured one (.jsonl, .json, .csv, .parquet)"
+_QUIET = "say nothing but the result"
+_FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
+
+
+@task(
+    iterable=["set"],
+    help={**_FLAGS, "engine": "auto or local: where the stages run", "quiet": _QUIET},
+)
+def train(
+    _context: Context,
+    profile: str = "rtx",
+    config: str = "",
+    set: list[str] | None = None,
+    data: str = "",
+    engine: str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Fine-tune a model: prepare, train, merge, convert, modelfile.
+
+    Examples:
+      ./invoke train --profile smoke
+      ./invoke train --profile rtx --config configs/training_config.json
+      ./invoke train --profile smoke --data my.csv --set columns.instruction=question \\
+                     --set columns.output=answer --set epochs=2
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.train(profile, config, set or [], data, engine, quiet)
+
+
+@task(iterable=["set"], help=_FLAGS)
+def plan(
+    _context: Context,
+    profile: str = "rtx",
+    config: str = "",
+    set: list[str] | None = None,
+    data: str = "",
+) -> None:
+    """Say what `train` would do with the same flags, and do nothing.
+
+    Example:
+      ./invoke plan --profile smoke --set epochs=2
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.plan(profile, config, set or [], data)
+
+
+@task(
+    iterable=["set"],
+    help={**_FLAGS, "engine": "auto or local: where it runs", "quiet": _QUIET},
+)
+def data(
+    _context: Context,
+    data: str = "",
+    profile: str = "rtx",
+    config: str = "",
+    set: list[str] | None = None,
+    engine: str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Report on a dataset: rows, token lengths, cuts, duplicates, problems.
+
+    Examples:
+      ./invoke data --data data/training/smoke.jsonl --profile smoke
+      ./invoke data --data export.csv --set columns.instruction=question \\
+                    --set columns.output=answer
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.data(profile, config, set or [], data, engine, quiet)
+
+
+@task(
+    help={
+        "only": "a test file or folder (default: all that needs neither Docker nor GPU)",
+        "match": "only tests whose names match this expression (pytest -k)",
+        "gpu": "the tests that need a card; they fail without one",
+    },
+)
+def test(_context: Context, only: str = "", match: str = "", gpu: bool = False) -> None:
+    """Run the tests.
+
+    Examples:
+      ./invoke test
+      ./invoke test --only tests/contract
+    """
+    with _spoken():
+        from launcher import checks
+
+        checks.test(only, match, gpu)
+
+
+@task
+def check(_context: Context) -> None:
+    """Lint, formatting and types; changes nothing."""
+    with _spoken():
+        from launcher import checks
+
+        checks.check()
+
+
+@task
+def fix(_context: Context) -> None:
+    """Mend what lint and formatting can mend by themselves."""
+    with _spoken():
+        from launcher import checks
+
+        checks.fix()
+
+
+@task(iterable=["only"], help={"only": "one lock (default: all)"})
+def lock(_context: Context, only: list[str] | None = None) -> None:
+    """Regenerate the hash locks in docker/locks/ and say what moved.
+
+    Example:
+      ./invoke lock --only host
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.lock(only or [])
+
+
+@contextmanager
+def _spoken() -> Iterator[None]:
+    """What a person can mend becomes a sentence and exit 2; a bug keeps its traceback."""
+    # Here, not above: `./invoke --list` should not wait for it.
+    from launcher import speech
+
+    with speech.exits(Exit):
+        yield

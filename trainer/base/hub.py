@@ -1,0 +1,109 @@
+"""Fetch a base from the Hugging Face hub at one pinned commit. The only module that asks it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from trainer.contract.errors import UserError
+from trainer.entrypoint import Reporter
+
+# Weights as safetensors alone: a pickle runs code when it is loaded.
+_WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
+_UNWANTED = ("original/*", "onnx/*", "consolidated*")
+_POLL_S = 0.5
+
+
+def download(repository: str, revision: str | None, folder: Path, reporter: Reporter) -> str:
+    """Put the repository's model files into the folder.
+
+    Args:
+        revision: a branch, tag or commit; None takes the default branch as it is now.
+
+    Returns:
+        The commit, 40 hexadecimal digits, that was fetched.
+
+    Raises:
+        UserError: no such repository or revision, no right to it, no network, no safetensors.
+    """
+    import fnmatch
+
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        wanted = {
+            entry.rfilename: entry.size or 0
+            for entry in info.siblings or []
+            if any(fnmatch.fnmatch(entry.rfilename, pattern) for pattern in _WANTED)
+            and not any(fnmatch.fnmatch(entry.rfilename, pattern) for pattern in _UNWANTED)
+        }
+        if not any(name.endswith(".safetensors") for name in wanted):
+            raise _refused(repository, "holds no safetensors weights", "Take one that does.")
+        with _progress(folder, sum(wanted.values()), reporter):
+            snapshot_download(
+                repository,
+                revision=info.sha,
+                local_dir=folder,
+                allow_patterns=list(_WANTED),
+                ignore_patterns=list(_UNWANTED),
+            )
+    except GatedRepoError as error:
+        raise _refused(
+            repository, "is gated", "Accept its licence on its page, and set HF_TOKEN."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise _refused(repository, f"has no revision {revision}", "") from error
+    except RepositoryNotFoundError as error:
+        raise _refused(
+            repository, "is not on the hub, or not for you", "Check the name, or set HF_TOKEN."
+        ) from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise _refused(
+            repository,
+            f"cannot be fetched: {first_line}",
+            "Run the same command again: it goes on where it stopped. Without a network, give "
+            "model_to_fine_tune a local folder.",
+        ) from error
+    return str(info.sha)
+
+
+def _refused(repository: str, what: str, remedy: str) -> UserError:
+    return UserError.one(f"model_to_fine_tune {repository}", what, remedy)
+
+
+@contextmanager
+def _progress(folder: Path, total_bytes: int, reporter: Reporter) -> Iterator[None]:
+    # The folder's size tells all there is to tell, whichever way the client downloads.
+    ended = threading.Event()
+
+    def poll() -> None:
+        while not ended.wait(_POLL_S):
+            present = 0
+            # Parts are renamed and removed while we look.
+            with suppress(OSError):
+                present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            reporter.progress(
+                "fetching the base",
+                min(present, total_bytes) // 2**20,
+                max(1, total_bytes // 2**20),
+                "MiB",
+            )
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -1,0 +1,52 @@
+"""The story of `base`: put the asked-for base into the cache, and write down which one it is.
+
+The one stage that may use the network. It leaves `model/` and then `base.json`, whose existence
+means that the folder is whole.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from trainer.contract import places as names
+from trainer.contract.base import BaseIdentity, BaseRequest
+from trainer.contract.digest import digest_of_file, digest_of_value, files_below
+from trainer.contract.places import Places
+from trainer.contract.whole_file import write_whole
+from trainer.entrypoint import Reporter
+
+
+def base(places: Places, reporter: Reporter) -> None:
+    """Make `model/` and `base.json` from `request.json`."""
+    request = BaseRequest.model_validate_json((places.run / names.BASE_REQUEST).read_bytes())
+    folder = places.run / names.BASE_MODEL
+    revision = None
+    if request.kind == "smoke":
+        from trainer.base.smoke import make_smoke_base
+
+        shutil.rmtree(folder, ignore_errors=True)
+        make_smoke_base(
+            folder,
+            on_step=lambda step, steps, loss: reporter.progress(
+                "making the smoke base", step, steps, "steps", {"loss": loss}
+            ),
+        )
+    else:
+        from trainer.base.hub import download
+
+        # Kept across an interruption: the hub's client goes on with what is there.
+        revision = download(request.repository, request.revision, folder, reporter)
+    files = {
+        path.relative_to(folder).as_posix(): digest_of_file(path)
+        for path in files_below(folder)
+        # The hub's client keeps its own notes there.
+        if ".cache" not in path.relative_to(folder).parts
+    }
+    identity = BaseIdentity(
+        source=request.repository,
+        revision=revision,
+        digest=digest_of_value(files),
+        files=files,
+    )
+    write_whole(places.run / names.BASE_RECORD, identity.model_dump_json(indent=1) + "\n")
+    reporter.result(identity.model_dump())

@@ -1,0 +1,47 @@
+"""The manifest: which inputs, by which stages, made which outputs. Written last and whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from trainer.contract.base import BaseIdentity
+from trainer.contract.recipe import Recipe
+
+CONTRACT_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageRecord(_Record):
+    """One finished stage: its key, what it read and what it left, by digest."""
+
+    stage: str
+    key: str
+    command: list[str]
+    engine: str
+    started: str
+    seconds: float
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    result: dict[str, Any]
+
+
+class Manifest(_Record):
+    """Everything a stranger needs to make this model again and compare it."""
+
+    contract_version: int = CONTRACT_VERSION
+    affineur_version: str
+    key: str
+    recipe: Recipe
+    base: BaseIdentity
+    data: dict[str, str]
+    locks: dict[str, str]
+    code: dict[str, str]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    created: str
+    stages: list[StageRecord]

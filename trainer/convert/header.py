@@ -1,0 +1,57 @@
+"""What a GGUF file says of itself, held against the model it was made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer.contract.errors import Problem, UserError
+
+
+def check_header(gguf: Path, merged: Path) -> None:
+    """Compare the file's tokenizer settings with the merged model's.
+
+    A BOS too many or a template too few loads without a word and spoils every answer.
+
+    Raises:
+        UserError: with every setting that differs.
+    """
+    from transformers import AutoTokenizer
+
+    header = read_header(gguf)
+    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    config = json.loads((merged / "tokenizer_config.json").read_text(encoding="utf-8"))
+    expected: dict[str, Any] = {
+        "tokenizer.chat_template": tokenizer.chat_template,
+        "tokenizer.ggml.eos_token_id": tokenizer.eos_token_id,
+    }
+    # Where it does not stand, llama.cpp's default for byte-level vocabularies is no BOS.
+    if "tokenizer.ggml.add_bos_token" in header or config.get("add_bos_token"):
+        expected["tokenizer.ggml.add_bos_token"] = bool(config.get("add_bos_token"))
+    differing = [
+        Problem(
+            where=f"gguf/{gguf.name}",
+            what=f"{name} is {_short(header.get(name))}, the merged model's is {_short(value)}",
+        )
+        for name, value in expected.items()
+        if header.get(name) != value
+    ]
+    if differing:
+        raise UserError(differing)
+
+
+def read_header(gguf: Path) -> dict[str, Any]:
+    """The file's scalar and string settings by name; arrays (the vocabulary) are left out."""
+    from gguf import GGUFReader, GGUFValueType
+
+    return {
+        name: field.contents()
+        for name, field in GGUFReader(gguf).fields.items()
+        if field.types and field.types[0] != GGUFValueType.ARRAY
+    }
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,68 @@
+"""Call llama.cpp's own converter, out of its source tree. The only module that knows its flags."""
+
+from __future__ import annotations
+
+import logging
+import runpy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer.contract.errors import UserError
+
+
+def write_gguf(
+    llama_cpp: Path, merged: Path, gguf: Path, quantization: str, model_name: str
+) -> None:
+    """Convert a Hugging Face folder into one GGUF file.
+
+    The converter runs in this process, as `python convert_hf_to_gguf.py` would: a second start
+    of torch and transformers for each type costs more than converting a small model.
+
+    Raises:
+        UserError: llama.cpp knows no such architecture or tokenizer.
+    """
+    script = llama_cpp / "convert_hf_to_gguf.py"
+    arguments = [str(merged), "--outfile", str(gguf), "--outtype", quantization]
+    try:
+        with _as_main(script, [*arguments, "--model-name", model_name]), _logging_restored():
+            runpy.run_path(str(script), run_name="__main__")
+    except NotImplementedError as error:
+        raise _refusal(str(error) or "this architecture has no converter") from error
+    except SystemExit as end:
+        # It leaves by sys.exit where the architecture is unknown, after logging which.
+        if end.code:
+            raise _refusal("this architecture has no converter (see the log)") from end
+
+
+def _refusal(what: str) -> UserError:
+    return UserError.one(
+        "model_to_fine_tune",
+        f"llama.cpp cannot convert it: {what}",
+        "Fine-tune a base whose architecture llama.cpp serves.",
+    )
+
+
+@contextmanager
+def _as_main(script: Path, arguments: list[str]) -> Iterator[None]:
+    argv, path = sys.argv, list(sys.path)
+    sys.argv = [str(script), *arguments]
+    # As `python script` would do: its own folder first, for the packages beside it.
+    sys.path.insert(0, str(script.parent))
+    try:
+        yield
+    finally:
+        sys.argv, sys.path[:] = argv, path
+
+
+@contextmanager
+def _logging_restored() -> Iterator[None]:
+    # The converter sets up the root logger for itself.
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)

@@ -1,0 +1,90 @@
+"""How a stage starts, speaks and ends: flags in, events out, an exit code.
+
+Every `trainer/<stage>/__main__.py` hands its function to `run_stage`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TextIO
+
+from trainer.contract.errors import ExitCode, Problem, UserError
+from trainer.contract.events import Event, Failed, Note, Progress, Result
+from trainer.contract.places import Places
+
+_PROGRESS_EVERY_S = 0.1
+
+
+class Reporter:
+    """Writes a stage's events, one a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last_progress_s = 0.0
+
+    def _emit(self, event: Event) -> None:
+        self._stream.write(event.model_dump_json() + "\n")
+        self._stream.flush()
+
+    def progress(
+        self,
+        doing: str,
+        done: int,
+        total: int,
+        unit: str,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """Say how far the work is; at most ten times a second, and always at the end."""
+        now_s = time.monotonic()
+        if done < total and now_s - self._last_progress_s < _PROGRESS_EVERY_S:
+            return
+        self._last_progress_s = now_s
+        self._emit(
+            Progress(doing=doing, done=done, total=total, unit=unit, figures=dict(figures or {}))
+        )
+
+    def note(self, text: str) -> None:
+        """Say a line that people should see."""
+        self._emit(Note(text=text))
+
+    def result(self, values: dict[str, Any]) -> None:
+        """Say what the stage found out; once, at its end."""
+        self._emit(Result(values=values))
+
+    def failed(self, problems: list[Problem]) -> None:
+        """Say why the stage stops."""
+        self._emit(Failed(problems=problems))
+
+
+def run_stage(stage: Callable[[Places, Reporter], None]) -> NoReturn:
+    """Run one stage and leave the process with the contract's exit code.
+
+    Standard output is kept for events: what libraries print goes to standard error instead.
+    SIGTERM and SIGINT raise, so that `finally` blocks run.
+    """
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
+        os.dup2(2, 1)
+        reporter = Reporter(stream)
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGINT, _interrupt)
+        try:
+            stage(Places.from_arguments(sys.argv[1:]), reporter)
+            code = ExitCode.DONE
+        except UserError as error:
+            reporter.failed(list(error.problems))
+            code = ExitCode.USER_CAN_MEND
+        except KeyboardInterrupt:
+            code = ExitCode.INTERRUPTED
+        except Exception:
+            traceback.print_exc()
+            code = ExitCode.BUG
+    sys.exit(code)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt

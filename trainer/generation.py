@@ -1,0 +1,83 @@
+"""Greedy answers, in one way for every stage that asks a model something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def greedy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+) -> list[list[int]]:
+    """The most likely continuation of each prompt, without its end-of-turn token.
+
+    A bounded, unpenalised greedy search whatever the base's own generation settings say: some
+    (Qwen2.5's) sample and penalise repetition, which would make two runs differ.
+
+    Args:
+        prompts: token ids; lengths may differ.
+        max_new_tokens: where an answer that does not end by itself is cut.
+
+    Returns:
+        The new token ids of each prompt, in the order of the prompts.
+    """
+    from transformers import GenerationConfig
+
+    stops = end_tokens(model, tokenizer)
+    settings = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=max_new_tokens,
+        repetition_penalty=1.0,
+        eos_token_id=stops,
+        pad_token_id=stops[0],
+    )
+    # Values left unset would be filled in from the model's own settings.
+    model.generation_config = settings
+    answers: list[list[int]] = []
+    for first in range(0, len(prompts), batch_size):
+        batch = prompts[first : first + batch_size]
+        width = max(len(prompt) for prompt in batch)
+        # Padding stands on the left, so that all answers of a batch begin in one column.
+        input_ids = torch.tensor(
+            [[stops[0]] * (width - len(prompt)) + list(prompt) for prompt in batch]
+        )  # (batch, width)
+        attention_mask = torch.tensor(
+            [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch]
+        )  # (batch, width)
+        with torch.inference_mode():
+            generated: Any = model.generate(
+                input_ids=input_ids.to(model.device),
+                attention_mask=attention_mask.to(model.device),
+                generation_config=settings,
+            )  # (batch, width + new)
+        answers += [_until_stop(row[width:].tolist(), stops) for row in generated]
+        on_batch(len(answers), len(prompts))
+    return answers
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a turn: the tokenizer's own first, then those that the model declares."""
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    if declared is None:
+        declared = []
+    ids = [tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])]
+    return list(dict.fromkeys(int(token) for token in ids if token is not None))
+
+
+def _until_stop(tokens: list[int], stops: list[int]) -> list[int]:
+    for position, token in enumerate(tokens):
+        if token in stops:
+            return tokens[:position]
+    return tokens

@@ -1,0 +1,163 @@
+"""From a base's Jinja chat template to Ollama's Go template, by watching what it writes.
+
+No table of model families: the template is rendered for a few conversations of known words, what
+stands around the words is cut out, and the form so found must write further conversations letter
+for letter as the Jinja template does. A template that is more than "something before and behind
+each turn" is not guessed at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trainer.chat import Message, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Words that no template writes by itself.
+_SYSTEM, _FIRST, _ANSWER, _SECOND = "Zsystem0Z", "Zuser1Z", "Zanswer2Z", "Zuser3Z"
+
+
+@dataclass(frozen=True)
+class ChatForm:
+    """What a chat template writes around the turns."""
+
+    opening: str
+    system_prefix: str
+    system_suffix: str
+    user_prefix: str
+    user_suffix: str
+    assistant_prefix: str
+    assistant_suffix: str
+    generation_prompt: str
+
+    def write(self, messages: Sequence[Message]) -> str:
+        """The conversation with a generation prompt, as `go_template` has Ollama write it."""
+        around = {
+            "system": (self.system_prefix, self.system_suffix),
+            "user": (self.user_prefix, self.user_suffix),
+            "assistant": (self.assistant_prefix, self.assistant_suffix),
+        }
+        text = "" if messages[0]["role"] == "system" else self.opening
+        for message in messages:
+            before, behind = around[message["role"]]
+            text += before + message["content"] + behind
+        return text + self.generation_prompt
+
+    def go_template(self) -> str:
+        """The form in Ollama's template language (Go's text/template over `.Messages`).
+
+        Literals are quoted strings inside actions, so that trimming the white space between the
+        actions cannot reach them. An assistant's turn at the end is left open, to be continued.
+        """
+        lines = [
+            "{{- range $i, $_ := .Messages }}",
+            "{{- $last := eq (len (slice $.Messages $i)) 1 }}",
+            '{{- if and (eq $i 0) (ne .Role "system") }}' + _say(self.opening) + "{{ end }}",
+            '{{- if eq .Role "system" }}' + _turn(self.system_prefix) + _say(self.system_suffix),
+            '{{- else if eq .Role "user" }}' + _turn(self.user_prefix) + _say(self.user_suffix),
+            '{{- else if eq .Role "assistant" }}'
+            + _turn(self.assistant_prefix)
+            + "{{ if not $last }}"
+            + _say(self.assistant_suffix)
+            + "{{ end }}",
+            "{{- end }}",
+            '{{- if and $last (ne .Role "assistant") }}'
+            + _say(self.generation_prompt)
+            + "{{ end }}",
+            "{{- end }}",
+        ]
+        if not self.opening:
+            del lines[2]
+        return "\n".join(lines)
+
+
+def chat_form(tokenizer: PreTrainedTokenizerBase) -> ChatForm | None:
+    """The form of the tokenizer's chat template; None where it has none that is faithful."""
+    import jinja2
+
+    try:
+        form = _observed(tokenizer)
+        if form is not None and all(
+            form.write(messages) == render(tokenizer, messages, True) for messages in PROBES
+        ):
+            return form
+    except jinja2.TemplateError:
+        # It refuses a system turn or a second question: Ollama sends both.
+        pass
+    return None
+
+
+# Held against the form; none of them was used to find it.
+PROBES: tuple[list[Message], ...] = (
+    [{"role": "user", "content": "Bonjour, où est l'été ?"}],
+    [
+        {"role": "system", "content": "Réponds en JSON."},
+        {"role": "user", "content": "Classe : « Le système doit répondre en 2 s. » 🎯"},
+    ],
+    [
+        {"role": "user", "content": "Un\ndeux\n\ntrois {{ x }} {% y %}"},
+        {"role": "assistant", "content": '{"a": [1, 2]}'},
+        {"role": "user", "content": "<tool_call>encore</tool_call>"},
+        {"role": "assistant", "content": "日本語"},
+        {"role": "user", "content": "fin"},
+    ],
+    [
+        {"role": "system", "content": "Deux\nlignes"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ],
+)
+
+
+def _observed(tokenizer: PreTrainedTokenizerBase) -> ChatForm | None:
+    system = {"role": "system", "content": _SYSTEM}
+    first = {"role": "user", "content": _FIRST}
+    answer = {"role": "assistant", "content": _ANSWER}
+    second = {"role": "user", "content": _SECOND}
+    whole = _around(
+        render(tokenizer, [system, first, answer, second], True),
+        [_SYSTEM, _FIRST, _ANSWER, _SECOND],
+    )
+    alone = _around(render(tokenizer, [first], True), [_FIRST])
+    unasked = _around(render(tokenizer, [first], False), [_FIRST])
+    answered = _around(render(tokenizer, [first, answer], False), [_FIRST, _ANSWER])
+    if not (whole and alone and unasked and answered):
+        return None
+    user_suffix, assistant_suffix = unasked[1], answered[2]
+    user_prefix = whole[3].removeprefix(assistant_suffix)
+    return ChatForm(
+        opening=alone[0].removesuffix(user_prefix),
+        system_prefix=whole[0],
+        system_suffix=whole[1].removesuffix(user_prefix),
+        user_prefix=user_prefix,
+        user_suffix=user_suffix,
+        assistant_prefix=whole[2].removeprefix(user_suffix),
+        assistant_suffix=assistant_suffix,
+        generation_prompt=whole[4].removeprefix(user_suffix),
+    )
+
+
+def _around(text: str, words: Sequence[str]) -> list[str] | None:
+    """What stands before, between and behind the words; None where one does not stand once."""
+    pieces = []
+    for word in words:
+        before, found, text = text.partition(word)
+        if not found or word in text:
+            return None
+        pieces.append(before)
+    return [*pieces, text]
+
+
+def _say(literal: str) -> str:
+    # JSON's string form is a Go string literal, too.
+    return "{{ " + json.dumps(literal, ensure_ascii=False) + " }}" if literal else ""
+
+
+def _turn(prefix: str) -> str:
+    return _say(prefix) + "{{ .Content }}"

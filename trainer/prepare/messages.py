@@ -1,0 +1,207 @@
+"""Turn a row, in whatever form it was written, into one conversation of messages.
+
+The forms: `messages`, ShareGPT `conversations`, `instruction`/`input`/`output`,
+`prompt`/`completion`, and the legacy `text` with [INST] markers. A dataset's own column names
+are mapped onto these first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from trainer.chat import Message
+
+_ROLES = ("system", "user", "assistant", "tool")
+_SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+}
+
+
+class BadRow(ValueError):
+    """Why a row cannot be read, and the remedy. The caller knows where the row stands."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+def conversation_of(
+    values: Mapping[str, Any], columns: Mapping[str, str], system_prompt: str | None
+) -> list[Message]:
+    """The row's messages: an optional system turn, then user and assistant turns, the last one
+    the assistant's.
+
+    Args:
+        values: the row as it stands in the file.
+        columns: our name for a column -> the dataset's name for it.
+        system_prompt: put before conversations that bring no system turn of their own.
+
+    Raises:
+        BadRow: the row is of no known form, or says nothing that can be learned.
+    """
+    named = _renamed(values, columns)
+    messages = _reader_for(named)(named)
+    if system_prompt and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system_prompt}, *messages]
+    _check(messages)
+    return messages
+
+
+def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    if not columns:
+        return dict(values)
+    named: dict[str, Any] = {}
+    for ours, theirs in columns.items():
+        if theirs not in values:
+            near = difflib.get_close_matches(theirs, [str(name) for name in values], 1)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise BadRow(
+                f"has no column {theirs!r}", f"{hint}Its columns: {', '.join(map(str, values))}."
+            )
+        named[ours] = values[theirs]
+    return named
+
+
+def _reader_for(row: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], list[Message]]:
+    present = {name for name, value in row.items() if value is not None}
+    if "messages" in present:
+        return _from_messages
+    if "conversations" in present:
+        return _from_sharegpt
+    if {"instruction", "output"} <= present:
+        return _from_instruction
+    if {"prompt", "completion"} <= present:
+        return _from_prompt
+    if "text" in present:
+        return _from_inst_text
+    if "instruction" in present or "prompt" in present:
+        missing = "output" if "instruction" in present else "completion"
+        raise BadRow(f"has no {missing!r}", "A row needs its answer to be learned from.")
+    raise BadRow(
+        f"is of no known form; its columns: {', '.join(map(str, row)) or 'none'}",
+        "Name them: --set columns.instruction=COLUMN --set columns.output=COLUMN.",
+    )
+
+
+def _plain(value: Any) -> str:
+    """Text as it is; documents and lists as JSON (exporters put whole documents in `input`)."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
+
+
+def _with_system(row: Mapping[str, Any], turns: list[Message]) -> list[Message]:
+    system = _plain(row.get("system") or "").strip()
+    return [{"role": "system", "content": system}, *turns] if system else turns
+
+
+def _from_instruction(row: Mapping[str, Any]) -> list[Message]:
+    question = _plain(row["instruction"])
+    document = row.get("input")
+    if document is not None and _plain(document).strip():
+        question = f"{question}\n\n{_plain(document)}" if question.strip() else _plain(document)
+    return _with_system(row, _turns(question, _plain(row["output"])))
+
+
+def _from_prompt(row: Mapping[str, Any]) -> list[Message]:
+    prompt, completion = row["prompt"], row["completion"]
+    if isinstance(prompt, list) and isinstance(completion, list):
+        return _from_messages({"messages": [*prompt, *completion]})
+    return _with_system(row, _turns(_plain(prompt), _plain(completion)))
+
+
+def _turns(question: str, answer: str) -> list[Message]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def _from_messages(row: Mapping[str, Any]) -> list[Message]:
+    return _read_turns("messages", row["messages"], "role", "content", {r: r for r in _ROLES})
+
+
+def _from_sharegpt(row: Mapping[str, Any]) -> list[Message]:
+    turns = row["conversations"]
+    openai_form = isinstance(turns, list) and all(
+        isinstance(turn, dict) and "role" in turn for turn in turns
+    )
+    if openai_form:
+        return _from_messages({"messages": turns})
+    return _with_system(row, _read_turns("conversations", turns, "from", "value", _SHAREGPT_ROLES))
+
+
+def _read_turns(
+    column: str, turns: Any, role_key: str, text_key: str, roles: Mapping[str, str]
+) -> list[Message]:
+    if not isinstance(turns, list) or not turns:
+        raise BadRow(f"{column} is not a list of turns")
+    messages = []
+    for number, turn in enumerate(turns, 1):
+        if not isinstance(turn, dict) or role_key not in turn or text_key not in turn:
+            raise BadRow(f"{column}: turn {number} has no {role_key!r} and {text_key!r}")
+        role = roles.get(str(turn[role_key]))
+        if role is None:
+            raise BadRow(
+                f"{column}: turn {number} is from {turn[role_key]!r}",
+                f"Known: {', '.join(roles)}.",
+            )
+        messages.append({"role": role, "content": _content(column, number, turn[text_key])})
+    return messages
+
+
+def _content(column: str, number: int, content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and part.get("type") == "text" for part in content
+    ):
+        return "".join(str(part.get("text", "")) for part in content)
+    raise BadRow(f"{column}: turn {number} holds something else than text")
+
+
+_INST_TURN = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL)
+_SYS = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>(.*)", re.DOTALL)
+
+
+def _from_inst_text(row: Mapping[str, Any]) -> list[Message]:
+    text = _plain(row["text"])
+    turns = _INST_TURN.findall(text)
+    if not turns:
+        raise BadRow(
+            "text has no [INST] ... [/INST] turn",
+            "Plain text has no question to answer; give instruction and output instead.",
+        )
+    messages: list[Message] = []
+    for question, answer in turns:
+        if not messages and (system := _SYS.fullmatch(question)):
+            messages.append({"role": "system", "content": system[1].strip()})
+            question = system[2]
+        messages += _turns(question.strip(), answer.strip())
+    return messages
+
+
+def _check(messages: list[Message]) -> None:
+    roles = [message["role"] for message in messages]
+    if roles[-1] != "assistant":
+        raise BadRow(f"ends with a {roles[-1]} turn", "The last turn is the answer to learn.")
+    if "user" not in roles:
+        raise BadRow("has no user turn")
+    if "system" in roles[1:]:
+        raise BadRow("has a system turn after the first turn")
+    for message in messages:
+        # An empty answer teaches silence; an empty question teaches to guess.
+        if message["role"] in ("user", "assistant") and not message["content"].strip():
+            side = "question" if message["role"] == "user" else "answer"
+            raise BadRow(f"has an empty {side}", "Fill it in, or take the row out.")

@@ -1,0 +1,76 @@
+"""What the dataset looks like in tokens: lengths, cuts, repetitions."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.prepare.splitting import Conversation, conflicts, duplicates
+from trainer.prepare.tokenizing import Tokens
+
+
+@dataclass(frozen=True)
+class TokenizedRow:
+    """A conversation and its tokens."""
+
+    conversation: Conversation
+    tokens: Tokens
+
+    def as_json(self) -> dict[str, Any]:
+        """The row as the training stage reads it."""
+        return {
+            "where": self.conversation.where,
+            "messages": self.conversation.messages,
+            "input_ids": self.tokens.input_ids,
+            "completion_mask": self.tokens.completion_mask,
+            "prompt_ids": self.tokens.prompt_ids,
+        }
+
+
+def report_on(
+    train: Sequence[TokenizedRow],
+    held_out: Sequence[TokenizedRow],
+    both: Sequence[tuple[str, str]],
+    max_length: int,
+) -> dict[str, Any]:
+    """The report as plain values; lengths are those before any cut, in tokens."""
+    rows = [*train, *held_out]
+    conversations = [row.conversation for row in rows]
+    cut = [row for row in rows if len(row.tokens.input_ids) > max_length]
+    no_room = [row for row in cut if not row.tokens.cut_to(max_length).learned_tokens]
+    lengths = sorted(len(row.tokens.input_ids) for row in rows)
+    return {
+        "rows": len(rows) + len(both),
+        "train": len(train),
+        "held_out": len(held_out),
+        "max_length": max_length,
+        "tokens": length_figures(lengths),
+        "answer_tokens": length_figures(sorted(row.tokens.learned_tokens for row in rows)),
+        "lengths": lengths,
+        "cut": [
+            {
+                "where": row.conversation.where,
+                "tokens": len(row.tokens.input_ids) - max_length,
+            }
+            for row in cut
+        ],
+        "no_room": [row.conversation.where for row in no_room],
+        "duplicates": duplicates(conversations),
+        "conflicts": conflicts(conversations),
+        "in_both": list(both),
+    }
+
+
+def length_figures(lengths: Sequence[int]) -> dict[str, int]:
+    """Minimum, median, 95th percentile (nearest rank) and maximum of sorted lengths."""
+    if not lengths:
+        return {}
+    rank = -(-95 * len(lengths) // 100)
+    return {
+        "min": lengths[0],
+        "median": round(statistics.median(lengths)),
+        "p95": lengths[rank - 1],
+        "max": lengths[-1],
+    }

@@ -1,0 +1,145 @@
+"""The story of `prepare`: read, normalise, split, tokenise, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.contract import places as names
+from trainer.contract.errors import Problem, UserError
+from trainer.contract.places import Places
+from trainer.contract.recipe import PrepareSection, Recipe
+from trainer.contract.whole_file import write_whole
+from trainer.entrypoint import Reporter
+from trainer.prepare.messages import BadRow, conversation_of
+from trainer.prepare.reading import read_rows
+from trainer.prepare.report import TokenizedRow, report_on
+from trainer.prepare.splitting import Conversation, in_both, split
+from trainer.prepare.tokenizing import tokenize
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def prepare(places: Places, reporter: Reporter) -> None:
+    """Make `prepared/` from the dataset.
+
+    Raises:
+        UserError: rows that cannot be read, all of them named; or nothing left to learn.
+    """
+    recipe = Recipe.read(places.run / names.RECIPE).section(PrepareSection)
+    problems: list[Problem] = []
+    data_path = places.need("data")
+    rows = _read(data_path, recipe, problems)
+    if places.evaluation:
+        train, held_out = rows, _read(places.evaluation, recipe, problems)
+    else:
+        train, held_out = split(rows, recipe.held_out_fraction)
+    if problems:
+        raise UserError(problems)
+
+    both = in_both(train, held_out)
+    leaked = {where for _, where in both}
+    # A row that was trained on says nothing about what was learned.
+    held_out = [row for row in held_out if row.where not in leaked]
+
+    tokenizer = load_tokenizer(places.need("base"))
+    tokenized = _tokenize(tokenizer, [*train, *held_out], reporter)
+    train_rows, held_out_rows = tokenized[: len(train)], tokenized[len(train) :]
+    report = report_on(train_rows, held_out_rows, both, recipe.max_length)
+    kept = _within(train_rows, recipe.max_length)
+    if not kept:
+        raise UserError.one(
+            data_path.name,
+            f"no row has room for its answer within max_length {recipe.max_length} tokens",
+            "Raise max_length, or shorten the rows.",
+        )
+    _write(places.run / names.PREPARED_TRAIN, kept)
+    _write(places.run / names.PREPARED_HELD_OUT, _within(held_out_rows, recipe.max_length))
+    write_whole(
+        places.run / names.PREPARED_REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+    )
+    for line in _notes(report):
+        reporter.note(line)
+    reporter.result(report)
+
+
+def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
+    """The base's tokenizer, from its folder alone.
+
+    Raises:
+        UserError: it brings no chat template, so nobody knows how its turns are written.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    if not tokenizer.chat_template:
+        raise UserError.one(
+            "model_to_fine_tune",
+            "this base has no chat template",
+            "Take its instruction-tuned version (often named -Instruct, -Chat or -it).",
+        )
+    return tokenizer
+
+
+def _read(path: Path, recipe: PrepareSection, problems: list[Problem]) -> list[Conversation]:
+    conversations = []
+    for row in read_rows(path, problems)[: recipe.max_rows]:
+        try:
+            messages = conversation_of(row.values, recipe.columns, recipe.system_prompt)
+        except BadRow as bad:
+            problems.append(Problem(where=row.where, what=bad.what, remedy=bad.remedy))
+        else:
+            conversations.append(Conversation(row.where, messages))
+    return conversations
+
+
+def _tokenize(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], reporter: Reporter
+) -> list[TokenizedRow]:
+    import jinja2
+
+    tokenized = []
+    for number, row in enumerate(rows, 1):
+        try:
+            tokenized.append(TokenizedRow(row, tokenize(tokenizer, row.messages)))
+        except jinja2.TemplateError as error:
+            # Templates refuse what they cannot write: a system turn, two user turns in a row.
+            raise UserError.one(
+                row.where, f"the base's chat template refuses it: {error}"
+            ) from error
+        reporter.progress("tokenising", number, len(rows), "rows")
+    return tokenized
+
+
+def _within(rows: Sequence[TokenizedRow], max_length: int) -> list[TokenizedRow]:
+    cut = [TokenizedRow(row.conversation, row.tokens.cut_to(max_length)) for row in rows]
+    return [row for row in cut if row.tokens.learned_tokens]
+
+
+def _write(path: Path, rows: Iterable[TokenizedRow]) -> None:
+    lines = (json.dumps(row.as_json(), ensure_ascii=False) + "\n" for row in rows)
+    write_whole(path, "".join(lines))
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    notes = []
+    if cut := report["cut"]:
+        lost = sum(row["tokens"] for row in cut)
+        notes.append(
+            f"{len(cut)} rows are longer than max_length and are cut, by {lost} tokens in all"
+        )
+    if no_room := report["no_room"]:
+        notes.append(f"{len(no_room)} rows have no room for an answer and are left out")
+    if twice := report["duplicates"]:
+        notes.append(f"{len(twice)} rows stand twice, the first at {' and '.join(twice[0])}")
+    if both := report["in_both"]:
+        notes.append(
+            f"{len(both)} held-out rows are in the training data too and are not scored, "
+            f"the first at {' and '.join(both[0])}"
+        )
+    if not report["held_out"]:
+        notes.append("no row is held out: nothing will say whether the model learned")
+    return notes

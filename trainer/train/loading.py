@@ -1,0 +1,68 @@
+"""Load the base as the recipe wants it, and refuse what this machine cannot do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainer.contract.errors import UserError
+from trainer.contract.recipe import TrainSection
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check_device(recipe: TrainSection) -> str:
+    """A name for the device that trains.
+
+    Raises:
+        UserError: the recipe asks for a card that is not there, or for a precision that it lacks.
+    """
+    if recipe.device == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads"
+    if not torch.cuda.is_available():
+        raise UserError.one(
+            "device", "no CUDA card answers", "Take --profile cpu, or check the driver: nvidia-smi."
+        )
+    name = str(torch.cuda.get_device_name())
+    major, minor = torch.cuda.get_device_capability()
+    # Turing (7.5) claims bf16 through emulation; only Ampere (8.0) and later compute in it.
+    if recipe.precision == "bf16" and major < 8:
+        raise UserError.one(
+            "precision",
+            f"bf16 needs compute capability 8.0, and {name} has {major}.{minor}",
+            "Take --profile t4.",
+        )
+    return name
+
+
+def load_base(base: Path, recipe: TrainSection) -> PreTrainedModel:
+    """The base on its device: in NF4 with double quantization (QLoRA, arXiv 2305.14314), or whole.
+
+    On a CPU a 4-bit model that has generated or scored cannot be trained any more (bitsandbytes
+    repacks its weights for inference): load it afresh for training.
+    """
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = DTYPES[recipe.precision]
+    quantization = None
+    if recipe.quantize_base == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        base,
+        dtype=dtype,
+        quantization_config=quantization,
+        device_map={"": "cpu" if recipe.device == "cpu" else 0},
+        attn_implementation="sdpa",
+        local_files_only=True,
+    )
+    return model

@@ -1,0 +1,115 @@
+"""How well a model does on the held-out rows: its loss, and whether it answers them exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from trainer.entrypoint import Reporter
+from trainer.generation import greedy
+from trainer.prepared import IGNORED, PreparedRow, labels_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`loss` in nats per completion token; `answers` in the order of the rows asked."""
+
+    loss: float
+    exact_match: float | None
+    answers: list[str]
+
+
+def score(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[PreparedRow],
+    *,
+    answers: int,
+    max_new_tokens: int,
+    who: str,
+    reporter: Reporter,
+) -> Scores:
+    """Score a model on held-out rows.
+
+    Args:
+        rows: at least one; all of them count for the loss.
+        answers: how many of them, from the first, are answered and compared.
+        who: "base" or "tuned", for the progress line.
+    """
+    model.eval()
+    loss = held_out_loss(model, rows, reporter, who)
+    asked = rows[:answers]
+    replies = greedy(
+        model,
+        tokenizer,
+        [row["prompt_ids"] for row in asked],
+        max_new_tokens=max_new_tokens,
+        on_batch=lambda done, total: reporter.progress(
+            f"held-out answers, {who}", done, total, "rows"
+        ),
+    )
+    texts = [tokenizer.decode(reply, skip_special_tokens=True).strip() for reply in replies]
+    return Scores(loss, exact_match(texts, [expected_answer(row) for row in asked]), texts)
+
+
+def expected_answer(row: PreparedRow) -> str:
+    """What the row's last turn says."""
+    return row["messages"][-1]["content"].strip()
+
+
+def exact_match(given: Sequence[str], expected: Sequence[str]) -> float | None:
+    """The share of answers that equal the expected one, letter for letter; None of none."""
+    if not expected:
+        return None
+    return sum(one == other for one, other in zip(given, expected, strict=True)) / len(expected)
+
+
+def held_out_loss(
+    model: PreTrainedModel,
+    rows: Sequence[PreparedRow],
+    reporter: Reporter,
+    who: str,
+    batch_size: int = 4,
+) -> float:
+    """Mean negative log-likelihood of the completion tokens, in nats per token."""
+    total, tokens = 0.0, 0
+    for first in range(0, len(rows), batch_size):
+        input_ids, attention_mask, labels = _batch(rows[first : first + batch_size])
+        with torch.inference_mode():
+            logits = model(
+                input_ids=input_ids.to(model.device),
+                attention_mask=attention_mask.to(model.device),
+            ).logits  # (batch, seq, vocab)
+        # The logits at position t speak of the token at t + 1.
+        summed = cross_entropy(
+            logits[:, :-1].float().flatten(0, 1),
+            labels[:, 1:].flatten().to(logits.device),
+            ignore_index=IGNORED,
+            reduction="sum",
+        )
+        total += summed.item()
+        tokens += int((labels[:, 1:] != IGNORED).sum())
+        reporter.progress(
+            f"held-out loss, {who}", min(first + batch_size, len(rows)), len(rows), "rows"
+        )
+    return total / tokens
+
+
+def _batch(rows: Sequence[PreparedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    width = max(len(row["input_ids"]) for row in rows)
+    input_ids = torch.zeros(len(rows), width, dtype=torch.long)  # (batch, seq)
+    attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED)
+    for index, row in enumerate(rows):
+        length = len(row["input_ids"])
+        input_ids[index, :length] = torch.tensor(row["input_ids"])
+        attention_mask[index, :length] = 1
+        labels[index, :length] = torch.tensor(labels_of(row))
+    return input_ids, attention_mask, labels

@@ -1,0 +1,241 @@
+"""The story of `train`: score the base, train the adapter, score again, write it down."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainer.contract import places as names
+from trainer.contract.base import BaseIdentity
+from trainer.contract.errors import UserError
+from trainer.contract.places import Places
+from trainer.contract.recipe import Recipe, TrainSection
+from trainer.contract.whole_file import write_whole
+from trainer.entrypoint import Reporter
+from trainer.prepared import PreparedRow, labels_of, read_prepared
+from trainer.train.following import Follower
+from trainer.train.loading import check_device, load_base
+from trainer.train.scoring import Scores, expected_answer, score
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+_EXAMPLES = 3
+
+
+def train(places: Places, reporter: Reporter) -> None:
+    """Make `adapter/`, `metrics.jsonl` and `held_out.json` from `prepared/` and the base.
+
+    Raises:
+        UserError: the device cannot do what the recipe asks, or the memory does not suffice.
+    """
+    from transformers import AutoTokenizer
+
+    whole_recipe = Recipe.read(places.run / names.RECIPE)
+    recipe = whole_recipe.section(TrainSection)
+    if recipe.cpu_threads:
+        torch.set_num_threads(recipe.cpu_threads)
+    device = check_device(recipe)
+    rows = read_prepared(places.run / names.PREPARED_TRAIN)
+    held_out = read_prepared(places.run / names.PREPARED_HELD_OUT)
+    tokenizer = AutoTokenizer.from_pretrained(places.need("base"), local_files_only=True)
+
+    try:
+        before = _score_base(places.need("base"), tokenizer, held_out, recipe, reporter)
+        model, losses = _train_adapter(
+            places, recipe, whole_recipe.max_length, tokenizer, rows, reporter
+        )
+        after = _score(model, tokenizer, held_out, recipe, "tuned", reporter)
+    except torch.OutOfMemoryError as error:
+        raise UserError.one(
+            "memory",
+            f"the card's memory does not suffice ({str(error).splitlines()[0]})",
+            "Halve batch_size and double gradient_accumulation_steps, or lower max_length.",
+        ) from error
+
+    _save_adapter(model, places)
+    scores = _report(held_out, before, after)
+    write_whole(
+        places.run / names.HELD_OUT_SCORES,
+        json.dumps(scores, ensure_ascii=False, indent=1) + "\n",
+    )
+    reporter.result({"device": device, "train_loss": losses, **scores})
+
+
+def _score_base(
+    base: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: Sequence[PreparedRow],
+    recipe: TrainSection,
+    reporter: Reporter,
+) -> Scores | None:
+    # Loaded for this alone and dropped: see load_base on 4-bit models that have scored.
+    model = load_base(base, recipe) if held_out else None
+    scores = _score(model, tokenizer, held_out, recipe, "base", reporter)
+    del model
+    gc.collect()
+    if recipe.device == "cuda":
+        torch.cuda.empty_cache()
+    return scores
+
+
+def _score(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: Sequence[PreparedRow],
+    recipe: TrainSection,
+    who: str,
+    reporter: Reporter,
+) -> Scores | None:
+    if not held_out:
+        return None
+    return score(
+        model,
+        tokenizer,
+        held_out,
+        answers=recipe.held_out_answers,
+        max_new_tokens=recipe.max_new_tokens,
+        who=who,
+        reporter=reporter,
+    )
+
+
+def _train_adapter(
+    places: Places,
+    recipe: TrainSection,
+    max_length: int,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[PreparedRow],
+    reporter: Reporter,
+) -> tuple[PeftModel, list[float]]:
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import SFTTrainer
+
+    follower = Follower(places.run / names.METRICS, reporter)
+    # TRL wants a folder even when it saves nothing there.
+    with tempfile.TemporaryDirectory() as scratch:
+        # Before the adapter is made: its first weights are drawn from this seed.
+        set_seed(recipe.seed)
+        trainer = SFTTrainer(
+            model=load_base(places.need("base"), recipe),
+            args=_arguments(recipe, max_length, scratch),
+            train_dataset=Dataset.from_dict(
+                {
+                    "input_ids": [row["input_ids"] for row in rows],
+                    "labels": [labels_of(row) for row in rows],
+                }
+            ),
+            processing_class=tokenizer,
+            peft_config=_lora(recipe),
+            callbacks=[follower],
+        )
+        # TRL casts a QLoRA adapter to bf16, whatever was asked for: fp16's gradient scaler then
+        # fails on a T4, and a CPU loses digits. bf16 training keeps fp32 weights as well.
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        _quiet(trainer)
+        trainer.train()
+    return trainer.model, follower.losses
+
+
+def _arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=scratch,
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler_type,
+        warmup_steps=recipe.warmup_ratio,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        optim=recipe.optim,
+        bf16=recipe.precision == "bf16",
+        fp16=recipe.precision == "fp16",
+        use_cpu=recipe.device == "cpu",
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        packing=recipe.packing,
+        # `prepare` has cut the rows already; packing fills up to this length.
+        max_length=max_length,
+        logging_steps=recipe.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        full_determinism=recipe.full_determinism,
+    )
+
+
+def _lora(recipe: TrainSection) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=recipe.lora_target_modules,
+        use_rslora=recipe.use_rslora,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _quiet(trainer: Any) -> None:
+    # The events say it already; a printed dict a log would only fill the log file.
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+
+
+def _save_adapter(model: PeftModel, places: Places) -> None:
+    folder = places.run / names.ADAPTER
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(str(folder))
+    # PEFT's model card names this machine's paths.
+    (folder / "README.md").unlink(missing_ok=True)
+    identity = BaseIdentity.model_validate_json((places.run / names.BASE_RECORD).read_bytes())
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    # A path would differ from machine to machine, and a set's order from process to process.
+    config["base_model_name_or_path"] = identity.source
+    config["revision"] = identity.revision
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+    write_whole(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _report(
+    held_out: Sequence[PreparedRow], before: Scores | None, after: Scores | None
+) -> dict[str, Any]:
+    if before is None or after is None:
+        return {"held_out_rows": 0, "loss": None, "exact_match": None, "examples": []}
+    examples = [
+        {
+            "prompt": row["messages"][-2]["content"],
+            "expected": expected_answer(row),
+            "base": base,
+            "tuned": tuned,
+        }
+        for row, base, tuned in zip(held_out, before.answers, after.answers, strict=False)
+    ]
+    return {
+        "held_out_rows": len(held_out),
+        "answered_rows": len(before.answers),
+        "loss": {"base": before.loss, "tuned": after.loss},
+        "exact_match": {"base": before.exact_match, "tuned": after.exact_match},
+        "examples": examples[:_EXAMPLES],
+    }
