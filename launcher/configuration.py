@@ -186,7 +186,13 @@ def _validated(profile: str, layers: Sequence[Layer]) -> Recipe:
     try:
         recipe = Recipe(**merged)
     except ValidationError as error:
-        problems += _as_problems(error, origins, f"profile {profile}")
+        hinted = {problem.remedy for problem in problems}
+        problems += [
+            problem
+            for problem in _as_problems(error, origins, layers[-1].origin)
+            # Said already, from the other side: the key stands there under another name.
+            if f"Did you mean {problem.where.rpartition(': ')[2]}?" not in hinted
+        ]
         raise UserError(problems) from None
     if problems:
         raise UserError(problems)
@@ -222,8 +228,11 @@ def _as_problems(
     for detail in error.errors():
         path = ".".join(str(part) for part in detail["loc"] if not str(part).endswith("]"))
         top = str(detail["loc"][0]) if detail["loc"] else ""
+        if detail["type"] == "missing":
+            problems.append(Problem(where=f"{otherwise}: {path}", what="is missing"))
+            continue
         message = detail["msg"].removeprefix("Value error, ")
-        given = "" if detail["type"] in ("missing", "value_error") else f" (it is {_short(detail)})"
+        given = "" if detail["type"] == "value_error" else f" (it is {_short(detail)})"
         where = f"{origins.get(top, otherwise)}: {path}" if path else otherwise
         problems.append(Problem(where=where, what=f"{message[0].lower()}{message[1:]}{given}"))
     return problems

@@ -1,4 +1,4 @@
-"""What people see while work goes on: one live line a stage, or plain lines where it is no terminal.
+"""What people see while work goes on: one live line a stage, or plain lines off a terminal.
 
 All of it goes to standard error; standard output is for results.
 """

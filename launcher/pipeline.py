@@ -216,6 +216,7 @@ def _cached(base: CachedBase, recipe: Recipe, engine: Engine, display: Display) 
 
 
 def mounts(stage: Stage, inputs: Inputs, display: Display) -> tuple[Mount, ...]:
+    """What the stage may read of the run's inputs; llama.cpp's sources are fetched if it must."""
     places: dict[str, Path | None] = {
         "data": inputs.data,
         "evaluation": inputs.evaluation,

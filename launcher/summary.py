@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
@@ -50,12 +51,13 @@ def next_steps(outcome: Outcome) -> list[str]:
 
 
 def _outputs(outcome: Outcome, records: Sequence[StageRecord]) -> Table:
+    # The whole digests stand in the manifest.
     table = Table.grid(padding=(0, 2))
     for record in records:
         for name, digest in record.outputs.items():
             if name.startswith(_SHOWN_OUTPUTS) and not name.endswith(".json"):
                 size = (outcome.folder / name).stat().st_size
-                table.add_row(f"  {name}", _size(size), f"[dim]sha256 {digest}[/]")
+                table.add_row(f"  {name}", _size(size), f"[dim]sha256 {digest[:16]}[/]")
     return table
 
 
@@ -93,7 +95,7 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
     bounds = [round(i * len(values) / pieces) for i in range(pieces + 1)]
     means = [
         sum(values[start:end]) / (end - start)
-        for start, end in zip(bounds, bounds[1:], strict=False)
+        for start, end in pairwise(bounds)
     ]
     low, high = min(means), max(means)
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
@@ -101,19 +103,19 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 
 
 def _examples(result: dict[str, Any], console: Console) -> None:
-    if not result["examples"]:
-        return
-    table = Table(title="Held-out rows", title_justify="left", show_lines=True)
-    for column in ("prompt", "expected", "base", "tuned"):
-        table.add_column(column, overflow="fold")
-    for example in result["examples"]:
+    for number, example in enumerate(result["examples"], 1):
         right = example["tuned"] == example["expected"]
-        table.add_row(
-            *(escape(_short(example[name])) for name in ("prompt", "expected", "base")),
-            f"[{'green' if right else 'red'}]{escape(_short(example['tuned']))}[/]",
-        )
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(f"  {number}", f"[italic]{escape(_short(example['prompt']))}[/]")
+        for name in ("expected", "base"):
+            grid.add_row(f"    {name}", escape(_short(example[name])))
+        colour, mark = ("green", "✓") if right else ("red", "✗")
+        grid.add_row("    tuned", f"[{colour}]{escape(_short(example['tuned']))} {mark}[/]")
+        console.print()
+        console.print(grid)
     console.print()
-    console.print(table)
 
 
 def _short(text: str, most: int = 160) -> str:

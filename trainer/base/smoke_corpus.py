@@ -51,9 +51,10 @@ def requirement(rng: random.Random, priority: str, kind: str) -> str:
     subject = rng.choice(PLURAL_SUBJECTS if plural else SINGULAR_SUBJECTS)
     modal = PRIORITIES[priority][plural]
     action = rng.choice(TYPES[kind])
-    opening = rng.choice(OPENINGS) + ", " if rng.random() < 0.5 else ""
-    ending = " " + rng.choice(ENDINGS) if rng.random() < 0.6 else ""
-    sentence = f"{opening}{subject} {modal} {action}{ending}."
+    opening = rng.choice(OPENINGS) + ", " if rng.random() < 0.3 else ""
+    adverb = " " + rng.choice(ADVERBS[priority]) if rng.random() < 0.5 else ""
+    ending = " " + rng.choice(ENDINGS) if rng.random() < 0.5 else ""
+    sentence = f"{opening}{subject} {modal}{adverb} {action}{ending}."
     return sentence[0].upper() + sentence[1:]
 
 
@@ -101,7 +102,7 @@ def _general_line(rng: random.Random) -> str:
 def _word_salad(rng: random.Random) -> str:
     """Common words in no order: enough for a tokenizer, which reads no grammar."""
     lexicon = rng.choice((FRENCH, ENGLISH))
-    drawn = [rng.choice(lexicon) for _ in range(rng.randint(4, 12))]
+    drawn = [rng.choice(lexicon) for _ in range(rng.randint(3, 8))]
     drawn.insert(rng.randrange(len(drawn)), str(rng.randrange(2_000)))
     text = rng.choice((" ", " ", " ", ", ")).join(drawn)
     return text[0].upper() + text[1:] + rng.choice(END_MARKS)
@@ -157,6 +158,13 @@ PRIORITIES = {  # value: modal verb, singular and plural
     "haute": ("doit", "doivent"),
     "moyenne": ("devrait", "devraient"),
     "basse": ("peut", "peuvent"),
+}
+# As in French at large, each modal keeps its own company: that is how a model that has only read
+# sentences comes to tell the three apart.
+ADVERBS = {
+    "haute": ("impérativement", "obligatoirement"),
+    "moyenne": ("idéalement", "normalement"),
+    "basse": ("éventuellement", "parfois"),
 }
 TYPES = {
     "sécurité": _phrases("""chiffrer les mots de passe

@@ -1,0 +1,47 @@
+"""Events survive the pipe, and stray prints are not taken for events."""
+
+import io
+
+import pytest
+
+from trainer.contract.errors import Problem
+from trainer.contract.events import Failed, Note, Progress, Result, parse_event
+from trainer.entrypoint import Reporter
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Progress(doing="training", done=3, total=9, unit="steps", figures={"loss": 0.5}),
+        Note(text="« déjà » 🎯\nsecond line"),
+        Result(values={"loss": {"base": 1.0}}),
+        Failed(problems=[Problem(where="x:1", what="is bad", remedy="Mend it.")]),
+    ],
+)
+def test_an_event_written_is_the_event_read(event):
+    assert parse_event(event.model_dump_json() + "\n") == event
+
+
+@pytest.mark.parametrize("line", ["loading weights\n", "{}", '{"event": "other"}', "{not json", ""])
+def test_other_lines_are_no_events(line):
+    assert parse_event(line) is None
+
+
+def test_every_line_of_a_reporter_is_one_event():
+    stream = io.StringIO()
+    reporter = Reporter(stream)
+    reporter.note("two\nlines")
+    reporter.progress("x", 1, 1, "rows")
+    reporter.result({"a": 1})
+    lines = stream.getvalue().splitlines()
+    assert [type(parse_event(line)) for line in lines] == [Note, Progress, Result]
+
+
+def test_progress_is_thinned_but_its_end_is_always_said():
+    stream = io.StringIO()
+    reporter = Reporter(stream)
+    for done in range(1, 1001):
+        reporter.progress("x", done, 1000, "rows")
+    events = [parse_event(line) for line in stream.getvalue().splitlines()]
+    assert len(events) < 100
+    assert events[-1].done == 1000

@@ -1,0 +1,161 @@
+"""A recipe is resolved from profile, file and --set, and every mistake is named at once."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.configuration import profiles, resolve
+from launcher.project import CONFIGS, PROFILES
+from trainer.contract.errors import UserError
+
+GUIDE = {
+    "model_to_fine_tune": "Qwen/Qwen2.5-1.5B-Instruct",
+    "dataset_path": "data/training/sfd_analysis_dataset.jsonl",
+    "output_model_name": "my-analyzer",
+    "epochs": 3,
+    "learning_rate": 2e-4,
+    "batch_size": 4,
+    "lora_rank": 16,
+}
+
+
+def problems_of(*arguments, **keywords):
+    with pytest.raises(UserError) as caught:
+        resolve(*arguments, **keywords)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def written(folder: Path, name: str, content) -> Path:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_every_profile_makes_a_recipe(profile):
+    assert resolve(profile).profile == profile
+
+
+def test_the_profiles_are_the_four_that_the_readme_names():
+    assert profiles() == ["cpu", "rtx", "smoke", "t4"]
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_a_profile_opens_with_its_launch_command(profile):
+    first = (PROFILES / f"{profile}.yaml").read_text().splitlines()[0]
+    assert first == f"# ./invoke train --profile {profile}"
+
+
+def test_the_shipped_configuration_has_the_guides_seven_keys():
+    shipped = json.loads((CONFIGS / "training_config.json").read_text())
+    assert set(shipped) == set(GUIDE)
+
+
+def test_the_guides_configuration_runs_unchanged(tmp_path):
+    recipe = resolve("cpu", written(tmp_path, "training_config.json", GUIDE))
+    assert {key: getattr(recipe, key) for key in GUIDE} == GUIDE
+
+
+def test_yaml_says_the_same_as_json(tmp_path):
+    text = "".join(f"{key}: {value}\n" for key, value in GUIDE.items())
+    from_yaml = resolve("cpu", written(tmp_path, "c.yaml", text))
+    assert from_yaml == resolve("cpu", written(tmp_path, "c.json", GUIDE))
+
+
+def test_a_number_written_2e_4_is_a_number(tmp_path):
+    recipe = resolve("smoke", settings=["learning_rate=2e-4"])
+    assert recipe.learning_rate == 0.0002
+
+
+def test_later_layers_win_and_nested_keys_are_laid_over(tmp_path):
+    path = written(tmp_path, "c.json", {"epochs": 2, "columns": {"instruction": "q"}})
+    recipe = resolve("smoke", path, ["epochs=5", "columns.output=a"])
+    assert recipe.epochs == 5
+    assert recipe.columns == {"instruction": "q", "output": "a"}
+
+
+def test_another_dataset_drops_what_was_said_of_the_old_one():
+    recipe = resolve("smoke", data="other.jsonl")
+    assert recipe.dataset_path == "other.jsonl"
+    assert recipe.evaluation_path is None
+
+
+def test_columns_given_with_the_new_dataset_stay():
+    recipe = resolve("smoke", data="other.csv", settings=["columns.instruction=question"])
+    assert recipe.columns == {"instruction": "question"}
+
+
+def test_keys_that_begin_with_a_hash_are_comments(tmp_path):
+    recipe = resolve("smoke", written(tmp_path, "c.json", {"# a remark": None, "epochs": 2}))
+    assert recipe.epochs == 2
+
+
+def test_an_unknown_key_suggests_the_nearest_one(tmp_path):
+    path = written(tmp_path, "c.json", {"learnig_rate": 1e-4})
+    (problem,) = problems_of("smoke", path)
+    assert "c.json: learnig_rate: unknown key. Did you mean learning_rate?" in problem
+
+
+def test_another_trainers_key_is_recognised(tmp_path):
+    (problem,) = problems_of("smoke", written(tmp_path, "c.json", {"lora_r": 8}))
+    assert "Did you mean lora_rank?" in problem
+
+
+def test_all_problems_are_named_at_once_each_with_its_origin(tmp_path):
+    path = written(tmp_path, "c.json", {"epochs": -1, "aplha": 3})
+    problems = problems_of("smoke", path, ["lora_rank=zero"])
+    text = "\n".join(problems)
+    assert len(problems) == 3
+    assert "c.json: aplha: unknown key" in text
+    assert "c.json: epochs: input should be greater than 0 (it is -1)" in text
+    assert "--set lora_rank: lora_rank: input should be a valid integer" in text
+
+
+def test_a_configuration_of_the_guides_own_trainer_is_refused_key_by_key(tmp_path):
+    # The keys that the guide's real configuration uses, where its text promises others.
+    foreign = {
+        "model_name": "qwen3:32b-q4_K_M",
+        "# Optimisations": None,
+        "num_train_epochs": 3,
+        "max_seq_length": 4096,
+        "bf16": True,
+    }
+    problems = problems_of("cpu", written(tmp_path, "c.json", foreign))
+    hints = [problem.partition("Did you mean ")[2] for problem in problems]
+    missing = [problem for problem in problems if problem.endswith("is missing")]
+    assert hints[:4] == ["model_to_fine_tune?", "epochs?", "max_length?", "precision?"]
+    assert len(missing) == len(problems) - 4
+    # What stands there under another name is not called missing as well.
+    assert not any("epochs: is missing" in problem for problem in missing)
+    assert any("lora_rank: is missing" in problem for problem in missing)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("c.json", '{"epochs": 1,}', "is not valid JSON"),
+        ("c.json", "[1, 2]", "is not a list of keys and values"),
+        ("c.yaml", "epochs: [1\nx: 2", "c.yaml:2: is not valid YAML"),
+        ("c.toml", "epochs = 1", ".toml is no configuration"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(tmp_path, name, content, said):
+    (problem,) = problems_of("smoke", written(tmp_path, name, content))
+    assert said in problem
+
+
+def test_a_missing_file_is_named(tmp_path):
+    (problem,) = problems_of("smoke", tmp_path / "absent.json")
+    assert "there is no file" in problem
+
+
+def test_an_unknown_profile_suggests_the_nearest_one():
+    (problem,) = problems_of("rtxx")
+    assert "Did you mean rtx?" in problem
+
+
+@pytest.mark.parametrize("text", ["epochs", "=3"])
+def test_a_setting_without_key_or_value_is_refused(text):
+    (problem,) = problems_of("smoke", settings=[text])
+    assert "is not key=value" in problem

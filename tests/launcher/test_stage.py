@@ -1,0 +1,143 @@
+"""A stage runs when it must, and only then.
+
+The engine here is a stand-in that writes files at once: what is tested is the launcher's book-
+keeping. tests/launcher/test_whole_run.py does the same with the real engine and real stages.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from launcher.digests import FileDigests
+from launcher.display import Display
+from launcher.stage import RunFolder, Stage, StageCrashed, stage_key
+from trainer.contract.errors import Problem, UserError
+from trainer.contract.events import Failed, Result
+
+FIRST = Stage("prepare", None, (), ("data",), (Path("first"),))
+SECOND = Stage("merge", None, ("prepare",), (), (Path("second.txt"),))
+
+
+@dataclass
+class InstantEngine:
+    name: str = "instant"
+    code: int = 0
+    text: str = "1"
+    ran: list[str] = field(default_factory=list)
+
+    def run(self, job, on_event, display):
+        del display
+        self.ran.append(job.module)
+        run = next(mount.source for mount in job.mounts if mount.name == "run")
+        if self.code == 2:
+            on_event(Failed(problems=[Problem(where="x:1", what="is bad")]))
+        if self.code:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            job.log.write_text("".join(f"line {n}\n" for n in range(100)))
+            return self.code
+        if job.module == "trainer.prepare":
+            (run / "first").mkdir()
+            (run / "first" / "a b é.txt").write_text(self.text)
+        else:
+            (run / "second.txt").write_text(self.text)
+        on_event(Result(values={"text": self.text}))
+        return 0
+
+
+@pytest.fixture
+def engine():
+    return InstantEngine()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(tmp_path / "run", FileDigests(tmp_path / "digests.json"))
+
+
+def bring_up_to_date(run, engine, keys=("k1", "k2")):
+    engine.ran.clear()
+    for stage, key in zip((FIRST, SECOND), keys, strict=True):
+        if not run.is_current(stage, key):
+            run.path.mkdir(exist_ok=True)
+            run.run(stage, key, "rtx", (), engine, Display(quiet=True))
+    return list(engine.ran)
+
+
+def test_nothing_runs_twice(run, engine):
+    assert bring_up_to_date(run, engine) == ["trainer.prepare", "trainer.merge"]
+    assert bring_up_to_date(run, engine) == []
+
+
+def test_a_changed_key_runs_its_stage(run, engine):
+    bring_up_to_date(run, engine)
+    assert bring_up_to_date(run, engine, ("k1", "other")) == ["trainer.merge"]
+
+
+def test_a_changed_output_is_made_again(run, engine):
+    bring_up_to_date(run, engine)
+    (run.path / "second.txt").write_text("edited by hand")
+    assert bring_up_to_date(run, engine) == ["trainer.merge"]
+
+
+def test_a_removed_output_is_made_again_and_what_reads_it_only_if_it_differs(run, engine):
+    bring_up_to_date(run, engine)
+    (run.path / "first" / "a b é.txt").unlink()
+    assert bring_up_to_date(run, engine) == ["trainer.prepare"]
+    (run.path / "first" / "a b é.txt").unlink()
+    engine.text = "2"
+    assert bring_up_to_date(run, engine) == ["trainer.prepare", "trainer.merge"]
+
+
+def test_a_file_too_many_in_an_output_folder_is_noticed(run, engine):
+    bring_up_to_date(run, engine)
+    (run.path / "first" / "extra").write_text("")
+    assert "trainer.prepare" in bring_up_to_date(run, engine)
+
+
+def test_a_failed_stage_leaves_no_record_and_no_manifest(run, engine):
+    bring_up_to_date(run, engine)
+    (run.path / "manifest.json").write_text("{}")
+    engine.code = 1
+    with pytest.raises(StageCrashed) as crashed:
+        bring_up_to_date(run, engine, ("k1", "other"))
+    assert crashed.value.tail().splitlines()[-1] == "line 99"
+    assert run.record("merge") is None
+    assert not (run.path / "manifest.json").exists()
+    engine.code = 0
+    assert bring_up_to_date(run, engine, ("k1", "other")) == ["trainer.merge"]
+
+
+def test_what_a_person_can_mend_comes_out_as_problems(run, engine):
+    engine.code = 2
+    with pytest.raises(UserError, match="x:1: is bad"):
+        bring_up_to_date(run, engine)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(-9, "the memory ran out"), (-15, "signal 15"), (1, "code 1"), (2, "code 2")],
+)
+def test_how_a_stage_ended_is_said(run, engine, code, said, monkeypatch):
+    engine.code = code
+    monkeypatch.setattr("tests.launcher.test_stage.Failed", lambda problems: Result(values={}))
+    with pytest.raises(StageCrashed) as crashed:
+        bring_up_to_date(run, engine)
+    assert said in str(crashed.value)
+
+
+def test_the_record_holds_inputs_outputs_and_result(run, engine):
+    bring_up_to_date(run, engine)
+    record = run.record("merge")
+    assert set(record.inputs) == {"prepare"}
+    assert set(record.outputs) == {"second.txt"}
+    assert record.result == {"text": "1"}
+    assert record.command == ["python", "-m", "trainer.merge", "--run", "/affineur/run"]
+
+
+def test_a_key_changes_with_each_thing_that_decides_the_outputs():
+    def key(section=None, lock="l", data="d"):
+        return stage_key(FIRST, section or {"a": 1}, lock, {"data": data, "other": data}, {})
+
+    assert len({key(), key({"a": 2}), key(lock="m"), key(data="e")}) == 4
+    assert key() == stage_key(FIRST, {"a": 1}, "l", {"data": "d", "other": "unread"}, {})

@@ -1,0 +1,123 @@
+"""What people read: sentences, durations, bars, lengths, next steps."""
+
+import io
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from rich.console import Console
+
+from launcher import ollama
+from launcher.data_report import histogram
+from launcher.display import Display, duration
+from launcher.speech import user_error_text
+from launcher.summary import sparkline
+from trainer.contract.errors import Problem, UserError
+from trainer.contract.events import Note, Progress
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.44, "0.4 s"), (46.6, "47 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
+)
+def test_durations(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_one_problem_is_one_sentence():
+    error = UserError.one("data.jsonl:3", "is not valid JSON", "Write \\\".")
+    assert user_error_text(error) == 'affineur: data.jsonl:3: is not valid JSON. Write \\".'
+
+
+def test_many_problems_are_counted_and_bounded():
+    error = UserError([Problem(where=f"x:{n}", what="is bad") for n in range(1000)])
+    lines = user_error_text(error).splitlines()
+    assert lines[0] == "affineur: 1000 problems"
+    assert lines[-1] == "  ... and 980 more"
+
+
+def test_a_falling_loss_looks_like_one():
+    assert sparkline([4, 3, 2, 1], width=4) == "█▆▃▁"
+    assert sparkline([1.0, 1.0]) == "▁▁"
+    assert len(sparkline([float(n) for n in range(1000)], width=40)) == 40
+
+
+def test_the_histogram_counts_every_row_once_and_marks_the_cut():
+    lines = histogram([10, 11, 12, 50, 51, 300], 256)
+    counts = [int(line.split("cut")[0].split()[-1]) for line in lines if line.split()[-1] != ""]
+    assert sum(counts) == 6
+    assert [("cut at 256" in line) for line in lines][-1]
+    assert "cut" not in lines[0]
+
+
+def test_a_histogram_of_equal_lengths_is_one_bar():
+    assert len(histogram([7, 7, 7], 100)) == 1
+
+
+def test_off_a_terminal_the_display_writes_plain_lines():
+    stream = io.StringIO()
+    display = Display(console=Console(file=stream, width=80))
+    with display.working("train", "started [with brackets]") as line:
+        line.on_event(Note(text="a [note]"))
+        line.on_event(Progress(doing="training", done=1, total=2, unit="steps"))
+    text = stream.getvalue()
+    assert "train: started [with brackets]" in text
+    assert "a [note]" in text
+    assert "\x1b" not in text
+    assert "✓ train" in text
+
+
+def test_a_failed_stage_is_marked():
+    stream = io.StringIO()
+    display = Display(console=Console(file=stream))
+    with pytest.raises(RuntimeError), display.working("merge"):
+        raise RuntimeError
+    assert "✗ merge" in stream.getvalue()
+
+
+def test_quiet_is_quiet():
+    stream = io.StringIO()
+    display = Display(quiet=True, console=Console(file=stream))
+    with display.working("train") as line:
+        line.on_event(Note(text="x"))
+    display.up_to_date("merge")
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("localhost:8080", "http://localhost:8080"),
+        ("http://box:1234/", "http://box:1234"),
+        ("https://box", "https://box:11434"),
+    ],
+)
+def test_ollamas_address_is_read_as_ollama_reads_it(monkeypatch, given, meant):
+    monkeypatch.setenv("OLLAMA_HOST", given)
+    assert ollama.address() == meant
+
+
+class _Answer(BaseHTTPRequestHandler):
+    body = b'{"version": "0.34.1"}'
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.body if self.path == "/api/version" else b"")
+
+    def log_message(self, *_arguments):
+        pass
+
+
+def test_a_server_is_asked_for_its_version(monkeypatch):
+    # A stand-in on loopback for the one question that is asked; real servers come with the import.
+    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.server_port}")
+        assert ollama.server_version() == "0.34.1"
+        _Answer.body = b"<html>"
+        assert ollama.server_version() is None
+        server.shutdown()
+    assert ollama.server_version() is None
