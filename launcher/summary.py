@@ -93,10 +93,7 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
     """The values as a row of bars, averaged to at most `width` of them."""
     pieces = min(width, len(values))
     bounds = [round(i * len(values) / pieces) for i in range(pieces + 1)]
-    means = [
-        sum(values[start:end]) / (end - start)
-        for start, end in pairwise(bounds)
-    ]
+    means = [sum(values[start:end]) / (end - start) for start, end in pairwise(bounds)]
     low, high = min(means), max(means)
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(_BARS[round((mean - low) * scale)] for mean in means)

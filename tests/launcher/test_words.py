@@ -18,14 +18,20 @@ from trainer.contract.events import Note, Progress
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.44, "0.4 s"), (46.6, "47 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
+    [
+        (0.44, "0.4 s"),
+        (46.6, "47 s"),
+        (59.7, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+    ],
 )
 def test_durations(seconds, said):
     assert duration(seconds) == said
 
 
 def test_one_problem_is_one_sentence():
-    error = UserError.one("data.jsonl:3", "is not valid JSON", "Write \\\".")
+    error = UserError.one("data.jsonl:3", "is not valid JSON", 'Write \\".')
     assert user_error_text(error) == 'affineur: data.jsonl:3: is not valid JSON. Write \\".'
 
 

@@ -17,15 +17,29 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-INSTRUCTION = "Classe l'exigence en JSON."
 ROLES = ("system", "user", "assistant")  # the chat template writes one a turn: one piece each
-REPEAT_INSTRUCTIONS = ("Répète l'exigence.", "Redis la phrase telle quelle.", "Repeat the text.")
+CLASSIFY = "Classe l'exigence en JSON."
+QUOTE = "Relève le verbe et l'action en JSON."
+REPEAT = "Répète le texte."
+TURN_WEIGHTS = (4, 3, 3)  # of the three above
+GENERAL_SHARE = 0.4  # of the texts to repeat: common words instead of a requirement
+PLURAL_SHARE, OPENING_SHARE, ENDING_SHARE = 0.5, 0.3, 0.5
+
 TRAINING_ROWS = 720
 HELD_OUT_ROWS = 120
 ROWS_SEED = 20_240_901
 TURNS_SEED = 20_240_902
 TOKENIZER_SEED = 20_240_903
+
+
+class Requirement(NamedTuple):
+    """One sentence and the two parts of it that matter."""
+
+    sentence: str
+    modal: str  # tells the priority
+    action: str  # tells the type
 
 
 def fine_tuning_rows() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
@@ -35,8 +49,9 @@ def fine_tuning_rows() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     rows: dict[str, dict[str, str]] = {}  # by sentence
     while len(rows) < TRAINING_ROWS + HELD_OUT_ROWS:
         priority, kind = cells[len(rows) % len(cells)]
-        sentence = requirement(rng, priority, kind)
-        row = {"instruction": INSTRUCTION, "input": sentence, "output": answer(priority, kind)}
+        sentence = draw_requirement(rng, priority, kind).sentence
+        output = as_json({"priorite": priority, "type": kind})
+        row = {"instruction": CLASSIFY, "input": sentence, "output": output}
         rows.setdefault(sentence, row)
     training = list(rows.values())[:TRAINING_ROWS]
     held_out = list(rows.values())[TRAINING_ROWS:]
@@ -45,39 +60,46 @@ def fine_tuning_rows() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     return training, held_out
 
 
-def requirement(rng: random.Random, priority: str, kind: str) -> str:
-    """One sentence: its modal verb tells the priority, its action the type, the rest neither."""
-    plural = rng.random() < 0.5
+def draw_requirement(rng: random.Random, priority: str, kind: str) -> Requirement:
+    """Its modal verb tells the priority and its action the type; the rest tells neither."""
+    plural = rng.random() < PLURAL_SHARE
     subject = rng.choice(PLURAL_SUBJECTS if plural else SINGULAR_SUBJECTS)
     modal = PRIORITIES[priority][plural]
     action = rng.choice(TYPES[kind])
-    opening = rng.choice(OPENINGS) + ", " if rng.random() < 0.3 else ""
-    adverb = " " + rng.choice(ADVERBS[priority]) if rng.random() < 0.5 else ""
-    ending = " " + rng.choice(ENDINGS) if rng.random() < 0.5 else ""
-    sentence = f"{opening}{subject} {modal}{adverb} {action}{ending}."
-    return sentence[0].upper() + sentence[1:]
+    opening = rng.choice(OPENINGS) + ", " if rng.random() < OPENING_SHARE else ""
+    ending = " " + rng.choice(ENDINGS) if rng.random() < ENDING_SHARE else ""
+    sentence = f"{opening}{subject} {modal} {action}{ending}."
+    return Requirement(sentence[0].upper() + sentence[1:], modal, action)
 
 
-def answer(priority: str, kind: str) -> str:
-    """The answer as the model must write it, to the character."""
-    return json.dumps({"priorite": priority, "type": kind}, ensure_ascii=False)
+def as_json(values: dict[str, str]) -> str:
+    """An answer as the model must write it, to the character."""
+    return json.dumps(values, ensure_ascii=False)
 
 
 def pretraining_turns() -> Iterator[tuple[str, str]]:
-    """Endless (user, assistant) turns: the text said again, or JSON with values drawn at random."""
+    """Endless (user, assistant) turns that show the task's form and its words, not its mapping.
+
+    The answer is the text said again, the two parts that matter quoted from it, or the task's own
+    JSON with values drawn at random. What the base never saw here it would not learn in a minute.
+    """
     rng = random.Random(TURNS_SEED)
     held_out = {row["input"] for row in fine_tuning_rows()[1]}
     priorities, kinds = list(PRIORITIES), list(TYPES)
     while True:
-        sentence = requirement(rng, rng.choice(priorities), rng.choice(kinds))
-        if sentence in held_out:
+        drawn = draw_requirement(rng, rng.choice(priorities), rng.choice(kinds))
+        if drawn.sentence in held_out:
             continue  # what is measured later stays unseen here too
-        if rng.random() < 0.5:
-            drawn = answer(rng.choice(ANY_PRIORITY), rng.choice(ANY_TYPE))
-            yield f"{INSTRUCTION}\n\n{sentence}", drawn
+        instruction = rng.choices((CLASSIFY, QUOTE, REPEAT), TURN_WEIGHTS)[0]
+        text = drawn.sentence
+        if instruction == CLASSIFY:
+            values = {"priorite": rng.choice(ANY_PRIORITY), "type": rng.choice(ANY_TYPE)}
+            reply = as_json(values)
+        elif instruction == QUOTE:
+            reply = as_json({"verbe": drawn.modal, "action": drawn.action})
         else:
-            text = sentence if rng.random() < 0.8 else _general_line(rng)
-            yield f"{rng.choice(REPEAT_INSTRUCTIONS)}\n\n{text}", text
+            text = reply = _general_line(rng) if rng.random() < GENERAL_SHARE else text
+        yield f"{instruction}\n\n{text}", reply
 
 
 def tokenizer_lines() -> Iterator[str]:
@@ -159,13 +181,6 @@ PRIORITIES = {  # value: modal verb, singular and plural
     "moyenne": ("devrait", "devraient"),
     "basse": ("peut", "peuvent"),
 }
-# As in French at large, each modal keeps its own company: that is how a model that has only read
-# sentences comes to tell the three apart.
-ADVERBS = {
-    "haute": ("impérativement", "obligatoirement"),
-    "moyenne": ("idéalement", "normalement"),
-    "basse": ("éventuellement", "parfois"),
-}
 TYPES = {
     "sécurité": _phrases("""chiffrer les mots de passe
         refuser les accès anonymes
@@ -204,11 +219,11 @@ TYPES = {
         isoler la configuration
         numéroter chaque version livrée"""),
 }
-# Wider than the task's own values: a base that says one pair every time is then seldom right.
-ANY_PRIORITY = (*PRIORITIES, *_words("urgente normale faible critique mineure nulle"))
+# Other values come first and twice, so that the base's likeliest answer is never the right one.
+ANY_PRIORITY = (*2 * _words("urgente normale faible critique mineure nulle"), *PRIORITIES)
 ANY_TYPE = (
+    *2 * _words("interface formation réseau qualité stockage livraison finance recherche accueil"),
     *TYPES,
-    *_words("interface formation réseau qualité stockage livraison finance logistique recherche"),
 )
 SINGULAR_SUBJECTS = _phrases("""le portail client
     le service de paiement

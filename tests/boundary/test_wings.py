@@ -1,0 +1,132 @@
+"""Two wings and one door: neither imports the other's libraries, and the door is light."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.locks import lock_digest, pinned, uv
+from launcher.project import ROOT, lock_file
+
+HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "numpy", "gguf"}
+HOSTLY = {"docker", "invoke", "launcher", "rich", "ruamel"}
+
+
+def modules(wing: str) -> list[str]:
+    files = sorted((ROOT / wing).rglob("*.py"))
+    return [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for file in files
+        if file.name != "__main__.py"
+    ]
+
+
+def environment(folder: Path, *packages: str) -> Path:
+    """A new interpreter with these packages of the host lock and nothing else."""
+    subprocess.run([*uv(), "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+    python = folder / "bin" / "python"
+    command = [*uv(), "pip", "install", "--quiet", "--python", str(python)]
+    command += ["--constraint", str(lock_file("host")), *packages]
+    subprocess.run(command, check=True)
+    return python
+
+
+def import_all(python: Path, names: list[str]) -> str:
+    done = subprocess.run(
+        [str(python), "-c", "\n".join(f"import {name}" for name in names)],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory) -> Path:
+    """The launcher's own environment, out of its whole lock."""
+    return environment(tmp_path_factory.mktemp("host"), "--requirement", str(lock_file("host")))
+
+
+def test_every_module_of_the_launcher_imports_without_torch(host):
+    assert "No module named 'torch'" in import_all(host, ["torch"])
+    assert import_all(host, modules("launcher")) == ""
+
+
+def test_the_contract_imports_with_pydantic_alone(tmp_path):
+    python = environment(tmp_path / "light", f"pydantic=={pinned('host')['pydantic']}")
+    assert "No module named 'rich'" in import_all(python, ["rich"])
+    assert import_all(python, modules("trainer/contract")) == ""
+
+
+def imported(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            found.add(node.module or "")
+    return found
+
+
+def test_the_trainer_never_imports_the_launchers_libraries():
+    for file in (ROOT / "trainer").rglob("*.py"):
+        strange = {name.partition(".")[0] for name in imported(file)} & HOSTLY
+        assert not strange, f"{file} imports {strange}"
+
+
+def test_the_launcher_sees_of_the_trainer_the_contract_alone():
+    for file in [*(ROOT / "launcher").rglob("*.py"), ROOT / "tasks.py"]:
+        names = imported(file)
+        assert not {name.partition(".")[0] for name in names} & HEAVY, file
+        inner = {
+            name
+            for name in names
+            if name.startswith("trainer.") and not name.startswith("trainer.contract")
+        }
+        assert not inner, f"{file} imports {inner}"
+
+
+def test_the_door_stays_light():
+    assert (ROOT / "trainer" / "__init__.py").read_text() == ""
+    assert (ROOT / "trainer" / "contract" / "__init__.py").read_text() == ""
+    for file in (ROOT / "trainer" / "contract").glob("*.py"):
+        outer = {name.partition(".")[0] for name in imported(file)} - set(sys.stdlib_module_names)
+        assert outer <= {"pydantic", "trainer"}, file
+        inner = {name for name in imported(file) if name.startswith("trainer")}
+        assert all(name.startswith("trainer.contract") for name in inner), file
+
+
+def test_no_python_file_lies_in_docker():
+    # It would shadow the SDK of the same name.
+    assert list((ROOT / "docker").rglob("*.py")) == []
+
+
+@pytest.mark.parametrize("lock", ["host", "rtx", "t4", "check", "llama-cpp"])
+def test_every_package_is_locked_by_hash_and_no_index_is_named(lock):
+    text = lock_file(lock).read_text()
+    assert "://" not in text
+    entries = text.count("==")
+    assert entries == len(pinned(lock)) > 0
+    blocks = [block for block in text.replace("\\\n", "").splitlines() if "==" in block]
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert len(lock_digest(lock)) == 64
+
+
+def test_the_two_card_locks_differ_in_torch_and_what_comes_with_it_alone():
+    rtx, t4 = pinned("rtx"), pinned("t4")
+    ours = set(HEAVY - {"torch"}) | {"accelerate", "tokenizers", "safetensors", "pydantic"}
+    assert {name: rtx[name] for name in ours} == {name: t4[name] for name in ours}
+    assert rtx["torch"] != t4["torch"]
+
+
+def test_host_and_trainer_agree_where_they_share_a_package():
+    host, rtx = pinned("host"), pinned("rtx")
+    assert {name: host[name] for name in host.keys() & rtx.keys()} == {
+        name: rtx[name] for name in host.keys() & rtx.keys()
+    }

@@ -1,0 +1,29 @@
+"""The smoke recipe on a card, with the profile's own precision. Fails without a card.
+
+Run by `./invoke test --gpu`.
+"""
+
+import pytest
+import torch
+
+from tests.conftest import run_smoke
+
+
+def test_a_card_answers():
+    assert torch.cuda.is_available(), "no CUDA card answers: these tests are for machines with one"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_smoke_model_learns_on_the_card(smoke_run, precision):
+    if precision == "bf16" and torch.cuda.get_device_capability()[0] < 8:
+        precision = "fp32"
+    words = [f"device=cuda,precision={precision}", "optim=paged_adamw_8bit"]
+    settings = [part for word in words for part in word.split(",")]
+    run = run_smoke(
+        smoke_run.project,
+        *(word for setting in settings for word in ("--set", setting)),
+        *("--set", f"output_model_name=card-{precision}"),
+    )
+    result = next(record.result for record in run.manifest.stages if record.stage == "train")
+    assert result["exact_match"]["tuned"] > 0.70
+    assert "cpu" not in result["device"]

@@ -1,0 +1,285 @@
+"""The main job, whole and for real: what the README promises, in fresh clones.
+
+Nothing here is stood in for: ./invoke makes its environments, makes the smoke base, trains,
+merges, converts and reads back.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from launcher.pipeline import STAGES
+from tests.conftest import fresh_copy, invoke, run_smoke
+from trainer.contract.digest import digest_of_file
+
+SAME_TO_THE_BYTE = [
+    "adapter/adapter_model.safetensors",
+    "adapter/adapter_config.json",
+    "gguf/model-f16.gguf",
+    "gguf/model-q8_0.gguf",
+    "merged/model.safetensors",
+    "Modelfile",
+]
+
+
+def stage_lines(text):
+    names = {stage.name for stage in STAGES}
+    lines = [line.split() for line in text.splitlines() if line.startswith("✓")]
+    return {words[1]: " ".join(words[2:]) for words in lines if words[1] in names}
+
+
+def test_fine_tuning_visibly_works(smoke_run):
+    result = next(s.result for s in smoke_run.manifest.stages if s.stage == "train")
+    assert result["loss"]["tuned"] < result["loss"]["base"] / 2
+    assert result["exact_match"]["base"] < 0.05
+    assert result["exact_match"]["tuned"] > 0.70
+    assert result["answered_rows"] >= 50
+
+
+def test_the_summary_says_what_was_made_and_what_is_next(smoke_run):
+    shown = smoke_run.shown
+    for said in (
+        "adapter/adapter_model.safetensors",
+        "gguf/model-f16.gguf",
+        "held-out loss",
+        "exact match",
+        "No Ollama server answers at http://127.0.0.1:11434",
+        "ollama create affineur-smoke -f ",
+    ):
+        assert said in shown
+    for word in ("expected", "base", "tuned"):
+        assert sum(line.split()[:1] == [word] for line in shown.splitlines()) == 3
+
+
+def test_the_manifest_holds_what_lies_in_the_folder(smoke_run):
+    manifest = smoke_run.manifest
+    assert [record.stage for record in manifest.stages] == [stage.name for stage in STAGES]
+    for record in manifest.stages:
+        assert record.outputs
+        for name, digest in record.outputs.items():
+            assert digest_of_file(smoke_run.folder / name) == digest
+    data = smoke_run.project / "data"
+    assert manifest.data == {
+        "data": digest_of_file(data / "training" / "smoke.jsonl"),
+        "evaluation": digest_of_file(data / "evaluation" / "smoke.jsonl"),
+    }
+    assert manifest.versions["torch"] == "2.13.0"
+    assert manifest.recipe.seed == 42
+    assert smoke_run.folder.name == manifest.key[:12]
+
+
+def test_no_path_of_the_machine_stands_in_the_manifest(smoke_run):
+    assert str(smoke_run.project) not in (smoke_run.folder / "manifest.json").read_text()
+
+
+def test_a_second_run_has_nothing_to_do(smoke_run):
+    before = (smoke_run.folder / "manifest.json").read_bytes()
+    again = invoke(smoke_run.project, "train", "--profile", "smoke")
+    assert again.returncode == 0
+    assert stage_lines(again.stderr) == {stage.name: "up to date" for stage in STAGES}
+    assert (smoke_run.folder / "manifest.json").read_bytes() == before
+
+
+def test_the_plan_says_what_would_run_and_runs_nothing(smoke_run):
+    def planned(*words):
+        shown = invoke(smoke_run.project, "plan", "--profile", "smoke", *words).stdout
+        return dict(line.split(maxsplit=1) for line in shown.splitlines())
+
+    assert planned()["modelfile"] == "up to date"
+    assert planned("--set", "num_ctx=512")["convert"] == "up to date"
+    assert planned("--set", "num_ctx=512")["modelfile"] == "to run"
+    assert planned("--set", "epochs=1")["prepare"] == "to run"
+    assert not (smoke_run.folder.parent / "0").exists()
+    assert len(list(smoke_run.folder.parent.iterdir())) == 1
+
+
+def test_only_what_a_change_reaches_runs_again(smoke_run, tmp_path):
+    project = fresh_copy(tmp_path / "clone")
+    shutil.copytree(smoke_run.project / "data" / "models", project / "data" / "models")
+    (project / "data" / "cache").symlink_to(smoke_run.project / "data" / "cache")
+    done = invoke(project, "train", "--profile", "smoke", "--set", "quantizations=[f16]")
+    assert done.returncode == 0, done.stderr
+    lines = stage_lines(done.stderr)
+    kept = {name for name, said in lines.items() if said == "up to date"}
+    assert kept == {"prepare", "train", "merge"}
+    folder = project / "data" / "models" / "affineur-smoke" / smoke_run.folder.name
+    assert not (folder / "gguf" / "model-q8_0.gguf").exists()
+    assert digest_of_file(folder / "gguf" / "model-f16.gguf") == digest_of_file(
+        smoke_run.folder / "gguf" / "model-f16.gguf"
+    )
+
+
+def start(project):
+    return subprocess.Popen(
+        [str(project / "invoke"), "train", "--profile", "smoke"],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_training(project, process):
+    """Until the training has written its first metrics."""
+    deadline = time.monotonic() + 900
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        metrics = list((project / "data" / "models").glob("*/*/metrics.jsonl"))
+        if metrics and metrics[0].stat().st_size:
+            return metrics[0].parent
+        time.sleep(0.2)
+    raise AssertionError("training did not start")
+
+
+def children_of(folder):
+    """Processes whose command names this folder."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    command = file.read().decode(errors="replace")
+            except OSError:
+                continue
+            if str(folder) in command and "trainer.train" in command:
+                found.append(int(entry))
+    return found
+
+
+def test_a_run_cut_off_and_started_again_gives_the_same_bytes(smoke_run, tmp_path):
+    project = fresh_copy(tmp_path / "second clone")
+    process = start(project)
+    folder = wait_for_training(project, process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=150)[1]
+    assert process.returncode == 130, said
+    assert "run the same command to go on" in said
+    assert "Traceback" not in said
+    assert children_of(folder) == []
+    assert not (folder / "manifest.json").exists()
+
+    # Once more, and this time without a word to it: the training must not outlive its launcher.
+    process = start(project)
+    wait_for_training(project, process)
+    time.sleep(2)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while children_of(folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert children_of(folder) == []
+
+    second = run_smoke(project)
+    assert stage_lines(second.said)["prepare"] == "up to date"
+    assert second.folder.name == smoke_run.folder.name
+    digests = {
+        name: digest_of_file(second.folder / name) == digest_of_file(smoke_run.folder / name)
+        for name in SAME_TO_THE_BYTE
+    }
+    assert digests == dict.fromkeys(SAME_TO_THE_BYTE, True)
+
+
+def test_any_two_columns_of_a_csv_train(smoke_run, tmp_path):
+    data = tmp_path / "mes données.csv"
+    rows = [f"Combien font {n} et {n + 1} ?;{2 * n + 1}\n" for n in range(40)]
+    data.write_text("question;réponse\n" + "".join(rows), encoding="utf-8")
+    done = invoke(
+        smoke_run.project,
+        *("train", "--profile", "smoke", "--data", str(data)),
+        *("--set", "columns.instruction=question", "--set", "columns.output=réponse"),
+        *("--set", "max_rows=30", "--set", "epochs=1", "--set", "output_model_name=calcul"),
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (smoke_run.project / "data" / "models" / "calcul").iterdir()
+    report = json.loads((run / "prepared" / "report.json").read_text())
+    assert report["train"] + report["held_out"] == 30
+
+
+def test_the_data_report_shows_what_will_be_cut(smoke_run, tmp_path):
+    data = tmp_path / "d.jsonl"
+    rows = [{"prompt": f"q{n}", "completion": "mot " * (4 + 30 * n)} for n in range(12)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    done = invoke(
+        smoke_run.project,
+        *("data", "--data", str(data), "--profile", "smoke", "--set", "max_length=128"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "13 rows" in done.stdout
+    assert "median" in done.stdout
+    assert "cut at 128" in done.stdout
+    assert "1 rows stand twice" in done.stdout
+    assert "d.jsonl:1 and d.jsonl:13" in done.stdout
+    assert "█" in done.stdout
+
+
+def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path):
+    bare = tmp_path / "bin" / "invoke"
+    bare.parent.mkdir()
+    bare.write_text('#!/bin/sh\nexec python3 -m invoke "$@"\n')
+    # An invoke of another environment: this test's own, under the name that people type.
+    import sys
+
+    script = tmp_path / "invoke"
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom invoke.main import program\nsys.exit(program.run())\n"
+    )
+    script.chmod(0o755)
+    done = subprocess.run(
+        [str(script), "plan", "--profile", "smoke"],
+        cwd=smoke_run.project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "modelfile  up to date" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--profile", "smokey"], "Did you mean smoke?"),
+        (["--profile", "smoke", "--data", "absent.jsonl"], "absent.jsonl is not there"),
+        (["--profile", "smoke", "--data", "data/training"], "data/training is a folder"),
+        (["--profile", "smoke", "--data", "README.md"], ".md is no dataset format"),
+        (["--profile", "smoke", "--config", "absent.json"], "there is no file"),
+        (["--profile", "smoke", "--set", "epochs=many"], "--set epochs: epochs:"),
+        (["--profile", "smoke", "--set", "lora.aplha=3"], "unknown key"),
+        (["--profile", "smoke", "--set", "quantizations=[q4_k_m]"], "llama-quantize"),
+        (["--profile", "smoke", "--set", "max_length=16"], "no row has room for its answer"),
+        (["--profile", "smoke", "--engine", "podman"], "no engine 'podman'"),
+        (["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"], "Ollama tag"),
+        (["--profile", "smoke", "--set", "columns.instruction=question"], "has no column"),
+    ],
+)
+def test_bad_input_gets_a_sentence(smoke_run, words, said):
+    done = invoke(smoke_run.project, "train", *words)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().count("affineur:") == 1
+
+
+def test_a_card_that_is_not_there_is_said_before_anything_is_fetched(smoke_run):
+    if shutil.which("nvidia-smi"):
+        pytest.fail("this test is about machines without a card; run it on one")
+    done = invoke(smoke_run.project, "train", "--profile", "rtx")
+    assert done.returncode == 2
+    assert "shows no NVIDIA card" in done.stderr
+    assert "--profile cpu" in done.stderr
+
+
+def test_two_runs_in_one_folder_do_not_mix(smoke_run):
+    import fcntl
+
+    with (smoke_run.folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = invoke(smoke_run.project, "train", "--profile", "smoke")
+    assert done.returncode == 2
+    assert "is being worked on by another run" in done.stderr

@@ -1,0 +1,69 @@
+"""A GGUF that says something else than the merged model does not pass."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import stage
+from trainer.contract.errors import UserError
+from trainer.convert.header import check_header, read_header
+
+
+def convert(run, llama_cpp):
+    return stage("trainer.convert", "--run", str(run), "--llama-cpp", str(llama_cpp))
+
+
+def test_the_header_holds_the_trained_models_settings(smoke_run):
+    header = read_header(smoke_run.folder / "gguf" / "model-f16.gguf")
+    assert header["general.architecture"] == "llama"
+    assert header["general.name"] == "affineur-smoke"
+    assert header["tokenizer.ggml.add_bos_token"] is False
+    assert "<|im_start|>" in header["tokenizer.chat_template"]
+
+
+def test_a_lost_template_or_another_bos_is_named(smoke_run, run_copy):
+    merged = run_copy / "merged"
+    config = json.loads((merged / "tokenizer_config.json").read_text())
+    config["add_bos_token"] = True
+    (merged / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError) as caught:
+        check_header(smoke_run.folder / "gguf" / "model-f16.gguf", merged)
+    assert "tokenizer.ggml.add_bos_token is False, the merged model's is True" in str(caught.value)
+
+
+def test_a_converter_that_writes_other_weights_fails_the_stage(smoke_run, run_copy, tmp_path):
+    # The real converter, given a model whose first layer was scaled on the way: it writes a
+    # sound file that loads and talks, and only reading it back tells.
+    tree = tmp_path / "llama.cpp"
+    shutil.copytree(smoke_run.llama_cpp, tree)
+    (tree / "convert_hf_to_gguf.py").rename(tree / "real.py")
+    (tree / "convert_hf_to_gguf.py").write_text(
+        "import pathlib, runpy, shutil, sys, tempfile\n"
+        "from safetensors.torch import load_file, save_file\n"
+        "spoiled = pathlib.Path(tempfile.mkdtemp()) / 'merged'\n"
+        "shutil.copytree(sys.argv[1], spoiled)\n"
+        "weights = load_file(spoiled / 'model.safetensors')\n"
+        "weights['model.layers.0.self_attn.q_proj.weight'] *= -1\n"
+        "save_file(weights, spoiled / 'model.safetensors', metadata={'format': 'pt'})\n"
+        "sys.argv[1] = str(spoiled)\n"
+        "here = pathlib.Path(__file__).parent\n"
+        "runpy.run_path(str(here / 'real.py'), run_name='__main__')\n"
+    )
+    code, events, log = convert(run_copy, tree)
+    assert code == 2, log
+    said = events[-1]["problems"][0]
+    assert "held-out prompts otherwise than the merged model" in said["what"]
+    # The same folder with the converter as it is passes.
+    code, events, log = convert(run_copy, smoke_run.llama_cpp)
+    assert code == 0, log
+    assert events[-1]["values"]["prompts"] == 10
+
+
+def test_an_architecture_that_llama_cpp_does_not_know_is_said(smoke_run, run_copy):
+    config = json.loads((run_copy / "merged" / "config.json").read_text())
+    config["architectures"] = ["NobodysForCausalLM"]
+    (run_copy / "merged" / "config.json").write_text(json.dumps(config))
+    code, events, log = convert(run_copy, smoke_run.llama_cpp)
+    assert code == 2, log
+    assert "llama.cpp cannot convert it" in events[-1]["problems"][0]["what"]

@@ -1,0 +1,69 @@
+"""Scores agree with transformers' own, and greedy means greedy."""
+
+import pytest
+import torch
+
+from trainer.entrypoint import Reporter
+from trainer.generation import greedy
+from trainer.prepared import labels_of, read_prepared
+from trainer.train.scoring import exact_match, held_out_loss
+
+
+@pytest.fixture(scope="module")
+def model(smoke_run):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        smoke_run.folder / "merged", dtype=torch.float32
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def rows(smoke_run):
+    return read_prepared(smoke_run.folder / "prepared" / "held_out.jsonl")[:12]
+
+
+@pytest.fixture
+def reporter(tmp_path):
+    with (tmp_path / "events").open("w") as stream:
+        yield Reporter(stream)
+
+
+def test_the_loss_is_the_mean_over_completion_tokens(model, rows, reporter):
+    # transformers' own loss, one row at a time, weighted by the tokens it counts.
+    total, tokens = 0.0, 0
+    for row in rows:
+        labels = torch.tensor([labels_of(row)])
+        counted = int((labels[:, 1:] != -100).sum())
+        loss = model(input_ids=torch.tensor([row["input_ids"]]), labels=labels).loss
+        total += loss.item() * counted
+        tokens += counted
+    assert held_out_loss(model, rows, reporter, "tuned") == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_a_batch_answers_as_each_row_alone(model, tokenizer, rows):
+    prompts = [row["prompt_ids"] for row in rows]
+    together = greedy(model, tokenizer, prompts, max_new_tokens=24)
+    alone = [greedy(model, tokenizer, [p], max_new_tokens=24)[0] for p in prompts]
+    assert together == alone
+
+
+def test_greedy_ignores_the_bases_own_sampling(model, tokenizer, rows):
+    prompts = [row["prompt_ids"] for row in rows[:3]]
+    expected = greedy(model, tokenizer, prompts, max_new_tokens=24)
+    model.generation_config.do_sample = True
+    model.generation_config.temperature = 5.0
+    model.generation_config.repetition_penalty = 3.0
+    assert greedy(model, tokenizer, prompts, max_new_tokens=24) == expected
+
+
+def test_an_answer_is_bounded_and_comes_without_its_stop(model, tokenizer, rows):
+    short = greedy(model, tokenizer, [rows[0]["prompt_ids"]], max_new_tokens=3)
+    whole = greedy(model, tokenizer, [rows[0]["prompt_ids"]], max_new_tokens=100)
+    assert len(short[0]) == 3
+    assert tokenizer.eos_token_id not in whole[0]
+
+
+def test_exact_match_counts_letters():
+    assert exact_match(["a", "b "], ["a", "b"]) == 0.5
+    assert exact_match([], []) is None
