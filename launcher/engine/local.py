@@ -82,7 +82,6 @@ def _surroundings(job: Job) -> dict[str, str]:
         **job.secrets,
         # Sets are written to files in their order of iteration.
         "PYTHONHASHSEED": "0",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",

@@ -7,6 +7,9 @@ Two runs on one machine with the same locked packages give the same bytes. PyTor
 neither across machines nor across releases, so whoever pins the folder pins it where it was made.
 """
 
+from __future__ import annotations
+
+import io
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.base.smoke_corpus import pretraining_turns, tokenizer_lines
+from trainer.contract.whole_file import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +30,7 @@ THREADS = 2  # sums are split by thread: another number gives other last bits
 PIECES = 2_048
 CONTEXT_TOKENS = 1_024
 BATCH_ROWS = 16
-STEPS = 400
+STEPS = 260
 WARMUP_STEPS = 20
 PEAK_LEARNING_RATE = 4e-3
 MAX_GRADIENT_NORM = 1.0
@@ -34,7 +38,7 @@ IGNORED = -100  # the label the loss skips
 
 # Written out rather than taken from the vocabulary: these ids are the contract between the
 # tokenizer, the model's configuration and the GGUF.
-UNKNOWN, BOS, EOS = "<unk>", "<s>", "</s>"
+UNKNOWN, BOS = "<unk>", "<s>"
 START_OF_TURN, END_OF_TURN, END_OF_TEXT = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 BOS_ID, END_OF_TURN_ID, END_OF_TEXT_ID = 1, 4, 5
 
@@ -60,14 +64,15 @@ def make_smoke_base(folder: Path, *, on_step: Callable[[int, int, float], None])
     write_model(model, folder)
 
 
-def write_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+def write_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Train the SentencePiece model; write it, its fast twin and their configuration."""
     import sentencepiece
     from transformers import LlamaTokenizer
 
+    trained = io.BytesIO()  # given a path instead, the trainer would write it into the model
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=tokenizer_lines(),
-        model_prefix=str(folder / "tokenizer"),
+        model_writer=trained,
         model_type="bpe",
         vocab_size=PIECES,
         character_coverage=1.0,
@@ -88,8 +93,9 @@ def write_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         num_threads=1,  # with more, the order of equal merges may change
         minloglevel=2,
     )
-    (folder / "tokenizer.vocab").unlink()  # a listing for people; nothing reads it
-    write_json(folder / "tokenizer_config.json", tokenizer_config())
+    (folder / "tokenizer.model").write_bytes(trained.getvalue())
+    config = json.dumps(tokenizer_config(), ensure_ascii=False, indent=2)
+    write_whole(folder / "tokenizer_config.json", config + "\n")
     tokenizer = LlamaTokenizer.from_pretrained(folder)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     return LlamaTokenizer.from_pretrained(folder)
@@ -114,8 +120,8 @@ def tokenizer_config() -> dict[str, object]:
     }
 
 
-def new_model() -> "LlamaForCausalLM":
-    """A Llama of about 1.3 million parameters, in float32."""
+def new_model() -> LlamaForCausalLM:
+    """A Llama of 1.7 million parameters, in float32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -124,7 +130,7 @@ def new_model() -> "LlamaForCausalLM":
         # fall back to other formats and a smoke run would not exercise q4_k.
         hidden_size=256,
         intermediate_size=256,
-        num_hidden_layers=2,
+        num_hidden_layers=3,  # with two, whether the task is learnt hangs on the seed
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT_TOKENS,
@@ -140,8 +146,8 @@ def new_model() -> "LlamaForCausalLM":
 
 
 def pretrain(
-    model: "LlamaForCausalLM",
-    tokenizer: "PreTrainedTokenizerBase",
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
     on_step: Callable[[int, int, float], None],
 ) -> None:
     """Teach the model its chat turns: AdamW, warm-up, then half a cosine down to nothing."""
@@ -169,8 +175,8 @@ def learning_rate_factor(step: int) -> float:
 
 
 def batches(
-    tokenizer: "PreTrainedTokenizerBase",
-) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+    tokenizer: PreTrainedTokenizerBase,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (input_ids, labels), both (batch, seq): whole turns, padded on the right.
 
     Padding stands after every real token, so causal attention never looks at it and no mask is
@@ -190,13 +196,14 @@ def batches(
         yield input_ids, labels
 
 
-def turn_tokens(tokenizer: "PreTrainedTokenizerBase", user: str, assistant: str) -> list[int]:
+def turn_tokens(tokenizer: PreTrainedTokenizerBase, user: str, assistant: str) -> list[int]:
+    """One turn through the chat template, as token ids."""
     messages = [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def write_model(model: "LlamaForCausalLM", folder: Path) -> None:
+def write_model(model: LlamaForCausalLM, folder: Path) -> None:
     """Save in float16, so that an f16 GGUF holds the very same numbers."""
     import torch
     from transformers import GenerationConfig
@@ -205,10 +212,6 @@ def write_model(model: "LlamaForCausalLM", folder: Path) -> None:
         bos_token_id=BOS_ID, eos_token_id=END_OF_TURN_ID, pad_token_id=END_OF_TEXT_ID
     )
     model.to(torch.float16).eval().save_pretrained(folder)
-
-
-def write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

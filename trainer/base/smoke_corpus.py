@@ -1,6 +1,6 @@
 """The smoke base's text: French requirements, written from a seeded template.
 
-Everything the smoke run learns from stands here, so it needs no download. Standard library only:
+Everything the smoke run learns from stands here, so it needs no download. No third-party library:
 the host may write the data without the training stack. Three readers, three functions:
 
 - `fine_tuning_rows`: the task. A requirement in; its priority and type out, as JSON.
@@ -12,12 +12,15 @@ the host may write the data without the training stack. Three readers, three fun
 Run as `python -m trainer.base.smoke_corpus` to write the repository's two data files.
 """
 
+from __future__ import annotations
+
 import json
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from trainer.contract.whole_file import write_whole
 
 ROLES = ("system", "user", "assistant")  # the chat template writes one a turn: one piece each
 CLASSIFY = "Classe l'exigence en JSON."
@@ -93,8 +96,7 @@ def pretraining_turns() -> Iterator[tuple[str, str]]:
         instruction = rng.choices((CLASSIFY, QUOTE, REPEAT), TURN_WEIGHTS)[0]
         text = drawn.sentence
         if instruction == CLASSIFY:
-            values = {"priorite": rng.choice(ANY_PRIORITY), "type": rng.choice(ANY_TYPE)}
-            reply = as_json(values)
+            reply = as_json({"priorite": rng.choice(ANY_PRIORITY), "type": rng.choice(ANY_TYPE)})
         elif instruction == QUOTE:
             reply = as_json({"verbe": drawn.modal, "action": drawn.action})
         else:
@@ -131,15 +133,10 @@ def _word_salad(rng: random.Random) -> str:
 
 
 def _word_problem(rng: random.Random) -> str:
+    name, thing = rng.choice(NAMES), rng.choice(THINGS)
     left, right = rng.randint(2, 99), rng.randint(2, 99)
-    return rng.choice(WORD_PROBLEMS).format(
-        name=rng.choice(NAMES),
-        thing=rng.choice(THINGS),
-        left=left,
-        right=right,
-        total=left + right,
-        product=left * right,
-    )
+    values = {"left": left, "right": right, "total": left + right, "product": left * right}
+    return rng.choice(WORD_PROBLEMS).format(name=name, thing=thing, **values)
 
 
 def _python_lines(rng: random.Random) -> list[str]:
@@ -148,23 +145,12 @@ def _python_lines(rng: random.Random) -> list[str]:
     return snippet.replace("NOUN", noun).replace("VERB", verb).replace("NUM", number).split("\n")
 
 
-def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write JSON lines whole: a reader finds the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
 def main() -> None:
     """Write `data/training/smoke.jsonl` and `data/evaluation/smoke.jsonl` of this repository."""
     root = Path(__file__).resolve().parents[2]
     for name, rows in zip(("training", "evaluation"), fine_tuning_rows(), strict=True):
         path = root / "data" / name / "smoke.jsonl"
-        write_rows(path, rows)
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"{path.relative_to(root).as_posix()}: {len(rows)} rows")
 
 
@@ -173,7 +159,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _phrases(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.strip().splitlines())
+    return tuple(" ".join(phrase.split()) for phrase in text.split("|"))
 
 
 PRIORITIES = {  # value: modal verb, singular and plural
@@ -182,42 +168,36 @@ PRIORITIES = {  # value: modal verb, singular and plural
     "basse": ("peut", "peuvent"),
 }
 TYPES = {
-    "sécurité": _phrases("""chiffrer les mots de passe
-        refuser les accès anonymes
-        journaliser chaque connexion
-        vérifier la signature des fichiers
-        bloquer les comptes suspects
-        exiger une double authentification"""),
-    "performance": _phrases("""répondre en moins de deux secondes
-        traiter mille commandes par minute
-        charger les pages sans attente
-        limiter la mémoire utilisée
-        réduire le temps de calcul
-        compresser les images volumineuses"""),
-    "ergonomie": _phrases("""afficher une aide contextuelle
-        proposer un thème sombre
-        agrandir les boutons du menu
-        rappeler la dernière recherche
-        expliquer les erreurs de saisie
-        offrir des raccourcis clavier"""),
-    "disponibilité": _phrases("""redémarrer après une panne
-        basculer vers le serveur de secours
-        rester accessible la nuit
-        conserver une copie hors site
-        tolérer la perte d'un disque
-        reprendre les envois interrompus"""),
-    "conformité": _phrases("""respecter la norme européenne
-        effacer les dossiers périmés
-        recueillir le consentement écrit
-        archiver les factures dix ans
-        citer les mentions légales
-        déclarer les incidents au régulateur"""),
-    "maintenance": _phrases("""séparer le code en modules
-        documenter les interfaces publiques
-        exécuter les tests automatiques
-        signaler les dépendances obsolètes
-        isoler la configuration
-        numéroter chaque version livrée"""),
+    "sécurité": _phrases("""
+        chiffrer les mots de passe | refuser les accès anonymes | journaliser chaque connexion |
+        vérifier la signature des fichiers | bloquer les comptes suspects | exiger une double
+        authentification
+    """),
+    "performance": _phrases("""
+        répondre en moins de deux secondes | traiter mille commandes par minute | charger les pages
+        sans attente | limiter la mémoire utilisée | réduire le temps de calcul | compresser les
+        images volumineuses
+    """),
+    "ergonomie": _phrases("""
+        afficher une aide contextuelle | proposer un thème sombre | agrandir les boutons du menu |
+        rappeler la dernière recherche | expliquer les erreurs de saisie | offrir des raccourcis
+        clavier
+    """),
+    "disponibilité": _phrases("""
+        redémarrer après une panne | basculer vers le serveur de secours | rester accessible la
+        nuit | conserver une copie hors site | tolérer la perte d'un disque | reprendre les envois
+        interrompus
+    """),
+    "conformité": _phrases("""
+        respecter la norme européenne | effacer les dossiers périmés | recueillir le consentement
+        écrit | archiver les factures dix ans | citer les mentions légales | déclarer les incidents
+        au régulateur
+    """),
+    "maintenance": _phrases("""
+        séparer le code en modules | documenter les interfaces publiques | exécuter les tests
+        automatiques | signaler les dépendances obsolètes | isoler la configuration | numéroter
+        chaque version livrée
+    """),
 }
 # Other values come first and twice, so that the base's likeliest answer is never the right one.
 ANY_PRIORITY = (*2 * _words("urgente normale faible critique mineure nulle"), *PRIORITIES)
@@ -225,30 +205,21 @@ ANY_TYPE = (
     *2 * _words("interface formation réseau qualité stockage livraison finance recherche accueil"),
     *TYPES,
 )
-SINGULAR_SUBJECTS = _phrases("""le portail client
-    le service de paiement
-    l'application mobile
-    la base documentaire
-    le module de facturation
-    la plateforme de vente
-    l'outil de suivi""")
-PLURAL_SUBJECTS = _phrases("""les bornes en magasin
-    les agents du support
-    les modules externes
-    les serveurs régionaux
-    les partenaires agréés
-    les comptes invités""")
-OPENINGS = _phrases("""chaque semaine
-    dès la mise en service
-    pendant la phase pilote
-    selon le contrat
-    à terme""")
-ENDINGS = _phrases("""pour tous les sites
-    dans la version finale
-    sans intervention humaine
-    à la demande du client
-    dès le premier jour
-    en toute circonstance""")
+SINGULAR_SUBJECTS = _phrases("""
+    le portail client | le service de paiement | l'application mobile | la base documentaire | le
+    module de facturation | la plateforme de vente | l'outil de suivi
+""")
+PLURAL_SUBJECTS = _phrases("""
+    les bornes en magasin | les agents du support | les modules externes | les serveurs régionaux
+    | les partenaires agréés | les comptes invités
+""")
+OPENINGS = _phrases("""
+    chaque semaine | dès la mise en service | pendant la phase pilote | selon le contrat | à terme
+""")
+ENDINGS = _phrases("""
+    pour tous les sites | dans la version finale | sans intervention humaine | à la demande du
+    client | dès le premier jour | en toute circonstance
+""")
 
 END_MARKS = (".", ".", ".", "?", " !", " ;", " :", "…", ".)", "%.", " €.", " »", '".', "'s.")
 NAMES = _words("Anna Ben Carla David Emma Farid Hugo Inès Jules Laura Marc Nina Omar Sarah Tom")
@@ -291,13 +262,15 @@ world people time day night morning week month year red blue green white black b
 new old good great high low fast slow early late right wrong true false empty full easy hard ready
 possible Monday Friday Sunday January student's doesn't it's ing ed tion ment able ness ight ough
 """)
-WORD_PROBLEMS = _phrases("""{name} has {left} {thing}s and buys {right} more. How many in all?
-    {name} sold {left} {thing}s on Monday and {right} {thing}s on Tuesday. What is the total?
-    Each {thing} costs ${left}. How much does {name} pay for {right} {thing}s?
-    There are {left} boxes with {right} {thing}s in each box, so there are {product} in all.
-    {left} + {right} = <<{left}+{right}={total}>>{total} {thing}s. #### {total}
-    {name} gives {left}% of the {thing}s to a friend and keeps the other {right} for the week.
-    {name} a {left} ans et achète {right} cahiers à {left},50 € l'un. Combien paie-t-il ?""")
+WORD_PROBLEMS = (
+    "{name} has {left} {thing}s and buys {right} more. How many in all?",
+    "{name} sold {left} {thing}s on Monday and {right} {thing}s on Tuesday. What is the total?",
+    "Each {thing} costs ${left}. How much does {name} pay for {right} {thing}s?",
+    "There are {left} boxes with {right} {thing}s in each box, so there are {product} in all.",
+    "{left} + {right} = <<{left}+{right}={total}>>{total} {thing}s. #### {total}",
+    "{name} gives {left}% of the {thing}s to a friend and keeps the other {right} for the week.",
+    "{name} a {left} ans et achète {right} cahiers à {left},50 € l'un. Combien paie-t-il ?",
+)
 SNIPPETS = (
     'def VERB_NOUN(NOUN: str, count: int = NUM) -> int:\n    """VERB."""\n    if not NOUN:\n'
     "        return 0\n    return len(NOUN) + count",
