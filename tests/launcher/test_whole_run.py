@@ -5,11 +5,12 @@ merges, converts and reads back.
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -140,15 +141,13 @@ def wait_for_training(project, process):
 def children_of(folder):
     """Processes whose command names this folder."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                with open(f"/proc/{entry}/cmdline", "rb") as file:
-                    command = file.read().decode(errors="replace")
-            except OSError:
-                continue
-            if str(folder) in command and "trainer.train" in command:
-                found.append(int(entry))
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = file.read_text(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in command and "trainer.train" in command:
+            found.append(file.parent.name)
     return found
 
 
@@ -219,15 +218,11 @@ def test_the_data_report_shows_what_will_be_cut(smoke_run, tmp_path):
 
 
 def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path):
-    bare = tmp_path / "bin" / "invoke"
-    bare.parent.mkdir()
-    bare.write_text('#!/bin/sh\nexec python3 -m invoke "$@"\n')
     # An invoke of another environment: this test's own, under the name that people type.
-    import sys
-
     script = tmp_path / "invoke"
     script.write_text(
-        f"#!{sys.executable}\nimport sys\nfrom invoke.main import program\nsys.exit(program.run())\n"
+        f"#!{sys.executable}\n"
+        "import sys\nfrom invoke.main import program\nsys.exit(program.run())\n"
     )
     script.chmod(0o755)
     done = subprocess.run(
