@@ -1,6 +1,6 @@
 """The hub's client fetches one pinned commit and explains what it cannot have.
 
-No hub can be reached where these tests run: a stand-in on loopback answers the two questions
+No hub can be reached where these tests run: a stand-in on loopback answers the few questions
 that the real client asks, out of the smoke base's own files.
 """
 
@@ -33,7 +33,11 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, body):
         self.asked.append((self.path, self.headers.get("Authorization")))
         path = self.path.partition("?")[0]
-        if path.startswith("/api/models/us/tiny"):
+        if path.startswith(f"/api/models/us/tiny/tree/{COMMIT}"):
+            self.send(self.tree(), body)
+        elif path.rstrip("/") == "/api/models/us/tiny-without-weights":
+            self.send({"id": "us/tiny-without-weights", "sha": COMMIT, "siblings": []}, body)
+        elif path.startswith("/api/models/us/tiny"):
             self.send({"id": "us/tiny", "sha": COMMIT, "siblings": self.siblings()}, body)
         elif path.startswith("/api/models/"):
             self.send_error_code("RepoNotFound", 404)
@@ -45,6 +49,17 @@ class Hub(BaseHTTPRequestHandler):
     def siblings(self):
         return [
             {"rfilename": name, "size": (self.folder / name).stat().st_size} for name in self.files
+        ]
+
+    def tree(self):
+        return [
+            {
+                "type": "file",
+                "path": name,
+                "size": (self.folder / name).stat().st_size,
+                "oid": hashlib.sha1((self.folder / name).read_bytes()).hexdigest(),
+            }
+            for name in self.files
         ]
 
     def send(self, value, body):

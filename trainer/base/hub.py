@@ -30,6 +30,7 @@ def download(repository: str, revision: str | None, folder: Path, reporter: Repo
     """
     import fnmatch
 
+    import httpx2  # The client's own transport, whose errors it lets through.
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -67,7 +68,7 @@ def download(repository: str, revision: str | None, folder: Path, reporter: Repo
         raise _refused(
             repository, "is not on the hub, or not for you", "Check the name, or set HF_TOKEN."
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise _refused(
             repository,
