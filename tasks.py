@@ -26,7 +26,7 @@ _FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
 
 @task(
     iterable=["set"],
-    help={**_FLAGS, "engine": "auto or local: where the stages run", "quiet": _QUIET},
+    help={**_FLAGS, "engine": "auto, local or docker: where the stages run", "quiet": _QUIET},
 )
 def train(
     _context: Context,
@@ -72,7 +72,7 @@ def plan(
 
 @task(
     iterable=["set"],
-    help={**_FLAGS, "engine": "auto or local: where it runs", "quiet": _QUIET},
+    help={**_FLAGS, "engine": "auto, local or docker: where it runs", "quiet": _QUIET},
 )
 def data(
     _context: Context,
@@ -98,12 +98,49 @@ def data(
 
 @task(
     help={
+        "profile": _PROFILE,
+        "base-image": "an image in place of the pinned one, for a network without its registry",
+        "wheels": "a folder of wheels to install from",
+        "ca": "a bundle of certificates that the package index is behind; stays in no layer",
+        "check": "build twice from nothing, keep nothing, and compare the digests",
+    }
+)
+def build(
+    _context: Context,
+    profile: str = "rtx",
+    base_image: str = "",
+    wheels: str = "",
+    ca: str = "",
+    check: bool = False,
+) -> None:
+    """Build a profile's image with docker buildx bake.
+
+    Examples:
+      ./invoke build --profile rtx
+      ./invoke build --profile rtx --check
+      ./invoke build --profile rtx --ca /etc/ssl/certs/ca-certificates.crt
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.build(profile, base_image, wheels, ca, check)
+
+
+@task(
+    help={
         "only": "a test file or folder (default: all that needs neither Docker nor GPU)",
         "match": "only tests whose names match this expression (pytest -k)",
         "gpu": "the tests that need a card; they fail without one",
+        "container": "the tests that need a Docker engine; they fail without one",
     },
 )
-def test(_context: Context, only: str = "", match: str = "", gpu: bool = False) -> None:
+def test(
+    _context: Context,
+    only: str = "",
+    match: str = "",
+    gpu: bool = False,
+    container: bool = False,
+) -> None:
     """Run the tests.
 
     Examples:
@@ -113,7 +150,7 @@ def test(_context: Context, only: str = "", match: str = "", gpu: bool = False) 
     with _spoken():
         from launcher import checks
 
-        checks.test(only, match, gpu)
+        checks.test(only, match, gpu, container)
 
 
 @task

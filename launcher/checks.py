@@ -16,7 +16,7 @@ _SOURCES = ("tasks.py", "launcher", "trainer", "tests")
 _NEEDS_MORE = ("tests/gpu", "tests/container")
 
 
-def test(path: str, match: str, gpu: bool) -> None:
+def test(path: str, match: str, gpu: bool, container: bool) -> None:
     """Run pytest on everything that needs neither Docker nor GPU, or on what is named.
 
     Raises:
@@ -30,6 +30,8 @@ def test(path: str, match: str, gpu: bool) -> None:
     command = [str(python), "-m", "pytest"]
     if gpu:
         command.append("tests/gpu")
+    elif container:
+        command.append("tests/container")
     elif path:
         command.append(path)
     else:

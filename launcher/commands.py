@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from launcher import data_report, locks, pipeline, summary
-from launcher.configuration import resolve
+from launcher import data_report, images, locks, pipeline, summary
+from launcher.configuration import profile_lock, resolve
 from launcher.display import Display
 from launcher.engine.choice import choose_engine
 from trainer.contract.recipe import Recipe
@@ -44,6 +44,25 @@ def data(
     display = Display(quiet=quiet)
     report = data_report.prepare(recipe, choose_engine(engine, "cpu", display), display)
     data_report.show(report, recipe, Console(highlight=False))
+
+
+def build(profile: str, base: str, wheels: str, ca: str, check: bool) -> None:
+    """Build the image of a profile's lock and print its digest.
+
+    With `check`, build it twice from nothing and compare; exit 1 where the digests differ.
+    """
+    recipe_lock = profile_lock(profile)
+    given = images.BuildInputs.given(base, wheels, ca)
+    if check:
+        digests = [images.digest_of_fresh_build(recipe_lock, given, Display()) for _ in range(2)]
+        for digest in digests:
+            print(f"{recipe_lock}  {digest}")
+        print(f"BuildKit {images.buildkit_version()}")
+        if len(set(digests)) != 1:
+            raise SystemExit("affineur: the two builds differ")
+        return
+    digest = images.build(recipe_lock, given, Display())
+    print(f"{images.tag(recipe_lock)}  {digest}")
 
 
 def lock(only: Sequence[str]) -> None:

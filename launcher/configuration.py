@@ -98,6 +98,15 @@ def profiles() -> list[str]:
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
+def profile_lock(profile: str) -> str:
+    """The lock that a profile runs on.
+
+    Raises:
+        UserError: there is no such profile.
+    """
+    return str(_profile_layer(profile).values["lock"])
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML 1.2 file (in which 2e-4 is a number).
 

@@ -41,6 +41,7 @@ TRAIN = Stage(
     ("prepare",),
     ("base",),
     (names.ADAPTER, names.METRICS, names.HELD_OUT_SCORES),
+    may_use_card=True,
 )
 MERGE = Stage("merge", None, ("train",), ("base",), (names.MERGED,))
 CONVERT = Stage("convert", ConvertSection, ("prepare", "merge"), ("llama_cpp",), (names.GGUF,))
@@ -103,7 +104,8 @@ def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
                 display.up_to_date(stage.name)
                 continue
             seen = mounts(stage, inputs, display)
-            run.run(stage, keys[stage.name], recipe.lock, seen, engine, display)
+            key = keys[stage.name]
+            run.run(stage, key, recipe.lock, recipe.device, seen, engine, display)
             ran.append(stage.name)
         manifest = _manifest(recipe, inputs, keys, run)
     digests.save()

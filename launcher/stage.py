@@ -42,6 +42,7 @@ class Stage:
     after: tuple[str, ...]
     reads: tuple[str, ...]
     leaves: tuple[Path, ...]
+    may_use_card: bool = False
 
 
 class StageCrashed(Exception):
@@ -113,6 +114,7 @@ class RunFolder:
         stage: Stage,
         key: str,
         lock: str,
+        device: str,
         mounts: tuple[Mount, ...],
         engine: Engine,
         display: Display,
@@ -132,6 +134,7 @@ class RunFolder:
             lock=lock,
             mounts=(Mount("run", self.path, writable=True), *mounts),
             log=self.path / names.LOGS / f"{stage.name}.log",
+            card=stage.may_use_card and device == "cuda",
         )
         started = datetime.now(UTC)
         clock_s = time.monotonic()

@@ -10,7 +10,7 @@ from launcher.engine.interface import Engine
 from launcher.engine.local import LocalEngine
 from trainer.contract.errors import UserError
 
-NAMES = ("auto", "local")
+NAMES = ("auto", "local", "docker")
 
 
 def choose_engine(name: str, device: str, display: Display) -> Engine:
@@ -20,10 +20,9 @@ def choose_engine(name: str, device: str, display: Display) -> Engine:
         UserError: no such engine, or it cannot give the device that the recipe asks for.
     """
     if name not in NAMES:
-        remedy = f"Known: {', '.join(NAMES)}."
-        if name == "docker":
-            remedy = "This version runs the stages with --engine local; containers come next."
-        raise UserError.one("--engine", f"there is no engine {name!r}", remedy)
+        raise UserError.one(
+            "--engine", f"there is no engine {name!r}", f"Known: {', '.join(NAMES)}."
+        )
     if device == "cuda" and not _sees_a_card():
         # Said before a base of gigabytes is fetched; the stage asks CUDA itself again.
         raise UserError.one(
@@ -31,6 +30,13 @@ def choose_engine(name: str, device: str, display: Display) -> Engine:
             "this machine shows no NVIDIA card (no nvidia-smi, no /dev/nvidia0)",
             "Install the driver, or take --profile cpu or --profile smoke.",
         )
+    if name == "docker":
+        # Here, not above: the SDK takes a while to import.
+        from launcher.engine.docker import DockerEngine
+
+        engine = DockerEngine()
+        display.note(f"engine docker, at {engine.endpoint()}")
+        return engine
     if name == "auto":
         display.note("engine local")
     return LocalEngine()

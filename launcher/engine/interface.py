@@ -46,12 +46,27 @@ class Job:
     mounts: tuple[Mount, ...]
     log: Path
     network: bool = False
+    card: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict)
 
     def command(self) -> list[str]:
         """The command as every engine means it, without this machine's paths."""
         flags = [part for mount in self.mounts for part in (mount.flag, str(mount.inside))]
         return ["python", "-m", self.module, *flags]
+
+    def surroundings(self) -> dict[str, str]:
+        """The environment variables that every engine sets, whatever the machine."""
+        offline = {} if self.network else {"HF_HUB_OFFLINE": "1"}
+        return {
+            **offline,
+            # Sets are written to files in their order of iteration.
+            "PYTHONHASHSEED": "0",
+            "PYTHONUNBUFFERED": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
 
 
 class Engine(Protocol):

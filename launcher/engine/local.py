@@ -75,19 +75,7 @@ class LocalEngine:
 def _surroundings(job: Job) -> dict[str, str]:
     names = _PASSED_ON + (_NETWORK_PASSED_ON if job.network else ())
     kept = {name: os.environ[name] for name in names if name in os.environ}
-    offline = {} if job.network else {"HF_HUB_OFFLINE": "1"}
-    return {
-        **kept,
-        **offline,
-        **job.secrets,
-        # Sets are written to files in their order of iteration.
-        "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
+    return {**kept, **job.secrets, **job.surroundings()}
 
 
 def _stop(process: subprocess.Popen[str], display: Display) -> None:

@@ -4,7 +4,7 @@ The engine here is a stand-in that writes files at once: what is tested is the l
 keeping. tests/launcher/test_whole_run.py does the same with the real engine and real stages.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ SECOND = Stage("merge", None, ("prepare",), (), (Path("second.txt"),))
 @dataclass
 class InstantEngine:
     name: str = "instant"
+    card: bool | None = None
     code: int = 0
     text: str = "1"
     ran: list[str] = field(default_factory=list)
@@ -29,6 +30,7 @@ class InstantEngine:
     def run(self, job, on_event, display):
         del display
         self.ran.append(job.module)
+        self.card = job.card
         run = next(mount.source for mount in job.mounts if mount.name == "run")
         if self.code == 2:
             on_event(Failed(problems=[Problem(where="x:1", what="is bad")]))
@@ -60,7 +62,7 @@ def bring_up_to_date(run, engine, keys=("k1", "k2")):
     for stage, key in zip((FIRST, SECOND), keys, strict=True):
         if not run.is_current(stage, key):
             run.path.mkdir(exist_ok=True)
-            run.run(stage, key, "rtx", (), engine, Display(quiet=True))
+            run.run(stage, key, "rtx", "cuda", (), engine, Display(quiet=True))
     return list(engine.ran)
 
 
@@ -133,6 +135,16 @@ def test_the_record_holds_inputs_outputs_and_result(run, engine):
     assert set(record.outputs) == {"second.txt"}
     assert record.result == {"text": "1"}
     assert record.command == ["python", "-m", "trainer.merge", "--run", "/affineur/run"]
+
+
+def test_a_card_is_asked_for_by_the_stage_that_may_use_it_alone(run, engine):
+    bring_up_to_date(run, engine)
+    assert engine.card is False
+    training = replace(FIRST, may_use_card=True)
+    run.run(training, "k", "rtx", "cuda", (), engine, Display(quiet=True))
+    assert engine.card is True
+    run.run(training, "k", "rtx", "cpu", (), engine, Display(quiet=True))
+    assert engine.card is False
 
 
 def test_a_key_changes_with_each_thing_that_decides_the_outputs():

@@ -270,6 +270,18 @@ def test_a_card_that_is_not_there_is_said_before_anything_is_fetched(smoke_run):
     assert "--profile cpu" in done.stderr
 
 
+def test_an_engine_that_does_not_answer_is_said(smoke_run):
+    done = invoke(
+        smoke_run.project,
+        *("train", "--profile", "smoke", "--engine", "docker"),
+        DOCKER_HOST="unix:///nowhere/docker.sock",
+    )
+    assert done.returncode == 2, done.stderr
+    assert "no engine answers at unix:///nowhere/docker.sock" in done.stderr
+    assert "--engine local" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_two_runs_in_one_folder_do_not_mix(smoke_run):
     import fcntl
 

@@ -1,0 +1,31 @@
+# docker buildx bake: one target for each lock. `./invoke build` gives the variables and contexts.
+
+variable "BASE" { default = "" }
+variable "CONTRACT" { default = "0" }
+
+group "default" {
+  targets = ["rtx"]
+}
+
+target "_trainer" {
+  dockerfile = "docker/trainer.Dockerfile"
+  target     = "trainer"
+  args = {
+    BASE     = BASE != "" ? BASE : null
+    CONTRACT = CONTRACT
+  }
+}
+
+# Ampere and newer: torch 2.13.0, CUDA 13.0, driver 580 and up.
+target "rtx" {
+  inherits = ["_trainer"]
+  args     = { LOCK = "rtx" }
+  tags     = ["affineur/trainer:rtx"]
+}
+
+# Turing: torch 2.10.0, CUDA 12.8, driver 525 and up.
+target "t4" {
+  inherits = ["_trainer"]
+  args     = { LOCK = "t4" }
+  tags     = ["affineur/trainer:t4"]
+}
