@@ -12,8 +12,13 @@ from invoke import Context, Exit, task
 
 _ROOT = Path(__file__).resolve().parent
 
-# Started by somebody's own invoke: hand over to the project's environment, same words.
-if Path(sys.argv[0]).name in ("invoke", "inv") and Path(sys.prefix) != _ROOT / ".venv":
+# Started by somebody's own invoke: hand over to the project's environment, same words, once.
+_by_invoke = Path(sys.argv[0]).name in ("invoke", "inv") or sys.argv[0].endswith(
+    "invoke/__main__.py"
+)
+_handed_over = os.environ.pop("AFFINEUR_HANDED_OVER", "")
+if _by_invoke and not _handed_over and Path(sys.prefix).resolve() != (_ROOT / ".venv").resolve():
+    os.environ["AFFINEUR_HANDED_OVER"] = "yes"
     os.execv(_ROOT / "invoke", ["./invoke", *sys.argv[1:]])
 
 _PROFILE = "rtx, t4, cpu or smoke: a file in configs/profiles/"

@@ -10,6 +10,7 @@ ARG LOCK
 ENV PATH=/opt/venv/bin:$PATH
 # uv comes in as a named context, from the host's own lock: nothing is fetched unpinned. `ca` is a
 # company's certificates, `wheels` a folder of wheels; both are empty where nobody gives them.
+# One date for every file: a layer that is made again is the same layer.
 RUN --mount=type=bind,from=uv,target=/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,source=docker/locks,target=/locks \
@@ -18,7 +19,8 @@ RUN --mount=type=bind,from=uv,target=/uv \
     if [ -s /run/ca.crt ]; then export SSL_CERT_FILE=/run/ca.crt; fi; \
     export UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_FIND_LINKS=/wheels; \
     /uv/uv venv --quiet --python python3.11 /opt/venv && \
-    /uv/uv pip sync --quiet --require-hashes --python /opt/venv/bin/python "/locks/${LOCK}.lock"
+    /uv/uv pip sync --quiet --require-hashes --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
+    find /opt -depth -exec touch --no-dereference --date=@0 {} +
 
 FROM packages AS trainer
 ARG CONTRACT

@@ -217,16 +217,18 @@ def test_the_data_report_shows_what_will_be_cut(smoke_run, tmp_path):
     assert "█" in done.stdout
 
 
-def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path):
-    # An invoke of another environment: this test's own, under the name that people type.
+@pytest.mark.parametrize("way", ["script", "module"])
+def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path, way):
+    # An invoke of another environment: this test's own, in both ways that people start it.
     script = tmp_path / "invoke"
     script.write_text(
         f"#!{sys.executable}\n"
         "import sys\nfrom invoke.main import program\nsys.exit(program.run())\n"
     )
     script.chmod(0o755)
+    start = [str(script)] if way == "script" else [sys.executable, "-m", "invoke"]
     done = subprocess.run(
-        [str(script), "plan", "--profile", "smoke"],
+        [*start, "plan", "--profile", "smoke"],
         cwd=smoke_run.project,
         capture_output=True,
         text=True,
