@@ -1,7 +1,4 @@
-# docker buildx bake: one target for each lock. `./invoke build` gives the variables and contexts.
-
-variable "BASE" { default = "" }
-variable "CONTRACT" { default = "0" }
+# docker buildx bake: one target for each lock. `./invoke build` gives the arguments and contexts.
 
 group "default" {
   targets = ["rtx"]
@@ -10,10 +7,6 @@ group "default" {
 target "_trainer" {
   dockerfile = "docker/trainer.Dockerfile"
   target     = "trainer"
-  args = {
-    BASE     = BASE != "" ? BASE : null
-    CONTRACT = CONTRACT
-  }
 }
 
 # Ampere and newer: torch 2.13.0, CUDA 13.0, driver 580 and up.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from launcher.display import Display
 from launcher.locks import PYTHON, lock_digest, uv
+from launcher.logged import run_logged
 from launcher.project import CACHE, lock_file, shown
 from trainer.contract.errors import UserError
 from trainer.contract.whole_file import write_whole
@@ -38,9 +38,9 @@ def environment(name: str, locks: Sequence[str], display: Display) -> Path:
         log = CACHE / "logs" / f"environment-{name}.log"
         if not python.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _run([*uv(), "venv", "--python", PYTHON, str(folder)], log)
+            _run([uv(), "venv", "--python", PYTHON, str(folder)], log)
         _run(
-            [*uv(), "pip", "sync", "--require-hashes", "--python", str(python)]
+            [uv(), "pip", "sync", "--require-hashes", "--python", str(python)]
             + [str(lock_file(lock)) for lock in locks],
             log,
         )
@@ -61,12 +61,9 @@ def _check_room(folder: Path) -> None:
 
 
 def _run(command: list[str], log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
     # An active environment of the user's is none of uv's business here.
     surroundings = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    with log.open("w") as file:
-        done = subprocess.run(command, stderr=file, stdout=file, env=surroundings, check=False)
-    if done.returncode:
+    if run_logged(command, log, surroundings):
         last = " / ".join(log.read_text().strip().splitlines()[-3:])
         raise UserError.one(
             f"{shown(log)}",

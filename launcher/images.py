@@ -17,6 +17,7 @@ from pathlib import Path
 
 from launcher.display import Display
 from launcher.locks import uv
+from launcher.logged import run_logged
 from launcher.project import CACHE, LOCKS, ROOT, lock_file, shown
 from trainer.contract.digest import digest_of_file, digest_of_value, files_below
 from trainer.contract.errors import UserError
@@ -107,17 +108,12 @@ def buildkit_version() -> str:
 
 def _bake(lock: str, inputs: BuildInputs, words: Sequence[str], display: Display) -> str:
     log = CACHE / "logs" / f"build-{lock}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, display.working("image", f"building {lock}"):
         metadata = Path(scratch) / "metadata.json"
         command = [*_command(lock, inputs, Path(scratch), metadata), *words, lock]
         # Fixed dates on every file: the same sources make the same layers.
         surroundings = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
-        with log.open("w") as file:
-            done = subprocess.run(
-                command, cwd=ROOT, env=surroundings, stdout=file, stderr=file, check=False
-            )
-        if done.returncode:
+        if run_logged(command, log, surroundings):
             raise _failed(log)
         built = json.loads(metadata.read_text())
     return str(built[lock]["containerimage.digest"])
@@ -133,7 +129,7 @@ def _command(lock: str, inputs: BuildInputs, scratch: Path, metadata: Path) -> l
     # A context is a whole folder; the one that uv lies in holds the host's environment.
     tools = scratch / "uv"
     tools.mkdir()
-    shutil.copy(uv()[0], tools / "uv")
+    shutil.copy(uv(), tools / "uv")
     for given in (inputs.wheels, inputs.ca):
         if given is not None and not given.exists():
             raise UserError.one("build", f"{given} is not there")

@@ -56,7 +56,7 @@ def regenerate(names: Sequence[str] = ()) -> dict[str, list[str]]:
 
 def _compile(name: str, agrees: Sequence[str]) -> None:
     command = [
-        *uv(),
+        uv(),
         "pip",
         "compile",
         f"{LOCKS.relative_to(ROOT)}/{name}.in",
@@ -96,11 +96,11 @@ def _moves(before: dict[str, str], after: dict[str, str]) -> list[str]:
     return lines
 
 
-def uv() -> list[str]:
-    """The command that starts the uv of our own environment."""
+def uv() -> str:
+    """The uv of our own environment."""
     beside = Path(sys.executable).parent / "uv"
     if not beside.exists():
         raise UserError.one(
             "uv", "is not in the launcher's environment", "Start through ./invoke, which makes it."
         )
-    return [str(beside)]
+    return str(beside)

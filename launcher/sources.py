@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from launcher.display import Display
 from launcher.locks import lock_digest, pinned
+from launcher.logged import run_logged
 from launcher.project import CACHE, lock_file, shown
 from trainer.contract.errors import UserError
 
@@ -40,14 +40,11 @@ def llama_cpp(display: Display) -> Path:
 
 def _download(folder: Path) -> None:
     log = CACHE / "logs" / "llama.cpp.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     # No wheel is published, and none is wanted: the sources are.
     command += ["--no-binary", "llama-cpp-python"]
     command += ["--requirement", str(lock_file("llama-cpp")), "--dest", str(folder)]
-    with log.open("w") as file:
-        done = subprocess.run(command, stdout=file, stderr=file, check=False)
-    if done.returncode:
+    if run_logged(command, log):
         errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
         raise UserError.one(
             shown(log),

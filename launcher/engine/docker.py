@@ -18,7 +18,7 @@ from docker.types import Mount as BindMount
 
 from launcher import images
 from launcher.display import Display
-from launcher.engine.interface import Job
+from launcher.engine.interface import STOPPING, TIME_TO_STOP_S, Job
 from launcher.images import BuildInputs
 from trainer.contract.errors import ExitCode, UserError
 from trainer.contract.events import Event, parse_event
@@ -27,7 +27,6 @@ from trainer.contract.manifest import CONTRACT_VERSION
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-_TIME_TO_STOP_S = 120
 _PROJECT_LABEL = "dev.affineur.project"
 _OWNER_LABEL = "dev.affineur.launcher"
 _SHARED_MEMORY = "1g"
@@ -193,8 +192,8 @@ def _stop(container: Container, display: Display) -> None:
     with suppress(NotFound, APIError):
         container.reload()
         if container.status == "running":
-            display.note(f"stopping; {_TIME_TO_STOP_S} s for it to end in good order")
-            container.stop(timeout=_TIME_TO_STOP_S)
+            display.note(STOPPING)
+            container.stop(timeout=TIME_TO_STOP_S)
 
 
 def _unreachable(error: Exception) -> UserError:

@@ -16,6 +16,10 @@ from trainer.contract.events import Event
 # Where mounts lie inside a container; on the host a stage is given the real paths.
 INSIDE = PurePosixPath("/affineur")
 
+# How long a stage that is asked to stop may take, in every engine, and what is said meanwhile.
+TIME_TO_STOP_S = 120
+STOPPING = f"stopping; {TIME_TO_STOP_S} s for it to end in good order"
+
 
 @dataclass(frozen=True)
 class Mount:

@@ -8,12 +8,11 @@ import subprocess
 from collections.abc import Callable
 
 from launcher.display import Display
-from launcher.engine.interface import Job
+from launcher.engine.interface import STOPPING, TIME_TO_STOP_S, Job
 from launcher.environment import environment
 from launcher.project import ROOT
 from trainer.contract.events import Event, parse_event
 
-_TIME_TO_STOP_S = 120
 # What a stage may know of this machine's environment. All else is decided by the recipe.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 _NETWORK_PASSED_ON = (
@@ -81,10 +80,10 @@ def _surroundings(job: Job) -> dict[str, str]:
 def _stop(process: subprocess.Popen[str], display: Display) -> None:
     if process.poll() is not None:
         return
-    display.note(f"stopping; {_TIME_TO_STOP_S} s for it to end in good order")
+    display.note(STOPPING)
     os.killpg(process.pid, signal.SIGTERM)
     try:
-        process.wait(_TIME_TO_STOP_S)
+        process.wait(TIME_TO_STOP_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

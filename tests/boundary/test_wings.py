@@ -26,9 +26,9 @@ def modules(wing: str) -> list[str]:
 
 def environment(folder: Path, *packages: str) -> Path:
     """A new interpreter with these packages of the host lock and nothing else."""
-    subprocess.run([*uv(), "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+    subprocess.run([uv(), "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
     python = folder / "bin" / "python"
-    command = [*uv(), "pip", "install", "--quiet", "--python", str(python)]
+    command = [uv(), "pip", "install", "--quiet", "--python", str(python)]
     command += ["--constraint", str(lock_file("host")), *packages]
     subprocess.run(command, check=True)
     return python

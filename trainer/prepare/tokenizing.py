@@ -52,8 +52,9 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Tok
         is_last = index == len(messages) - 1
         prompt_ids = _ids(tokenizer, messages[:index], True)
         start = _common_prefix(whole, prompt_ids)
-        end = len(whole) if is_last else len(_ids(tokenizer, messages[: index + 1], False))
-        rewritten = whole[:end] != _ids(tokenizer, messages[: index + 1], False)
+        so_far = whole if is_last else _ids(tokenizer, messages[: index + 1], False)
+        end = len(so_far)
+        rewritten = whole[:end] != so_far
         if is_last or not (rewritten or start < len(prompt_ids)):
             mask[start:end] = [1] * (end - start)
     return Tokens(whole, mask, prompt_ids)
