@@ -31,7 +31,12 @@ _FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
 
 @task(
     iterable=["set"],
-    help={**_FLAGS, "engine": "auto, local or docker: where the stages run", "quiet": _QUIET},
+    help={
+        **_FLAGS,
+        "engine": "auto, local or docker: where the stages run",
+        "memory": "the most that a stage's container may use, such as 12g (default: no bound)",
+        "quiet": _QUIET,
+    },
 )
 def train(
     _context: Context,
@@ -40,6 +45,7 @@ def train(
     set: list[str] | None = None,
     data: str = "",
     engine: str = "auto",
+    memory: str = "",
     quiet: bool = False,
 ) -> None:
     """Fine-tune a model: prepare, train, merge, convert, modelfile.
@@ -47,13 +53,14 @@ def train(
     Examples:
       ./invoke train --profile smoke
       ./invoke train --profile rtx --config configs/training_config.json
+      ./invoke train --profile rtx --engine docker --memory 24g
       ./invoke train --profile smoke --data my.csv --set columns.instruction=question \\
                      --set columns.output=answer --set epochs=2
     """
     with _spoken():
         from launcher import commands
 
-        commands.train(profile, config, set or [], data, engine, quiet)
+        commands.train(profile, config, set or [], data, engine, memory, quiet)
 
 
 @task(iterable=["set"], help=_FLAGS)
@@ -107,6 +114,8 @@ def data(
         "base-image": "an image in place of the pinned one, for a network without its registry",
         "wheels": "a folder of wheels to install from",
         "ca": "a bundle of certificates that the package index is behind; stays in no layer",
+        "cache": "a folder to read layers from and keep them in, for machines that do not last",
+        "dev": "the devcontainer's image in place of a profile's",
         "check": "build twice from nothing, keep nothing, and compare the digests",
     }
 )
@@ -116,6 +125,8 @@ def build(
     base_image: str = "",
     wheels: str = "",
     ca: str = "",
+    cache: str = "",
+    dev: bool = False,
     check: bool = False,
 ) -> None:
     """Build a profile's image with docker buildx bake.
@@ -126,9 +137,29 @@ def build(
       ./invoke build --profile rtx --ca /etc/ssl/certs/ca-certificates.crt
     """
     with _spoken():
+        from launcher import commands, images
+
+        inputs = images.BuildInputs.given(base_image, wheels, ca, cache)
+        commands.build(profile, dev, inputs, check)
+
+
+@task(
+    help={
+        "profile": _PROFILE,
+        "engine": "auto, local or docker: with docker, a missing engine is a failure",
+    }
+)
+def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> None:
+    """Look at what a profile needs of this machine: engine, disk, card, driver, Ollama.
+
+    Examples:
+      ./invoke doctor
+      ./invoke doctor --profile smoke --engine docker
+    """
+    with _spoken():
         from launcher import commands
 
-        commands.build(profile, base_image, wheels, ca, check)
+        commands.doctor(profile, engine)
 
 
 @task(

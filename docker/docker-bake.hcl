@@ -22,3 +22,11 @@ target "t4" {
   args     = { LOCK = "t4" }
   tags     = ["affineur/trainer:t4"]
 }
+
+# The devcontainer: rtx's packages, the launcher's and the checks'.
+target "dev" {
+  inherits = ["_trainer"]
+  target   = "dev"
+  args     = { LOCK = "rtx" }
+  tags     = ["affineur/trainer:dev"]
+}

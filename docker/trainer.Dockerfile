@@ -1,6 +1,8 @@
-# The trainer's image: Python, one lock's packages, our trainer. Layers from what changes least to
+# The trainer's images: Python, one lock's packages, our trainer. Layers from what changes least to
 # what changes most. The CUDA libraries come with torch's wheels: no second CUDA underneath.
 #
+# Every file of our layers bears one date, so that a layer that is made again is the same layer;
+# /etc and /run too, where BuildKit puts a step's mounts and some stores keep the trace.
 # No `# syntax=` line: it would fetch a build frontend from a registry before the first step.
 
 ARG BASE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
@@ -10,17 +12,17 @@ ARG LOCK
 ENV PATH=/opt/venv/bin:$PATH
 # uv comes in as a named context, from the host's own lock: nothing is fetched unpinned. `ca` is a
 # company's certificates, `wheels` a folder of wheels; both are empty where nobody gives them.
-# One date for every file: a layer that is made again is the same layer.
 RUN --mount=type=bind,from=uv,target=/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,source=docker/locks,target=/locks \
     --mount=type=secret,id=ca,target=/run/ca.crt,required=false \
     --mount=type=tmpfs,target=/tmp \
     if [ -s /run/ca.crt ]; then export SSL_CERT_FILE=/run/ca.crt; fi; \
-    export UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_FIND_LINKS=/wheels; \
-    /uv/uv venv --quiet --python python3.11 /opt/venv && \
+    export UV_CACHE_DIR=/opt/uv-cache UV_LINK_MODE=hardlink UV_FIND_LINKS=/wheels; \
+    /uv/uv venv --quiet --no-python-downloads --python python3.11 /opt/venv && \
     /uv/uv pip sync --quiet --require-hashes --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
-    find /opt -depth -exec touch --no-dereference --date=@0 {} +
+    rm -rf /opt/uv-cache && mkdir /opt/affineur && \
+    find /opt -depth -exec touch --no-dereference --date=@0 {} + && touch --date=@0 /etc /run
 
 FROM packages AS trainer
 ARG CONTRACT
@@ -30,6 +32,38 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
-LABEL dev.affineur.contract=${CONTRACT} dev.affineur.lock=${LOCK}
+LABEL dev.affineur.project=affineur dev.affineur.contract=${CONTRACT} dev.affineur.lock=${LOCK}
 WORKDIR /opt/affineur
-COPY trainer ./trainer
+# Not COPY, which keeps the dates that the files happen to have in this clone.
+RUN --mount=type=bind,source=trainer,target=/trainer \
+    cp -R /trainer /opt/affineur/trainer && \
+    chmod -R u=rwX,go=rX /opt/affineur && \
+    find /opt/affineur -depth -exec touch --no-dereference --date=@0 {} + && touch --date=@0 /etc /run
+
+# For the devcontainer: the trainer's packages, the launcher's and the checks' in one environment,
+# and what an editor needs. The project itself is mounted.
+FROM packages AS dev
+ARG GIT=1:2.39.5-0+deb12u3
+ARG OPENSSH=1:9.2p1-2+deb12u10
+RUN apt-get update --quiet=2 && \
+    DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends \
+    git=${GIT} openssh-client=${OPENSSH} >/dev/null && \
+    rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/ldconfig/aux-cache
+ARG LOCK
+# The locks beside the packages say which environment this is (launcher/environment.py).
+RUN --mount=type=bind,from=uv,target=/uv \
+    --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=bind,source=docker/locks,target=/locks \
+    --mount=type=secret,id=ca,target=/run/ca.crt,required=false \
+    --mount=type=tmpfs,target=/tmp \
+    if [ -s /run/ca.crt ]; then export SSL_CERT_FILE=/run/ca.crt; fi; \
+    export UV_CACHE_DIR=/opt/uv-cache UV_LINK_MODE=hardlink UV_FIND_LINKS=/wheels; \
+    /uv/uv pip install --quiet --require-hashes --python /opt/venv/bin/python \
+    -r "/locks/${LOCK}.lock" -r /locks/host.lock -r /locks/check.lock && \
+    rm -rf /opt/uv-cache && mkdir /opt/venv/locks && \
+    cp "/locks/${LOCK}.lock" /locks/host.lock /locks/check.lock /opt/venv/locks/
+ENV AFFINEUR_ENVIRONMENT=/opt/venv \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+RUN useradd --create-home --shell /bin/bash --uid 1000 affineur
+USER affineur

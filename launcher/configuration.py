@@ -98,13 +98,13 @@ def profiles() -> list[str]:
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
-def profile_lock(profile: str) -> str:
-    """The lock that a profile runs on.
+def profile_values(profile: str) -> dict[str, Any]:
+    """The keys that a profile states, such as `lock`, `device` and `precision`.
 
     Raises:
         UserError: there is no such profile.
     """
-    return str(_profile_layer(profile).values["lock"])
+    return _profile_layer(profile).values
 
 
 def read_yaml(path: Path) -> Any:

@@ -44,6 +44,7 @@ def prepare(recipe: Recipe, engine: Engine, display: Display) -> dict[str, Any]:
                 *pipeline.mounts(pipeline.PREPARE, inputs, display),
             ),
             log=CACHE / "logs" / "prepare.log",
+            labels={"profile": recipe.profile},
         )
         report = run_job("prepare", job, engine, display)
     digests.save()

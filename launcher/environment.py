@@ -24,6 +24,8 @@ def environment(name: str, locks: Sequence[str], display: Display) -> Path:
     Raises:
         UserError: no room for it, or a package that cannot be had.
     """
+    if (ready := _ready(locks)) is not None:
+        return ready
     folder = CACHE / "environments" / name
     python = folder / "bin" / "python"
     marker = folder / ".locks"
@@ -33,7 +35,7 @@ def environment(name: str, locks: Sequence[str], display: Display) -> Path:
     # Without the marker it is unfinished; it is written again when all is in place.
     marker.unlink(missing_ok=True)
     if not python.exists():
-        _check_room(folder)
+        room(folder.parent)
     with display.working(f"environment {name}", f"from {', '.join(f'{n}.lock' for n in locks)}"):
         log = CACHE / "logs" / f"environment-{name}.log"
         if not python.exists():
@@ -48,9 +50,29 @@ def environment(name: str, locks: Sequence[str], display: Display) -> Path:
     return python
 
 
-def _check_room(folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
+def _ready(locks: Sequence[str]) -> Path | None:
+    """The interpreter of an environment that is there already, as in the devcontainer's image.
+
+    It counts where the locks that lie in it are this project's.
+    """
+    given = os.environ.get("AFFINEUR_ENVIRONMENT")
+    if not given:
+        return None
+    for lock in locks:
+        there = Path(given) / "locks" / f"{lock}.lock"
+        if not there.exists() or there.read_bytes() != lock_file(lock).read_bytes():
+            return None
+    return Path(given) / "bin" / "python"
+
+
+def room(folder: Path) -> None:
+    """See that the folder's disk has room for an environment.
+
+    Raises:
+        UserError: it has not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
     if free < _ROOM_BYTES:
         raise UserError.one(
             shown(folder),

@@ -21,126 +21,204 @@ from launcher.logged import run_logged
 from launcher.project import CACHE, LOCKS, ROOT, lock_file, shown
 from trainer.contract.digest import digest_of_file, digest_of_value, files_below
 from trainer.contract.errors import UserError
+from trainer.contract.events import Progress
 from trainer.contract.manifest import CONTRACT_VERSION
+from trainer.contract.whole_file import write_whole
 
 SOURCE_LABEL = "dev.affineur.source"
 CONTRACT_LABEL = "dev.affineur.contract"
 _TAIL_LINES = 20
+# BuildKit's plain progress: `#9 [rtx packages 2/2] RUN ...`.
+_STEP = re.compile(r"#\d+ \[\S+ (\S+) +(\d+)/(\d+)\]")
+# The target for the devcontainer, and what its environment holds.
+DEV = "dev"
+_DEV_LOCKS = ("rtx", "host", "check")
 
 
 @dataclass(frozen=True)
 class BuildInputs:
-    """What a closed network gives in place of the open one; all of it optional.
+    """What a closed network gives in place of the open one, and a cache; all of it optional.
 
     `wheels` is a folder of wheels, `ca` a bundle of certificates (a build secret, in no layer),
-    `base` an image in place of the pinned one.
+    `base` an image in place of the pinned one, `cache` a folder that BuildKit's layers are read
+    from and written to, for machines that do not last.
     """
 
     wheels: Path | None = None
     ca: Path | None = None
     base: str = ""
+    cache: Path | None = None
 
     @classmethod
-    def given(cls, base: str = "", wheels: str = "", ca: str = "") -> BuildInputs:
+    def given(cls, base: str = "", wheels: str = "", ca: str = "", cache: str = "") -> BuildInputs:
         """From the flags, or where they are silent from AFFINEUR_BASE_IMAGE, _WHEELS and _CA.
 
         A closed network is closed for every build, also for those that a run starts by itself.
+
+        Raises:
+            UserError: a file or folder that is not there.
         """
         base = base or os.environ.get("AFFINEUR_BASE_IMAGE", "")
         wheels = wheels or os.environ.get("AFFINEUR_WHEELS", "")
         ca = ca or os.environ.get("AFFINEUR_CA", "")
-        return cls(Path(wheels) if wheels else None, Path(ca) if ca else None, base)
+        for flag, place in (("--wheels", wheels), ("--ca", ca)):
+            if place and not Path(place).exists():
+                raise UserError.one(flag, f"{place} is not there")
+        return cls(
+            Path(wheels).resolve() if wheels else None,
+            Path(ca).resolve() if ca else None,
+            base,
+            Path(cache).resolve() if cache else None,
+        )
 
 
-def tag(lock: str) -> str:
-    """The local name of a lock's image."""
-    return f"affineur/trainer:{lock}"
+def tag(target: str) -> str:
+    """The local name of a target's image."""
+    return f"affineur/trainer:{target}"
 
 
-def source_digest(lock: str) -> str:
-    """The digest of all that goes into an image from this project.
+def source_digest(target: str) -> str:
+    """The digest of all that goes into a target's image from this project.
 
     Stands as a label on the image: an image with this label need not be built again.
     """
     sources = [ROOT / "docker" / "trainer.Dockerfile", ROOT / "docker" / "docker-bake.hcl"]
-    sources += [lock_file(lock), *_trainer_files()]
+    if target == DEV:
+        sources += [lock_file(name) for name in _DEV_LOCKS]
+    else:
+        sources += [lock_file(target), *_trainer_files()]
     return digest_of_value(
         {path.relative_to(ROOT).as_posix(): digest_of_file(path) for path in sources}
     )
 
 
-def build(lock: str, inputs: BuildInputs, display: Display) -> str:
-    """Build a lock's image into the engine and return its digest (`sha256:...`).
+def build(target: str, inputs: BuildInputs, display: Display) -> str:
+    """Build a target's image into the engine and return its digest (`sha256:...`).
 
     Raises:
-        UserError: no buildx, an input that is not there, or a step that failed.
+        UserError: no buildx, or a step that failed.
     """
-    # Packing 5 GB costs more than it saves as long as the image stays on this machine.
-    output = "type=image,compression=uncompressed,force-compression=true"
-    return _bake(lock, inputs, ["--set", f"*.output={output}"], display)
+    words = []
+    if inputs.cache:
+        inputs.cache.mkdir(parents=True, exist_ok=True)
+        place = str(inputs.cache)
+        packed = "mode=max,compression=zstd,ignore-error=true"
+        words += ["--set", f"*.cache-to=type=local,dest={place},{packed}", f"--allow=fs={place}"]
+        if (inputs.cache / "index.json").exists():
+            words += ["--set", f"*.cache-from=type=local,src={place}"]
+    digest = _bake(target, inputs, words, display)
+    write_whole(_builder_file(digest), builder() + "\n")
+    return digest
 
 
-def digest_of_fresh_build(lock: str, inputs: BuildInputs, display: Display) -> str:
-    """Build a lock's image from nothing, keep nothing, and return its manifest's digest.
+def digest_of_fresh_build(target: str, inputs: BuildInputs, display: Display) -> str:
+    """Build a target's image from nothing, keep nothing, and return its digest.
 
-    Two of these agree where the image is reproducible: every date is set to the epoch, and no
-    attestation, which would hold the time of the build, is part of what is compared.
+    It is `build`'s digest: every file of our layers bears one date, and no attestation, which
+    would hold the time of the build, is part of the image.
 
     Raises:
         UserError: as `build`.
     """
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="image-") as folder:
-        packed = "compression=zstd,compression-level=1,force-compression=true"
-        output = f"type=oci,dest={folder}/image.tar,rewrite-timestamp=true,{packed}"
-        words = ["--no-cache", "--set", f"*.output={output}", f"--allow=fs.write={folder}"]
-        return _bake(lock, inputs, words, display)
+    scratch = f"affineur/check:{target}"
+    try:
+        return _bake(target, inputs, ["--no-cache", "--set", f"*.tags={scratch}"], display)
+    finally:
+        remove = ["docker", "image", "rm", "--force", scratch]
+        subprocess.run(remove, capture_output=True, check=False)
 
 
-def buildkit_version() -> str:
-    """BuildKit's version, beside which a digest is to be read: others may pack otherwise."""
-    shown_by = subprocess.run(
-        ["docker", "buildx", "inspect"], capture_output=True, text=True, check=False
-    )
-    found = re.search(r"BuildKit version:\s*(\S+)", shown_by.stdout)
-    return found[1] if found else "unknown"
+def builder() -> str:
+    """What builds here, beside which a digest is to be read: others may pack otherwise."""
+    described = _said("docker", "buildx", "inspect")
+    found = re.search(r"BuildKit version:\s*(\S+)", described)
+    # Debian's engine does not say which BuildKit it holds.
+    engine = _said("docker", "version", "--format", "{{.Server.Version}}").strip()
+    store = _said("docker", "info", "--format", "{{.Driver}}").strip()
+    return f"BuildKit {found[1] if found else 'unknown'}, engine {engine}, store {store}"
 
 
-def _bake(lock: str, inputs: BuildInputs, words: Sequence[str], display: Display) -> str:
-    log = CACHE / "logs" / f"build-{lock}.log"
-    with tempfile.TemporaryDirectory() as scratch, display.working("image", f"building {lock}"):
+def built_by(digest: str) -> str:
+    """What built the image of this digest, where it was built from this clone."""
+    file = _builder_file(digest)
+    return file.read_text(encoding="utf-8").strip() if file.exists() else "unknown"
+
+
+def check_buildx() -> str:
+    """The version of buildx.
+
+    Raises:
+        UserError: there is no docker command, or no buildx beside it.
+    """
+    if shutil.which("docker") is None:
+        raise UserError.one(
+            "docker buildx",
+            "there is no docker command here to build with",
+            "Install docker-ce-cli and docker-buildx-plugin (Debian: docker-cli, docker-buildx), "
+            "or take --engine local.",
+        )
+    found = re.search(r"v?\d+\.\d+\.\d+\S*", _said("docker", "buildx", "version"))
+    if found is None:
+        raise UserError.one(
+            "docker buildx",
+            "is not there",
+            "Install docker-buildx-plugin (Debian: docker-buildx), or take --engine local.",
+        )
+    return found[0]
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def _builder_file(digest: str) -> Path:
+    return CACHE / "images" / f"{digest.rpartition(':')[2]}.txt"
+
+
+def _bake(target: str, inputs: BuildInputs, words: Sequence[str], display: Display) -> str:
+    check_buildx()
+    log = CACHE / "logs" / f"build-{target}.log"
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        display.working("image", f"building {target}") as line,
+    ):
         metadata = Path(scratch) / "metadata.json"
-        command = [*_command(lock, inputs, Path(scratch), metadata), *words, lock]
-        # Fixed dates on every file: the same sources make the same layers.
+        command = [*_command(target, inputs, Path(scratch), metadata), *words, target]
+        # Fixed dates on the image itself too: the same sources make the same image.
         surroundings = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
-        if run_logged(command, log, surroundings):
+
+        def on_line(text: str) -> None:
+            if step := _STEP.match(text):
+                doing, done, total = step.groups()
+                line.on_event(Progress(doing=doing, done=int(done), total=int(total), unit="steps"))
+
+        if run_logged(command, log, surroundings, on_line):
             raise _failed(log)
         built = json.loads(metadata.read_text())
-    return str(built[lock]["containerimage.digest"])
+    return str(built[target]["containerimage.digest"])
 
 
 def _trainer_files() -> list[Path]:
     return [path for path in files_below(ROOT / "trainer") if "__pycache__" not in path.parts]
 
 
-def _command(lock: str, inputs: BuildInputs, scratch: Path, metadata: Path) -> list[str]:
+def _command(target: str, inputs: BuildInputs, scratch: Path, metadata: Path) -> list[str]:
     empty = scratch / "empty"
     empty.mkdir()
     # A context is a whole folder; the one that uv lies in holds the host's environment.
     tools = scratch / "uv"
     tools.mkdir()
     shutil.copy(uv(), tools / "uv")
-    for given in (inputs.wheels, inputs.ca):
-        if given is not None and not given.exists():
-            raise UserError.one("build", f"{given} is not there")
-    wheels = (inputs.wheels or empty).resolve()
+    wheels = inputs.wheels or empty
     settings = {
         "contexts.uv": tools,
         "contexts.wheels": wheels,
-        f"labels.{SOURCE_LABEL}": source_digest(lock),
+        f"labels.{SOURCE_LABEL}": source_digest(target),
         "args.CONTRACT": CONTRACT_VERSION,
         # Attestations hold the time of the build.
         "attest": "type=provenance,disabled=true",
+        # Packing 8 GB costs more than it saves as long as the image stays on this machine.
+        "output": "type=image,compression=uncompressed,force-compression=true",
     }
     if inputs.base:
         settings["args.BASE"] = inputs.base
@@ -148,19 +226,19 @@ def _command(lock: str, inputs: BuildInputs, scratch: Path, metadata: Path) -> l
     command += ["--metadata-file", str(metadata), f"--allow=fs.read={scratch}"]
     command += [f"--allow=fs.read={wheels}", f"--allow=fs.read={LOCKS}"]
     if inputs.ca:
-        ca = inputs.ca.resolve()
-        settings["secrets"] = f"id=ca,src={ca}"
-        command.append(f"--allow=fs.read={ca.parent}")
+        settings["secrets"] = f"id=ca,src={inputs.ca}"
+        command.append(f"--allow=fs.read={inputs.ca.parent}")
     for key, value in settings.items():
         command += ["--set", f"*.{key}={value}"]
     return command
 
 
 def _failed(log: Path) -> UserError:
-    lines = log.read_text(errors="replace").splitlines()
-    if any("'buildx' is not a docker command" in line or "unknown flag" in line for line in lines):
+    text = log.read_text(errors="replace")
+    lines = text.splitlines()
+    if "no space left on device" in text:
         return UserError.one(
-            "docker buildx", "is not there", "Install the package docker-buildx-plugin."
+            shown(log), "the engine's disk is full", "Make room (docker system prune) and go on."
         )
     tail = "\n    ".join(lines[-_TAIL_LINES:])
     return UserError.one(shown(log), f"the image could not be built; its last lines:\n    {tail}")

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launcher.project import ROOT
 
 
 def run_logged(
-    command: Sequence[str], log: Path, surroundings: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    surroundings: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Run the command in the project's folder and return its exit code.
 
-    The log is written anew; `surroundings` stands in for the environment where it is given.
+    The log is written anew; `surroundings` stands in for the environment where it is given;
+    `on_line` hears every line as it comes.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        done = subprocess.run(
-            command, cwd=ROOT, env=surroundings, stdout=file, stderr=file, check=False
-        )
-    return done.returncode
+    with (
+        log.open("w", encoding="utf-8") as file,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=surroundings,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                file.write(line)
+                on_line(line)
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise

@@ -20,7 +20,7 @@ from launcher.display import Display
 from launcher.engine.interface import Engine, Job, Mount
 from launcher.locks import lock_digest, pinned
 from launcher.project import CACHE, MODELS, ROOT, VERSION, lock_file, shown
-from launcher.stage import RunFolder, Stage, run_job, stage_key
+from launcher.stage import Given, RunFolder, Stage, run_job, stage_key
 from trainer.contract import places as names
 from trainer.contract.base import BaseIdentity
 from trainer.contract.errors import UserError
@@ -103,9 +103,9 @@ def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
             if run.is_current(stage, keys[stage.name]):
                 display.up_to_date(stage.name)
                 continue
-            seen = mounts(stage, inputs, display)
-            key = keys[stage.name]
-            run.run(stage, key, recipe.lock, recipe.device, seen, engine, display)
+            labels = {"run": keys[_NAMING_STAGE.name], "profile": recipe.profile}
+            given = Given(recipe.lock, recipe.device, mounts(stage, inputs, display), labels)
+            run.run(stage, keys[stage.name], given, engine, display)
             ran.append(stage.name)
         manifest = _manifest(recipe, inputs, keys, run)
     digests.save()
@@ -137,7 +137,7 @@ def gather(recipe: Recipe, engine: Engine, display: Display, digests: FileDigest
     Raises:
         UserError: a dataset that is not there, a base that is not to be had.
     """
-    find_dataset(recipe.dataset_path)
+    find_data(recipe)
     base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
     identity = (
         _cached(base, recipe, engine, display)
@@ -163,8 +163,21 @@ def run_folder(recipe: Recipe, keys: dict[str, str]) -> Path:
     return MODELS / name / keys[_NAMING_STAGE.name][:12]
 
 
-def find_dataset(path: str) -> Path:
-    """The file meant by `dataset_path`: looked for from where you stand, then from the project.
+def find_data(recipe: Recipe) -> tuple[Path, Path | None]:
+    """The dataset, and the evaluation set where the recipe has one.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+    evaluation = recipe.evaluation_path
+    return (
+        find_dataset(recipe.dataset_path, "dataset_path"),
+        find_dataset(evaluation, "evaluation_path") if evaluation else None,
+    )
+
+
+def find_dataset(path: str, key: str) -> Path:
+    """The file that a key means: looked for from where you stand, then from the project.
 
     Raises:
         UserError: there is no such file.
@@ -177,14 +190,13 @@ def find_dataset(path: str) -> Path:
     folder = (ROOT / given).parent
     near = sorted(entry.name for entry in folder.glob("*.*") if entry.is_file())[:8]
     remedy = f"In {shown(folder)}: {', '.join(near)}." if near else "Give a file: --data FILE."
-    raise UserError.one("dataset_path", f"{path} {what}", remedy)
+    raise UserError.one(key, f"{path} {what}", remedy)
 
 
 def _inputs(
     recipe: Recipe, base: CachedBase | LocalBase, identity: BaseIdentity, digests: FileDigests
 ) -> Inputs:
-    data = find_dataset(recipe.dataset_path)
-    evaluation = find_dataset(recipe.evaluation_path) if recipe.evaluation_path else None
+    data, evaluation = find_data(recipe)
     found = {
         "data": digests.of(data),
         "base": identity.digest,
@@ -207,6 +219,7 @@ def _cached(base: CachedBase, recipe: Recipe, engine: Engine, display: Display) 
             log=CACHE / "logs" / "base.log",
             network=base.request.kind == "hub",
             secrets={"HF_TOKEN": token} if token and base.request.kind == "hub" else {},
+            labels={"profile": recipe.profile},
         )
         run_job("base", job, engine, display)
         identity = base.identity()

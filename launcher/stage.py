@@ -7,9 +7,10 @@ it read is what the stages before it left, and what it left is still there to th
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from launcher.code import code_digest
 from launcher.digests import FileDigests
 from launcher.display import Display
-from launcher.engine.interface import Engine, Job, Mount
+from launcher.engine.interface import Ending, Engine, Job, Mount
 from trainer.contract import events
 from trainer.contract import places as names
 from trainer.contract.digest import digest_of_value, files_below
@@ -27,6 +28,7 @@ from trainer.contract.recipe import SectionKind
 from trainer.contract.whole_file import write_whole
 
 _TAIL_LINES = 20
+_ENDED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,16 @@ class Stage:
     reads: tuple[str, ...]
     leaves: tuple[Path, ...]
     may_use_card: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run gives to its stages: the lock, the device, what they may read, their labels."""
+
+    lock: str
+    device: str
+    mounts: tuple[Mount, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class StageCrashed(Exception):
@@ -113,9 +125,7 @@ class RunFolder:
         self,
         stage: Stage,
         key: str,
-        lock: str,
-        device: str,
-        mounts: tuple[Mount, ...],
+        given: Given,
         engine: Engine,
         display: Display,
     ) -> StageRecord:
@@ -131,11 +141,14 @@ class RunFolder:
             _remove(self.path / output)
         job = Job(
             module=f"trainer.{stage.name}",
-            lock=lock,
-            mounts=(Mount("run", self.path, writable=True), *mounts),
+            lock=given.lock,
+            mounts=(Mount("run", self.path, writable=True), *given.mounts),
             log=self.path / names.LOGS / f"{stage.name}.log",
-            card=stage.may_use_card and device == "cuda",
+            card=stage.may_use_card and given.device == "cuda",
+            labels=given.labels,
         )
+        # Before the clock starts: a build is not the stage's time.
+        image = engine.image(given.lock, display)
         started = datetime.now(UTC)
         clock_s = time.monotonic()
         result = run_job(stage.name, job, engine, display)
@@ -144,6 +157,7 @@ class RunFolder:
             key=key,
             command=job.command(),
             engine=engine.name,
+            image=image,
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - clock_s, 3),
             inputs=self._inputs(stage),
@@ -192,21 +206,35 @@ def run_job(name: str, job: Job, engine: Engine, display: Display) -> dict[str, 
             else:
                 line.on_event(event)
 
-        code = engine.run(job, on_event, display)
-        if code == ExitCode.DONE:
+        ending = engine.run(job, on_event, display)
+        if ending.code == ExitCode.DONE:
             return result
-        if code == ExitCode.USER_CAN_MEND and problems:
+        if ending.code == ExitCode.USER_CAN_MEND and problems:
             raise UserError(problems)
-        if code == ExitCode.INTERRUPTED:
+        if ending.code == ExitCode.INTERRUPTED:
             raise KeyboardInterrupt
-        raise StageCrashed(name, _ending(code), job.log)
+        if ending.memory_ran_out or -ending.code in _ENDED_FROM_OUTSIDE:
+            raise _ended_from_outside(name, ending)
+        raise StageCrashed(name, _ending(ending.code), job.log)
+
+
+def _ended_from_outside(name: str, ending: Ending) -> UserError:
+    again = "Finished stages are kept: the same command goes on from them."
+    less = "Take a smaller batch_size or max_length, or give it more memory."
+    if ending.memory_ran_out:
+        return UserError.one(name, "was killed because its memory ran out", f"{less} {again}")
+    number = -ending.code
+    how = f"was ended from outside by signal {number} (exit code {128 + number})"
+    if number == signal.SIGKILL:
+        how += ": by hand, or by the kernel because this machine's memory ran out (dmesg says)"
+    return UserError.one(name, how, f"In the latter case: {less} {again}" if number == 9 else again)
 
 
 def _ending(code: int) -> str:
-    if code in (-9, 137):
-        return "was killed from outside; the usual reason is that the memory ran out"
+    if code == -signal.SIGSEGV:
+        return f"ended by a segmentation fault (exit code {128 - code})"
     if code < 0:
-        return f"was ended by signal {-code}"
+        return f"was ended by signal {-code} (exit code {128 - code})"
     return f"ended with code {code}"
 
 

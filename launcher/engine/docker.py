@@ -5,24 +5,29 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # `import docker` would succeed, empty, where the SDK is missing: the folder docker/ is found.
 from docker import DockerClient
+from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import DeviceRequest, Ulimit
 from docker.types import Mount as BindMount
+from docker.utils import parse_bytes
 
 from launcher import images
 from launcher.display import Display
-from launcher.engine.interface import STOPPING, TIME_TO_STOP_S, Job
+from launcher.engine import refusals
+from launcher.engine.interface import STOPPING, TIME_TO_STOP_S, Ending, Job
 from launcher.images import BuildInputs
 from trainer.contract.errors import ExitCode, UserError
 from trainer.contract.events import Event, parse_event
-from trainer.contract.manifest import CONTRACT_VERSION
+from trainer.contract.manifest import CONTRACT_VERSION, ImageRecord
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -31,6 +36,28 @@ _PROJECT_LABEL = "dev.affineur.project"
 _OWNER_LABEL = "dev.affineur.launcher"
 _SHARED_MEMORY = "1g"
 _OPEN_FILES = 65536
+# What Docker itself refuses to go below.
+_LEAST_MEMORY_BYTES = 6 << 20
+# Measured on the rtx image: 16.3 GB in containerd's store, 5.4 GB in overlay2.
+_ROOM_TWICE_BYTES, _ROOM_ONCE_BYTES = 18 * 10**9, 7 * 10**9
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine says about itself."""
+
+    endpoint: str
+    version: str
+    store: str
+    root: Path
+    rootless: bool
+    remapped: bool
+    nvidia: bool
+
+    @property
+    def keeps_layers_twice(self) -> bool:
+        """Whether layers are kept packed and unpacked: containerd's store does."""
+        return self.store.startswith("containerd")
 
 
 class DockerEngine:
@@ -38,24 +65,25 @@ class DockerEngine:
 
     name = "docker"
 
-    def __init__(self) -> None:
-        """Connect.
+    def __init__(self, memory: str = "") -> None:
+        """Connect. `memory` is the most that a container may use, in Docker's form (`12g`).
 
         Raises:
-            UserError: no engine answers, or not to this user.
+            UserError: no engine answers, or not to this user, or it is too old.
         """
+        self._memory = _memory_bytes(memory)
         try:
             # Training is silent for hours: no time-out on the connection.
             self._client = DockerClient.from_env(timeout=None)  # type: ignore[arg-type]
-            self._client.ping()
+            version = self._client.version()
         except (DockerException, OSError) as error:
-            raise _unreachable(error) from error
+            raise refusals.unreachable(str(error), _address()) from error
+        refusals.check_version(version, _address())
 
-    def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> int:
+    def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
         """See `Engine.run`. The image is built first where its sources changed."""
         self.sweep(display)
-        image = self.image(job.lock, display)
-        container = self._create(job, image)
+        container = self._create(job, self.image(job.lock, display).digest)
         try:
             return self._follow(container, job, on_event)
         except BaseException:
@@ -67,20 +95,33 @@ class DockerEngine:
 
     def endpoint(self) -> str:
         """Which engine answers, and where: there may be several on a machine."""
-        where = os.environ.get("DOCKER_HOST", "the default address")
-        return f"{where} ({self._client.version()['Version']})"
+        return f"{_address()} ({self._client.version()['Version']})"
 
-    def image(self, lock: str, display: Display) -> str:
-        """The id of the image that this project's sources make, built if it is not there.
+    def facts(self) -> EngineFacts:
+        """What the engine says about itself."""
+        info = self._client.info()
+        status = dict(info.get("DriverStatus") or [])
+        containerd = "containerd" in str(status.get("driver-type", ""))
+        secured = " ".join(info.get("SecurityOptions") or [])
+        return EngineFacts(
+            endpoint=_address(),
+            version=str(info["ServerVersion"]),
+            store=f"containerd ({info['Driver']})" if containerd else str(info["Driver"]),
+            root=Path(info["DockerRootDir"]),
+            rootless="name=rootless" in secured,
+            remapped="name=userns" in secured,
+            nvidia="nvidia" in (info.get("Runtimes") or {}) or _has_cdi_spec(info),
+        )
+
+    def image(self, lock: str, display: Display) -> ImageRecord:
+        """The image that this project's sources make, built if it is not there.
 
         Raises:
             UserError: it speaks another contract, or cannot be built.
         """
-        wanted = images.source_digest(lock)
+        if not self.has_current(lock):
+            self.build(lock, BuildInputs.given(), display)
         found = self._find(lock)
-        if found is None or found.labels.get(images.SOURCE_LABEL) != wanted:
-            images.build(lock, BuildInputs.given(), display)
-            found = self._find(lock)
         if found is None:
             raise UserError.one(images.tag(lock), "was built and is gone", "Run ./invoke build.")
         spoken = found.labels.get(images.CONTRACT_LABEL)
@@ -88,9 +129,42 @@ class DockerEngine:
             raise UserError.one(
                 images.tag(lock),
                 f"speaks contract {spoken}, and this launcher speaks {CONTRACT_VERSION}",
-                "Run ./invoke build.",
+                f"Run ./invoke build --profile {lock}.",
             )
-        return str(found.id)
+        return ImageRecord(digest=str(found.id), builder=images.built_by(str(found.id)))
+
+    def has_current(self, lock: str) -> bool:
+        """Whether the lock's image is there, made from the sources as they are."""
+        found = self._find(lock)
+        return found is not None and found.labels.get(images.SOURCE_LABEL) == images.source_digest(
+            lock
+        )
+
+    def build(self, target: str, inputs: BuildInputs, display: Display) -> str:
+        """Build a target's image and return its digest.
+
+        Raises:
+            UserError: no room for it, no buildx, or a step that failed.
+        """
+        # Where one is there already, most layers are shared with it.
+        if self._find(target) is None and (lack := self.lack_of_room()):
+            raise UserError.one("docker", lack, "Make room: docker system prune.")
+        return images.build(target, inputs, display)
+
+    def lack_of_room(self) -> str:
+        """What is missing on the engine's disk for an image from nothing, or an empty string."""
+        facts = self.facts()
+        # Inside a virtual machine, or on another one, its disk cannot be seen from here.
+        if not facts.root.is_dir():
+            return ""
+        free = shutil.disk_usage(facts.root).free
+        needed = _ROOM_TWICE_BYTES if facts.keeps_layers_twice else _ROOM_ONCE_BYTES
+        if free >= needed:
+            return ""
+        return (
+            f"{facts.root} has {free / 1e9:.1f} GB free, and an image takes "
+            f"{needed / 1e9:.0f} GB while it is built"
+        )
 
     def sweep(self, display: Display) -> None:
         """Remove the containers of launchers on this machine that are dead."""
@@ -109,10 +183,19 @@ class DockerEngine:
             return None
 
     def _create(self, job: Job, image: str) -> Container:
+        try:
+            return self._created(job, image)
+        except (APIError, ImageNotFound) as error:
+            raise refusals.refused_container(_explained(error), _address()) from error
+
+    def _created(self, job: Job, image: str) -> Container:
+        # In a rootless engine the container's root is the caller, and all others are strangers.
+        facts = self.facts()
         return self._client.containers.create(
             image,
             job.command(),
-            user=f"{os.getuid()}:{os.getgid()}",
+            name=f"affineur-{job.name}-{os.getpid()}",
+            user="0:0" if facts.rootless else f"{os.getuid()}:{os.getgid()}",
             # A uid without a passwd entry has no name and no home; torch asks for both.
             environment={**_SURROUNDINGS, **job.surroundings(), **job.secrets},
             mounts=[
@@ -124,24 +207,30 @@ class DockerEngine:
             tmpfs={"/tmp": "rw,mode=1777"},
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
+            # Where the engine maps users to others, outputs would not be the caller's.
+            userns_mode="host" if facts.remapped else None,
             shm_size=_SHARED_MEMORY,
+            # The same bound with swap: slow death is no better.
+            mem_limit=self._memory,
+            memswap_limit=self._memory,
             ulimits=[_open_files()],
             device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if job.card else None,
             labels={
                 _PROJECT_LABEL: "affineur",
                 _OWNER_LABEL: f"{platform.node()}:{os.getpid()}",
-                "dev.affineur.stage": job.module.rpartition(".")[2],
+                "dev.affineur.stage": job.name,
                 images.CONTRACT_LABEL: str(CONTRACT_VERSION),
+                **{f"dev.affineur.{name}": value for name, value in job.labels.items()},
             },
         )
 
-    def _follow(self, container: Container, job: Job, on_event: Callable[[Event], None]) -> int:
+    def _follow(self, container: Container, job: Job, on_event: Callable[[Event], None]) -> Ending:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         stream = container.attach(stdout=True, stderr=True, stream=True, demux=True, logs=True)
         try:
             container.start()
         except APIError as error:
-            raise _refused_start(error) from error
+            raise refusals.refused_start(_explained(error)) from error
         with job.log.open("w", encoding="utf-8") as log:
             for line in _event_lines(stream, log.write):
                 event = parse_event(line)
@@ -151,11 +240,11 @@ class DockerEngine:
                     on_event(event)
         ended = container.wait()
         container.reload()
-        if container.attrs["State"].get("OOMKilled"):
-            return -9
         code = int(ended["StatusCode"])
-        # By convention, 128 and the signal's number.
-        return code if code <= 128 or code == ExitCode.INTERRUPTED else -(code - 128)
+        if code > 128 and code != ExitCode.INTERRUPTED:
+            # By convention, 128 and the signal's number.
+            code = 128 - code
+        return Ending(code, bool(container.attrs["State"].get("OOMKilled")))
 
 
 def _open_files() -> Ulimit:
@@ -196,29 +285,36 @@ def _stop(container: Container, display: Display) -> None:
             container.stop(timeout=TIME_TO_STOP_S)
 
 
-def _unreachable(error: Exception) -> UserError:
-    said = str(error)
-    if "Permission denied" in said or "PermissionError" in said:
-        return UserError.one(
-            "docker",
-            "the engine's socket is not open to this user",
-            "sudo usermod -aG docker $USER, then log in again.",
-        )
-    where = os.environ.get("DOCKER_HOST", "the default address")
-    return UserError.one(
-        "docker",
-        f"no engine answers at {where}",
-        "Start it (sudo systemctl start docker), or take --engine local.",
-    )
+def _address() -> str:
+    # The SDK follows the command line's context where DOCKER_HOST is silent; so does this.
+    if given := os.environ.get("DOCKER_HOST"):
+        return given
+    with suppress(DockerException):
+        if context := ContextAPI.get_current_context():
+            return str(context.Host)
+    return "the default address"
 
 
-def _refused_start(error: APIError) -> UserError:
-    said = str(error.explanation or error)
-    if "could not select device driver" in said or "nvidia" in said.lower():
-        return UserError.one(
-            "docker",
-            "the engine cannot reach a card",
-            "Install the NVIDIA Container Toolkit, then: sudo nvidia-ctk runtime configure "
-            "--runtime=docker && sudo systemctl restart docker. Docker from snap cannot.",
+def _explained(error: APIError) -> str:
+    return str(error.explanation or error)
+
+
+def _has_cdi_spec(info: dict[str, Any]) -> bool:
+    folders = [Path(folder) for folder in info.get("CDISpecDirs") or []]
+    return any(list(folder.glob("*nvidia*")) for folder in folders if folder.is_dir())
+
+
+def _memory_bytes(given: str) -> int | None:
+    if not given:
+        return None
+    try:
+        found = int(parse_bytes(given))
+    except (DockerException, ValueError):
+        found = 0
+    if found < _LEAST_MEMORY_BYTES:
+        raise UserError.one(
+            "--memory",
+            f"{given!r} is no amount of memory that a stage can run in",
+            "Write it as Docker does: --memory 12g.",
         )
-    return UserError.one("docker", f"the container did not start: {said}")
+    return found

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from launcher.display import Display
 from trainer.contract.events import Event
+from trainer.contract.manifest import ImageRecord
 
 # Where mounts lie inside a container; on the host a stage is given the real paths.
 INSIDE = PurePosixPath("/affineur")
@@ -52,6 +53,12 @@ class Job:
     network: bool = False
     card: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The stage's name: the module's last part."""
+        return self.module.rpartition(".")[2]
 
     def command(self) -> list[str]:
         """The command as every engine means it, without this machine's paths."""
@@ -73,13 +80,28 @@ class Job:
         }
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended: its exit code, or the number of the signal that ended it, negative.
+
+    `memory_ran_out` is said where the engine knows it; it is not always told.
+    """
+
+    code: int
+    memory_ran_out: bool = False
+
+
 class Engine(Protocol):
     """Runs jobs, one at a time."""
 
     name: str
 
-    def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> int:
-        """Run the job to its end and return its exit code (negative: the signal's number).
+    def image(self, lock: str, display: Display) -> ImageRecord | None:
+        """The image that this lock's jobs run in, built where it must be; None without images."""
+        ...
+
+    def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
+        """Run the job to its end.
 
         Makes what the job needs first. When it is interrupted it stops the job, lets it end in
         good order, and only then raises KeyboardInterrupt again.

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 
 from launcher.display import Display
-from launcher.engine.interface import STOPPING, TIME_TO_STOP_S, Job
+from launcher.engine.interface import STOPPING, TIME_TO_STOP_S, Ending, Job
 from launcher.environment import environment
 from launcher.project import ROOT
 from trainer.contract.events import Event, parse_event
@@ -35,7 +35,11 @@ class LocalEngine:
 
     name = "local"
 
-    def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> int:
+    def image(self, _lock: str, _display: Display) -> None:
+        """See `Engine.image`."""
+        return
+
+    def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
         """See `Engine.run`. Standard error goes to the job's log."""
         python = environment(job.lock, [job.lock], display)
         command = [str(python), "-m", job.module]
@@ -65,7 +69,7 @@ class LocalEngine:
                         log.write(line)
                     else:
                         on_event(event)
-                return process.wait()
+                return Ending(process.wait())
             except BaseException:
                 _stop(process, display)
                 raise

@@ -11,9 +11,11 @@ import pytest
 
 from launcher.digests import FileDigests
 from launcher.display import Display
-from launcher.stage import RunFolder, Stage, StageCrashed, stage_key
+from launcher.engine.interface import Ending
+from launcher.stage import Given, RunFolder, Stage, StageCrashed, stage_key
 from trainer.contract.errors import Problem, UserError
 from trainer.contract.events import Failed, Result
+from trainer.contract.manifest import ImageRecord
 
 FIRST = Stage("prepare", None, (), ("data",), (Path("first"),))
 SECOND = Stage("merge", None, ("prepare",), (), (Path("second.txt"),))
@@ -24,6 +26,7 @@ class InstantEngine:
     name: str = "instant"
     card: bool | None = None
     code: int = 0
+    memory_ran_out: bool = False
     text: str = "1"
     ran: list[str] = field(default_factory=list)
 
@@ -37,14 +40,18 @@ class InstantEngine:
         if self.code:
             job.log.parent.mkdir(parents=True, exist_ok=True)
             job.log.write_text("".join(f"line {n}\n" for n in range(100)))
-            return self.code
+            return Ending(self.code, self.memory_ran_out)
         if job.module == "trainer.prepare":
             (run / "first").mkdir()
             (run / "first" / "a b é.txt").write_text(self.text)
         else:
             (run / "second.txt").write_text(self.text)
         on_event(Result(values={"text": self.text}))
-        return 0
+        return Ending(0)
+
+    def image(self, lock, display):
+        del lock, display
+        return ImageRecord(digest="sha256:1", builder="by hand")
 
 
 @pytest.fixture
@@ -62,7 +69,7 @@ def bring_up_to_date(run, engine, keys=("k1", "k2")):
     for stage, key in zip((FIRST, SECOND), keys, strict=True):
         if not run.is_current(stage, key):
             run.path.mkdir(exist_ok=True)
-            run.run(stage, key, "rtx", "cuda", (), engine, Display(quiet=True))
+            run.run(stage, key, Given("rtx", "cuda"), engine, Display(quiet=True))
     return list(engine.ran)
 
 
@@ -118,7 +125,7 @@ def test_what_a_person_can_mend_comes_out_as_problems(run, engine):
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(-9, "the memory ran out"), (-15, "signal 15"), (1, "code 1"), (2, "code 2")],
+    [(-11, "segmentation fault (exit code 139)"), (1, "code 1"), (2, "code 2")],
 )
 def test_how_a_stage_ended_is_said(run, engine, code, said, monkeypatch):
     engine.code = code
@@ -128,12 +135,27 @@ def test_how_a_stage_ended_is_said(run, engine, code, said, monkeypatch):
     assert said in str(crashed.value)
 
 
+@pytest.mark.parametrize(
+    ("code", "memory_ran_out", "said"),
+    [
+        (-9, False, r"by signal 9 \(exit code 137\): by hand, or by the kernel"),
+        (-9, True, "its memory ran out. Take a smaller batch_size"),
+        (-15, False, r"by signal 15 \(exit code 143\). Finished stages are kept"),
+    ],
+)
+def test_an_end_from_outside_is_a_persons_to_mend(run, engine, code, memory_ran_out, said):
+    engine.code, engine.memory_ran_out = code, memory_ran_out
+    with pytest.raises(UserError, match=said):
+        bring_up_to_date(run, engine)
+
+
 def test_the_record_holds_inputs_outputs_and_result(run, engine):
     bring_up_to_date(run, engine)
     record = run.record("merge")
     assert set(record.inputs) == {"prepare"}
     assert set(record.outputs) == {"second.txt"}
     assert record.result == {"text": "1"}
+    assert record.image == ImageRecord(digest="sha256:1", builder="by hand")
     assert record.command == ["python", "-m", "trainer.merge", "--run", "/affineur/run"]
 
 
@@ -141,9 +163,9 @@ def test_a_card_is_asked_for_by_the_stage_that_may_use_it_alone(run, engine):
     bring_up_to_date(run, engine)
     assert engine.card is False
     training = replace(FIRST, may_use_card=True)
-    run.run(training, "k", "rtx", "cuda", (), engine, Display(quiet=True))
+    run.run(training, "k", Given("rtx", "cuda"), engine, Display(quiet=True))
     assert engine.card is True
-    run.run(training, "k", "rtx", "cpu", (), engine, Display(quiet=True))
+    run.run(training, "k", Given("rtx", "cpu"), engine, Display(quiet=True))
     assert engine.card is False
 
 

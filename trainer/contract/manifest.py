@@ -16,6 +16,13 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ImageRecord(_Record):
+    """The image that a stage ran in, by digest, and what built it: others may pack otherwise."""
+
+    digest: str
+    builder: str
+
+
 class StageRecord(_Record):
     """One finished stage: its key, what it read and what it left, by digest."""
 
@@ -23,6 +30,7 @@ class StageRecord(_Record):
     key: str
     command: list[str]
     engine: str
+    image: ImageRecord | None = None
     started: str
     seconds: float
     inputs: dict[str, str]
