@@ -235,10 +235,12 @@ def _command(target: str, inputs: BuildInputs, scratch: Path, metadata: Path) ->
 
 def _failed(log: Path) -> UserError:
     text = log.read_text(errors="replace")
-    lines = text.splitlines()
     if "no space left on device" in text:
         return UserError.one(
             shown(log), "the engine's disk is full", "Make room (docker system prune) and go on."
         )
-    tail = "\n    ".join(lines[-_TAIL_LINES:])
+    # What the failed step said, without BuildKit's own account of it below.
+    failed = re.search(r"^(#\d+) ERROR", text, re.MULTILINE)
+    step = rf"^{failed[1]} [\d.]+ (.*)$" if failed else r"^(.*)$"
+    tail = "\n    ".join(re.findall(step, text, re.MULTILINE)[-_TAIL_LINES:])
     return UserError.one(shown(log), f"the image could not be built; its last lines:\n    {tail}")

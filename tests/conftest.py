@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,23 +30,56 @@ def fresh_copy(folder: Path) -> Path:
     return folder
 
 
-def invoke(project: Path, *words: str, **more) -> subprocess.CompletedProcess[str]:
-    """Run `./invoke words...` in the project as a person would, with its output as text."""
-    # A person's terminal knows nothing of the tests' environment.
-    surroundings = {
+# A machine without an engine, whatever this one has; tests/container says otherwise.
+NO_ENGINE = {"DOCKER_HOST": "unix:///no/engine.sock"}
+
+
+def surroundings(**more: str) -> dict[str, str]:
+    """A person's terminal: it knows nothing of the tests' environment."""
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PYTEST", "PYTHON", "VIRTUAL_ENV", "OLLAMA"))
     }
+    return {**kept, **NO_ENGINE, **more}
+
+
+def invoke(project: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `./invoke words...` in the project as a person would, with its output as text."""
     return subprocess.run(
         [str(project / "invoke"), *words],
         cwd=project,
-        env={**surroundings, **more},
+        env=surroundings(**more),
         capture_output=True,
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
     )
+
+
+def start(project: Path, *words: str, **more: str) -> subprocess.Popen[str]:
+    """`./invoke train --profile smoke words...` in a session of its own, not waited for."""
+    return subprocess.Popen(
+        [str(project / "invoke"), "train", "--profile", "smoke", *words],
+        cwd=project,
+        env=surroundings(**more),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_training(project, process):
+    """Until the training has written its first metrics."""
+    deadline = time.monotonic() + 900
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        metrics = list((project / "data" / "models").glob("*/*/metrics.jsonl"))
+        if metrics and metrics[0].stat().st_size:
+            return metrics[0].parent
+        time.sleep(0.2)
+    raise AssertionError("training did not start")
 
 
 @dataclass(frozen=True)
@@ -69,11 +103,11 @@ class SmokeRun:
         return next((self.project / "data" / "cache" / "llama.cpp").iterdir())
 
 
-def run_smoke(project: Path, *words: str) -> SmokeRun:
+def run_smoke(project: Path, *words: str, **more: str) -> SmokeRun:
     """Run the smoke profile to its end and read what it left."""
-    done = invoke(project, "train", "--profile", "smoke", *words)
+    done = invoke(project, "train", "--profile", "smoke", *words, **more)
     assert done.returncode == 0, done.stderr + done.stdout
-    quiet = invoke(project, "train", "--profile", "smoke", "--quiet", *words)
+    quiet = invoke(project, "train", "--profile", "smoke", "--quiet", *words, **more)
     folder = Path(quiet.stdout.strip())
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
     return SmokeRun(project, folder, manifest, done.stderr, done.stdout)

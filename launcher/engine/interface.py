@@ -5,6 +5,7 @@ An engine knows commands, mounts and environments; it knows nothing of recipes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,19 @@ from trainer.contract.manifest import ImageRecord
 
 # Where mounts lie inside a container; on the host a stage is given the real paths.
 INSIDE = PurePosixPath("/affineur")
+
+# What a job with network may know of this machine's environment: where the hub is, and the way.
+_NETWORK_PASSED_ON = (
+    "HF_ENDPOINT",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+# Files of certificates that a company's proxy signs with; an engine must bring them inside.
+CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 # How long a stage that is asked to stop may take, in every engine, and what is said meanwhile.
 TIME_TO_STOP_S = 120
@@ -66,10 +80,14 @@ class Job:
         return ["python", "-m", self.module, *flags]
 
     def surroundings(self) -> dict[str, str]:
-        """The environment variables that every engine sets, whatever the machine."""
-        offline = {} if self.network else {"HF_HUB_OFFLINE": "1"}
+        """The environment variables that every engine sets; the same on every machine but for
+        the way to the network, where the job has one.
+        """
+        way = {"HF_HUB_OFFLINE": "1"}
+        if self.network:
+            way = {name: os.environ[name] for name in _NETWORK_PASSED_ON if name in os.environ}
         return {
-            **offline,
+            **way,
             # Sets are written to files in their order of iteration.
             "PYTHONHASHSEED": "0",
             "PYTHONUNBUFFERED": "1",

@@ -8,26 +8,13 @@ import subprocess
 from collections.abc import Callable
 
 from launcher.display import Display
-from launcher.engine.interface import STOPPING, TIME_TO_STOP_S, Ending, Job
+from launcher.engine.interface import CERTIFICATES, STOPPING, TIME_TO_STOP_S, Ending, Job
 from launcher.environment import environment
 from launcher.project import ROOT
 from trainer.contract.events import Event, parse_event
 
 # What a stage may know of this machine's environment. All else is decided by the recipe.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
-_NETWORK_PASSED_ON = (
-    "HF_ENDPOINT",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-)
 
 
 class LocalEngine:
@@ -76,7 +63,7 @@ class LocalEngine:
 
 
 def _surroundings(job: Job) -> dict[str, str]:
-    names = _PASSED_ON + (_NETWORK_PASSED_ON if job.network else ())
+    names = _PASSED_ON + (("SSL_CERT_DIR", *CERTIFICATES) if job.network else ())
     kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, **job.secrets, **job.surroundings()}
 

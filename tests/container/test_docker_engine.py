@@ -1,91 +1,23 @@
-"""The engine `docker`, against a real one. Fails without an engine; see CONTRIBUTING.md.
+"""What a stage may do in its container, how its end is told, and what is left of it: nothing."""
 
-Run by `./invoke test --container`.
-"""
-
-import signal
-import subprocess
+import os
+import shutil
 import time
-from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from launcher import images
-from launcher.display import Display
 from launcher.engine.docker import DockerEngine
-from launcher.engine.interface import Job, Mount
-from tests.conftest import fresh_copy, invoke, run_smoke
-from trainer.contract.digest import digest_of_file
+from launcher.engine.interface import Ending, Mount
+from tests.container.conftest import ours, probe
 from trainer.contract.errors import UserError
-from trainer.contract.events import Result
-
-QUIET = Display(quiet=True)
-FILES = [
-    "adapter/adapter_model.safetensors",
-    "gguf/model-f16.gguf",
-    "gguf/model-q8_0.gguf",
-    "Modelfile",
-]
-
-
-@dataclass(frozen=True)
-class Probe(Job):
-    """A job that runs a piece of Python in place of a stage, in the very same container."""
-
-    code: str = ""
-
-    def command(self):
-        return ["python", "-c", self.code]
-
-
-@pytest.fixture(scope="module")
-def engine():
-    return DockerEngine()
-
-
-@pytest.fixture
-def run(tmp_path):
-    folder = tmp_path / "un dossier d'été"
-    folder.mkdir()
-    return folder
-
-
-def probe(engine, run, code, **more):
-    """The values that the code reports from inside, and its exit code."""
-    values = {}
-
-    def on_event(event):
-        if isinstance(event, Result):
-            values.update(event.values)
-
-    preamble = (
-        "import json, os, socket, time\n"
-        "def say(**values):\n"
-        "    print(json.dumps({'event': 'result', 'values': values}), flush=True)\n"
-        "def refused(attempt):\n"
-        "    try:\n"
-        "        attempt()\n"
-        "    except OSError as error:\n"
-        "        return type(error).__name__ + ' ' + str(error.errno)\n"
-        "    return 'allowed'\n"
-    )
-    mounts = (Mount("run", run, writable=True), *more.pop("mounts", ()))
-    job = Probe(
-        module="trainer.probe",
-        lock="rtx",
-        mounts=mounts,
-        log=run / "log",
-        code=preamble + code,
-        **more,
-    )
-    code = engine.run(job, on_event, QUIET)
-    return values, code
 
 
 def test_a_stage_can_write_its_run_and_nothing_else(engine, run, tmp_path):
     data = tmp_path / "données.jsonl"
     data.write_text("{}")
-    values, code = probe(
+    values, ending = probe(
         engine,
         run,
         "say(run=refused(lambda: open('/affineur/run/x', 'w').write('1')),"
@@ -95,7 +27,7 @@ def test_a_stage_can_write_its_run_and_nothing_else(engine, run, tmp_path):
         " tmp=refused(lambda: open('/tmp/x', 'w')))",
         mounts=(Mount("data", data),),
     )
-    assert code == 0, (run / "log").read_text()
+    assert ending.code == 0, (run / "log").read_text()
     # 30 is EROFS, a read-only file system.
     assert values == {
         "run": "allowed",
@@ -108,53 +40,67 @@ def test_a_stage_can_write_its_run_and_nothing_else(engine, run, tmp_path):
 
 
 def test_a_stage_has_no_network_no_capabilities_and_no_way_to_the_engine(engine, run):
-    values, code = probe(
+    values, ending = probe(
         engine,
         run,
         "status = dict(l.split(':\\t') for l in open('/proc/self/status') if ':\\t' in l)\n"
         "say(interfaces=sorted(name for _, name in socket.if_nameindex()),"
+        " outside=refused(lambda: socket.create_connection(('1.1.1.1', 53), 5)),"
         " capabilities=int(status['CapEff'].strip(), 16),"
         " no_new_privileges=status['NoNewPrivs'].strip(),"
         " socket=os.path.exists('/var/run/docker.sock'),"
         " token='HF_TOKEN' in os.environ)",
     )
-    assert code == 0, (run / "log").read_text()
-    assert values["interfaces"] == ["lo"]
-    assert values["capabilities"] == 0
-    assert values["no_new_privileges"] == "1"
-    assert values["socket"] is False
-    assert values["token"] is False
+    assert ending.code == 0, (run / "log").read_text()
+    assert values == {
+        "interfaces": ["lo"],
+        # 101 is ENETUNREACH: there is no way out to try.
+        "outside": "OSError 101",
+        "capabilities": 0,
+        "no_new_privileges": "1",
+        "socket": False,
+        "token": False,
+    }
 
 
-def test_a_job_with_network_has_one(engine, run):
-    values, _ = probe(
-        engine, run, "say(names=[name for _, name in socket.if_nameindex()])", network=True
+def test_a_job_with_network_has_one_and_this_machines_certificates(engine, run, monkeypatch):
+    bundle = Path("/etc/ssl/certs/ca-certificates.crt")
+    monkeypatch.setenv("AFFINEUR_CA", str(bundle))
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    code = (
+        "say(names=[name for _, name in socket.if_nameindex()],"
+        " hub=os.environ.get('HF_ENDPOINT'), secret=os.environ.get('HF_TOKEN'),"
+        " ca=os.path.getsize(os.environ.get('SSL_CERT_FILE', '/dev/null')))"
     )
+    values, _ = probe(engine, run, code, network=True, secrets={"HF_TOKEN": "hf_x"})
     assert len(values["names"]) > 1
+    assert values["hub"] == "https://hub.example"
+    assert values["secret"] == "hf_x"
+    assert values["ca"] == bundle.stat().st_size
+    closed, _ = probe(engine, run, code)
+    assert closed == {"names": ["lo"], "hub": None, "secret": None, "ca": 0}
 
 
 def test_a_user_without_a_name_can_run_torch_and_owns_what_it_writes(engine, run, monkeypatch):
     run.chmod(0o777)
     monkeypatch.setattr("os.getuid", lambda: 12345)
     monkeypatch.setattr("os.getgid", lambda: 23456)
-    values, code = probe(
+    values, ending = probe(
         engine,
         run,
         "import getpass, torch\n"
         "open('/affineur/run/mine', 'w').close()\n"
-        "say(user=getpass.getuser(), cuda=torch.version.cuda, kernels=torch.cuda.get_arch_list())",
+        "say(user=getpass.getuser(), one=int(torch.ones(1)))",
     )
-    assert code == 0, (run / "log").read_text()
-    assert values["user"] == "affineur"
-    assert values["cuda"] == "13.0"
-    assert {"sm_80", "sm_86", "sm_90", "sm_120"} <= set(values["kernels"])
+    assert ending.code == 0, (run / "log").read_text()
+    assert values == {"user": "affineur", "one": 1}
     status = (run / "mine").stat()
     assert (status.st_uid, status.st_gid) == (12345, 23456)
 
 
 def test_what_a_job_prints_besides_its_events_is_logged(engine, run):
-    _, code = probe(engine, run, "import sys\nprint('stray')\nsys.stderr.write('a warning é\\n')")
-    assert code == 0
+    _, ending = probe(engine, run, "import sys\nprint('stray')\nsys.stderr.write('a warning é\\n')")
+    assert ending.code == 0
     log = (run / "log").read_text()
     assert "stray" in log
     assert "a warning é" in log
@@ -173,94 +119,76 @@ def test_what_a_job_prints_besides_its_events_is_logged(engine, run):
 )
 def test_how_a_container_ended_is_told(engine, run, code, ended):
     # The first process of a container cannot kill itself: the kernel shields it.
-    assert probe(engine, run, code)[1] == ended
+    assert probe(engine, run, code)[1] == Ending(ended)
+
+
+def test_a_stage_that_passes_its_bound_of_memory_is_known_by_it(run):
+    bounded = DockerEngine(memory="64m")
+    _, ending = probe(bounded, run, "kept = bytearray(512 << 20)\nsay(a=1)")
+    assert ending == Ending(-9, memory_ran_out=True)
+
+
+@pytest.mark.parametrize("given", ["plenty", "12 elephants", "4k", "-3g"])
+def test_a_bound_of_memory_that_is_none_is_refused(given):
+    with pytest.raises(UserError, match="--memory 12g"):
+        DockerEngine(memory=given)
+
+
+def test_a_container_says_whose_it_is_and_is_killed_from_outside(engine, run):
+    """`docker ps` tells people what runs; `docker kill` is told apart from a failure."""
+    seen = {}
+
+    def kill():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            running = [c for c in ours(engine) if c.status == "running"]
+            if running:
+                seen.update(running[0].labels, name=running[0].name)
+                running[0].kill()
+                return
+            time.sleep(0.05)
+
+    killer = Thread(target=kill)
+    killer.start()
+    labels = {"run": "0123abcd", "profile": "smoke"}
+    _, ending = probe(engine, run, "time.sleep(300)", labels=labels)
+    killer.join()
+    assert ending == Ending(-9)
+    assert seen["dev.affineur.project"] == "affineur"
+    assert seen["dev.affineur.run"] == "0123abcd"
+    assert seen["dev.affineur.profile"] == "smoke"
+    assert seen["dev.affineur.contract"] == "1"
+    assert seen["name"] == f"affineur-probe-{os.getpid()}"
+    assert ours(engine) == []
+
+
+def test_a_name_that_is_taken_is_said(engine, run):
+    image = engine.image("rtx", None).digest
+    taken = engine._client.containers.create(image, ["true"], name=f"affineur-probe-{os.getpid()}")
+    try:
+        with pytest.raises(UserError, match="docker rm --force NAME"):
+            probe(engine, run, "say(a=1)")
+    finally:
+        taken.remove()
+
+
+def test_a_folder_that_the_engine_does_not_see_is_said(engine, run, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    mount = Mount("data", gone)
+    shutil.rmtree(gone)
+    with pytest.raises(UserError, match="does not see this machine's files"):
+        probe(engine, run, "say(a=1)", mounts=(mount,))
+
+
+def test_a_card_that_the_engine_cannot_reach_is_said(engine, run):
+    if engine.facts().nvidia:
+        pytest.fail("this test is about engines without NVIDIA's toolkit; run it on one")
+    with pytest.raises(UserError, match="NVIDIA Container Toolkit"):
+        probe(engine, run, "say(a=1)", card=True)
+    assert ours(engine) == []
 
 
 def test_no_container_is_left_behind(engine, run):
     probe(engine, run, "say(a=1)")
     assert ours(engine) == []
-
-
-def ours(engine):
-    return engine._client.containers.list(
-        all=True, filters={"label": "dev.affineur.project=affineur"}
-    )
-
-
-def test_an_image_of_another_contract_is_refused(engine, monkeypatch):
-    # The real image, with another label on it.
-    monkeypatch.setattr(
-        images, "tag", lambda lock, tag=images.tag: tag(lock) if lock == "rtx" else "affineur/old:x"
-    )
-    engine.image("rtx", QUIET)
-    container = engine._client.containers.create(images.tag("rtx"), ["true"])
-    try:
-        container.commit("affineur/old", "x", changes=f"LABEL {images.CONTRACT_LABEL}=0")
-    finally:
-        container.remove()
-    monkeypatch.setattr(images, "source_digest", lambda lock: _label(engine, lock))
-    try:
-        with pytest.raises(UserError, match="speaks contract 0, and this launcher speaks 1"):
-            engine.image("t4", QUIET)
-    finally:
-        engine._client.images.remove("affineur/old:x")
-
-
-def _label(engine, lock):
-    return engine._client.images.get(images.tag(lock)).labels[images.SOURCE_LABEL]
-
-
-def test_an_edit_of_the_trainer_moves_no_layer_of_dependencies(engine, tmp_path):
-    engine.image("rtx", QUIET)
-    before = engine._client.images.get(images.tag("rtx")).attrs["RootFS"]["Layers"]
-    project = fresh_copy(tmp_path / "edited")
-    with (project / "trainer" / "chat.py").open("a") as file:
-        file.write("# A line more.\n")
-    done = invoke(project, "build", "--profile", "smoke")
-    assert done.returncode == 0, done.stderr
-    after = engine._client.images.get(images.tag("rtx")).attrs["RootFS"]["Layers"]
-    # The base's and the packages' layers; behind them stand an empty folder and our sources.
-    assert after[:2] == before[:2]
-    assert after[-1] != before[-1]
-
-
-def test_containers_give_the_bytes_that_the_local_engine_gives(smoke_run, tmp_path):
-    contained = run_smoke(fresh_copy(tmp_path / "clone é"), "--engine", "docker")
-    assert contained.folder.name == smoke_run.folder.name
-    assert {record.engine for record in contained.manifest.stages} == {"docker"}
-    for name in FILES:
-        assert digest_of_file(contained.folder / name) == digest_of_file(smoke_run.folder / name)
-
-
-def test_a_dead_launchers_container_is_removed_and_the_run_goes_on(engine, smoke_run, tmp_path):
-    project = fresh_copy(tmp_path / "clone")
-    (project / "data" / "cache").symlink_to(smoke_run.project / "data" / "cache")
-    command = [str(project / "invoke"), "train", "--profile", "smoke", "--engine", "docker"]
-    process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 300
-    while not list((project / "data" / "models").glob("*/*/metrics.jsonl")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert len(ours(engine)) == 1
-    done = invoke(project, "train", "--profile", "smoke", "--engine", "docker")
-    assert done.returncode == 0, done.stderr
-    assert "left by a dead launcher" in done.stderr
-    assert ours(engine) == []
-
-
-def test_a_stopped_launcher_stops_its_container(engine, smoke_run, tmp_path):
-    project = fresh_copy(tmp_path / "clone")
-    (project / "data" / "cache").symlink_to(smoke_run.project / "data" / "cache")
-    command = [str(project / "invoke"), "train", "--profile", "smoke", "--engine", "docker"]
-    process = subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True)
-    while not ours(engine):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=150)[1]
-    assert process.returncode == 130, said
-    assert ours(engine) == []
-    assert "Traceback" not in said

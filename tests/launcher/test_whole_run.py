@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from launcher.pipeline import STAGES
-from tests.conftest import fresh_copy, invoke, run_smoke
+from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training
 from trainer.contract.digest import digest_of_file
 
 SAME_TO_THE_BYTE = [
@@ -113,29 +113,6 @@ def test_only_what_a_change_reaches_runs_again(smoke_run, tmp_path):
     assert digest_of_file(folder / "gguf" / "model-f16.gguf") == digest_of_file(
         smoke_run.folder / "gguf" / "model-f16.gguf"
     )
-
-
-def start(project):
-    return subprocess.Popen(
-        [str(project / "invoke"), "train", "--profile", "smoke"],
-        cwd=project,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for_training(project, process):
-    """Until the training has written its first metrics."""
-    deadline = time.monotonic() + 900
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        metrics = list((project / "data" / "models").glob("*/*/metrics.jsonl"))
-        if metrics and metrics[0].stat().st_size:
-            return metrics[0].parent
-        time.sleep(0.2)
-    raise AssertionError("training did not start")
 
 
 def children_of(folder):

@@ -1,0 +1,99 @@
+"""A real engine, and probes: pieces of Python in place of a stage, in the very same container.
+
+Everything in this folder fails without an engine; see CONTRIBUTING.md. Run by
+`./invoke test --container`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from launcher.display import Display
+from launcher.engine.docker import DockerEngine
+from launcher.engine.interface import Job, Mount
+from launcher.project import lock_file
+from tests.conftest import fresh_copy
+from trainer.contract.events import Result
+
+QUIET = Display(quiet=True)
+# For `invoke`, which otherwise shows a machine without an engine.
+ENGINE = {"DOCKER_HOST": os.environ.get("DOCKER_HOST", "")}
+
+_PREAMBLE = """
+import json, os, socket, subprocess, time
+def say(**values):
+    print(json.dumps({'event': 'result', 'values': values}), flush=True)
+def refused(attempt):
+    try:
+        attempt()
+    except OSError as error:
+        return type(error).__name__ + ' ' + str(error.errno)
+    return 'allowed'
+"""
+
+
+@dataclass(frozen=True)
+class Probe(Job):
+    """A job that runs a piece of Python in place of a stage."""
+
+    code: str = ""
+
+    def command(self):
+        return ["python", "-c", self.code]
+
+
+@pytest.fixture(scope="session")
+def engine():
+    return DockerEngine()
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "un dossier d'été"
+    folder.mkdir()
+    return folder
+
+
+def probe(engine, run, code, *, lock="rtx", mounts=(), **more):
+    """The values that the code reports from inside, and how its container ended."""
+    values = {}
+
+    def on_event(event):
+        if isinstance(event, Result):
+            values.update(event.values)
+
+    job = Probe(
+        module="trainer.probe",
+        lock=lock,
+        mounts=(Mount("run", run, writable=True), *mounts),
+        log=run / "log",
+        code=_PREAMBLE + code,
+        **more,
+    )
+    return values, engine.run(job, on_event, QUIET)
+
+
+def ours(engine):
+    """The containers of this project, running or not."""
+    return engine._client.containers.list(
+        all=True, filters={"label": "dev.affineur.project=affineur"}
+    )
+
+
+@pytest.fixture
+def small_project(tmp_path, engine):
+    """A copy of the project whose lock `rtx` has a few small packages: its image takes seconds.
+
+    All else is the real thing: Dockerfile, bake file, command.
+    """
+    image = engine._client.images.get("affineur/trainer:rtx") if engine._find("rtx") else None
+    project = fresh_copy(tmp_path / "petit projet é")
+    shutil.copy(lock_file("check"), project / "docker" / "locks" / "rtx.lock")
+    yield Path(project)
+    if image is not None:
+        image.tag("affineur/trainer", "rtx")

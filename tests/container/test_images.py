@@ -1,0 +1,196 @@
+"""The images: what is in them, that they are made again to the byte, and what spoils a build."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher import images
+from tests.conftest import fresh_copy, invoke
+from tests.container.conftest import ENGINE, QUIET, probe
+from trainer.contract.errors import UserError
+
+LOOK_INSIDE = """
+import importlib.metadata as m, bitsandbytes, torch
+recorded = [file for d in m.distributions() for file in d.files or []]
+# get_arch_list() is empty in some versions where no card is there.
+say(cuda=torch.version.cuda, kernels=torch._C._cuda_getArchFlags().split(),
+    wheels=sum(file.size or 0 for file in recorded))
+"""
+
+
+@pytest.mark.parametrize(
+    ("lock", "cuda", "kernels"),
+    [
+        ("rtx", "13.0", {"sm_80", "sm_86", "sm_90", "sm_100", "sm_120"}),
+        ("t4", "12.8", {"sm_75"}),
+    ],
+)
+def test_an_image_brings_its_cuda_and_its_kernels_and_little_else(engine, run, lock, cuda, kernels):
+    values, ending = probe(engine, run, LOOK_INSIDE, lock=lock)
+    assert ending.code == 0, (run / "log").read_text()
+    assert values["cuda"] == cuda
+    assert kernels <= set(values["kernels"])
+    # The base's layer is the first of the image's own.
+    history = engine._client.images.get(images.tag(lock)).history()
+    layers = [layer["Size"] for layer in history if layer["Size"]]
+    assert sum(layers) <= 1.1 * (layers[-1] + values["wheels"])
+
+
+def test_an_image_of_another_contract_is_refused(engine, monkeypatch):
+    # The real image, with another label on it.
+    monkeypatch.setattr(
+        images, "tag", lambda lock, tag=images.tag: tag(lock) if lock == "rtx" else "affineur/old:x"
+    )
+    engine.image("rtx", QUIET)
+    container = engine._client.containers.create(images.tag("rtx"), ["true"])
+    try:
+        container.commit("affineur/old", "x", changes=f"LABEL {images.CONTRACT_LABEL}=0")
+    finally:
+        container.remove()
+    monkeypatch.setattr(images, "source_digest", lambda lock: _label(engine, lock))
+    try:
+        with pytest.raises(UserError, match=r"speaks contract 0.*Run ./invoke build --profile t4"):
+            engine.image("t4", QUIET)
+    finally:
+        engine._client.images.remove("affineur/old:x")
+
+
+def _label(engine, lock):
+    return engine._client.images.get(images.tag(lock)).labels[images.SOURCE_LABEL]
+
+
+def test_an_edit_of_the_trainer_moves_no_layer_of_dependencies(engine, tmp_path):
+    engine.image("rtx", QUIET)
+    before = engine._client.images.get(images.tag("rtx")).attrs["RootFS"]["Layers"]
+    project = fresh_copy(tmp_path / "edited")
+    with (project / "trainer" / "chat.py").open("a") as file:
+        file.write("# A line more.\n")
+    done = invoke(project, "build", "--profile", "smoke", **ENGINE)
+    assert done.returncode == 0, done.stderr
+    after = engine._client.images.get(images.tag("rtx")).attrs["RootFS"]["Layers"]
+    # The base's and the packages' layers; behind them stand an empty folder and our sources.
+    assert after[:2] == before[:2]
+    assert after[-1] != before[-1]
+
+
+def test_an_image_removed_by_hand_comes_back_the_same(engine):
+    before = engine.image("rtx", QUIET).digest
+    engine._client.images.remove(images.tag("rtx"), force=True)
+    assert engine._find("rtx") is None
+    record = engine.image("rtx", QUIET)
+    assert record.digest == before
+    assert "BuildKit" in record.builder
+
+
+def test_two_builds_from_nothing_have_one_digest_and_so_has_a_plain_one(small_project):
+    checked = invoke(small_project, "build", "--check", **ENGINE)
+    assert checked.returncode == 0, checked.stderr
+    first, second, builder = checked.stdout.splitlines()
+    assert first == second
+    assert re.fullmatch(r"rtx  sha256:[0-9a-f]{64}", first)
+    assert "BuildKit" in builder
+    # Another clone, of another day: other dates on every file.
+    other = small_project.parent / "another"
+    shutil.copytree(small_project, other, copy_function=shutil.copy)
+    plain = invoke(other, "build", **ENGINE)
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stdout.split()[1] == first.split()[1]
+
+
+def test_a_check_of_what_differs_says_so(small_project):
+    dockerfile = small_project / "docker" / "trainer.Dockerfile"
+    dockerfile.write_text(
+        dockerfile.read_text() + "\nFROM trainer AS spoiled\nRUN date +%N >/now\n"
+    )
+    bake = small_project / "docker" / "docker-bake.hcl"
+    bake.write_text(bake.read_text().replace('target     = "trainer"', 'target     = "spoiled"'))
+    done = invoke(small_project, "build", "--check", **ENGINE)
+    assert done.returncode == 1, done.stdout
+    assert "the two builds differ" in done.stderr
+
+
+def test_a_build_goes_through_a_cache_that_lies_in_a_folder(small_project, tmp_path, engine):
+    kept = tmp_path / "kept layers"
+    first = invoke(small_project, "build", "--cache", str(kept), **ENGINE)
+    if engine.facts().keeps_layers_twice:
+        assert first.returncode == 0, first.stderr
+        assert (kept / "index.json").exists()
+    else:
+        # BuildKit writes such a cache from containerd's store alone.
+        assert first.returncode == 2, first.stderr
+        assert "image store" in first.stderr
+
+
+def test_a_step_that_fails_shows_its_end_and_its_log(small_project):
+    lock = small_project / "docker" / "locks" / "rtx.lock"
+    lock.write_text(re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", lock.read_text()))
+    done = invoke(small_project, "build", **ENGINE)
+    assert done.returncode == 2, done.stderr
+    assert "data/cache/logs/build-rtx.log: the image could not be built" in done.stderr
+    assert "Hash mismatch" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert 5 < len(done.stderr.splitlines()) < 30
+    assert "Hash mismatch" in (small_project / "data/cache/logs/build-rtx.log").read_text()
+
+
+def test_a_disk_without_room_is_said_before_the_build(engine, monkeypatch):
+    monkeypatch.setattr(engine, "_find", lambda target: None)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: _Usage(free=3 * 10**9))
+    with pytest.raises(UserError, match=r"has 3.0 GB free, and an image takes \d+ GB"):
+        engine.build("rtx", images.BuildInputs(), QUIET)
+
+
+class _Usage:
+    def __init__(self, free):
+        self.free = free
+
+
+def test_a_machine_without_docker_commands_cannot_build_and_says_so(small_project, tmp_path):
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    (bare / "python3.11").symlink_to(Path(sys.executable).resolve())
+    for name in ("sh", "dirname", "cmp", "cp", "rm"):
+        (bare / name).symlink_to(shutil.which(name))
+    done = invoke(small_project, "build", PATH=str(bare), **ENGINE)
+    assert done.returncode == 2, done.stderr
+    assert "there is no docker command here to build with" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_devcontainers_image_runs_the_projects_commands_and_makes_nothing(engine, tmp_path):
+    built = invoke(fresh_copy(tmp_path / "build"), "build", "--dev", **ENGINE)
+    assert built.returncode == 0, built.stderr
+    project = fresh_copy(tmp_path / "workspace")
+    subprocess.run(["chmod", "-R", "a+rwX", str(project)], check=True)
+    commands = (
+        "git --version && ./invoke --list && ./invoke check"
+        " && ./invoke test --only tests/contract && ./invoke plan --profile smoke"
+    )
+    said = engine._client.containers.run(
+        images.tag(images.DEV),
+        ["bash", "-c", commands],
+        # No network: all that they need has come with the image.
+        network_mode="none",
+        volumes={str(project): {"bind": "/workspaces/affineur", "mode": "rw"}},
+        working_dir="/workspaces/affineur",
+        remove=True,
+        stderr=True,
+    ).decode()
+    assert "Success: no issues found" in said
+    assert re.search(r"\d+ passed", said)
+    assert "prepare    to run" in said
+    assert not (project / ".venv").exists()
+
+
+def test_the_devcontainer_names_the_image_that_the_project_builds():
+    text = (images.ROOT / ".devcontainer" / "devcontainer.json").read_text()
+    settings = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE))
+    assert settings["image"] == images.tag(images.DEV)
+    assert "--dev" in settings["initializeCommand"]
+    # Features are fetched from a registry, unpinned.
+    assert "features" not in settings

@@ -1,0 +1,157 @@
+"""The main job in containers: the same bytes, nothing left behind, nothing lost."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training
+from tests.container.conftest import ENGINE, ours
+from tests.hub import hub
+from trainer.contract.digest import digest_of_file
+
+FILES = [
+    "adapter/adapter_model.safetensors",
+    "gguf/model-f16.gguf",
+    "gguf/model-q8_0.gguf",
+    "Modelfile",
+]
+
+
+@pytest.fixture(scope="module")
+def contained(smoke_run, tmp_path_factory):
+    """A whole run in containers, in a clone of its own. `auto` takes the engine that answers."""
+    del smoke_run  # Not at the same time: two trainings on two cores take long.
+    return run_smoke(fresh_copy(tmp_path_factory.mktemp("contained") / "clone é"), **ENGINE)
+
+
+@pytest.fixture
+def project(smoke_run, tmp_path):
+    """A clone with the smoke run's cache and no run."""
+    clone = fresh_copy(tmp_path / "clone")
+    (clone / "data" / "cache").symlink_to(smoke_run.project / "data" / "cache")
+    return clone
+
+
+def test_containers_give_the_bytes_that_the_local_engine_gives(smoke_run, contained):
+    assert contained.folder.name == smoke_run.folder.name
+    assert "engine docker, at " in contained.said
+    assert "engine local" in smoke_run.said
+    for name in FILES:
+        assert digest_of_file(contained.folder / name) == digest_of_file(smoke_run.folder / name)
+
+
+def test_the_manifest_names_the_image_by_digest_and_what_built_it(engine, contained):
+    digest = engine.image("rtx", None).digest
+    for record in contained.manifest.stages:
+        assert record.engine == "docker"
+        assert record.image.digest == digest
+        assert record.image.builder
+
+
+def test_what_ran_in_containers_is_up_to_date_without_them(contained):
+    again = invoke(contained.project, "train", "--profile", "smoke", "--engine", "local")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("up to date") == 5
+
+
+def test_the_t4_image_trains_the_smoke_recipe(project):
+    run = run_smoke(project, "--set", "lock=t4", "--set", "output_model_name=t4", **ENGINE)
+    train = next(record for record in run.manifest.stages if record.stage == "train")
+    assert train.engine == "docker"
+    assert train.result["exact_match"]["tuned"] > 0.70
+    assert run.manifest.versions["torch"] == "2.10.0"
+
+
+def test_a_token_reaches_the_hub_and_stands_nowhere_else(engine, smoke_run, project):
+    bridge = engine._client.networks.get("bridge").attrs["IPAM"]["Config"][0]
+    files = sorted(path.name for path in smoke_run.base.iterdir())
+    since = time.time()
+    with hub(smoke_run.base, files, bridge["Gateway"]) as (endpoint, asked):
+        done = invoke(
+            project,
+            *("data", "--profile", "smoke", "--data", "data/evaluation/smoke.jsonl", "--quiet"),
+            *("--set", "model_to_fine_tune=us/tiny"),
+            HF_ENDPOINT=endpoint,
+            HF_TOKEN="hf_secret_in_containers",
+            **ENGINE,
+        )
+    assert done.returncode == 0, done.stderr
+    assert {token for _, token in asked} == {"Bearer hf_secret_in_containers"}
+    said = list(engine._client.events(since=since, until=time.time(), decode=True))
+    named = [event["Actor"]["Attributes"].get("dev.affineur.stage") for event in said]
+    assert "base" in named
+    assert "hf_secret" not in json.dumps(said)
+    logs = (smoke_run.project / "data" / "cache" / "logs").iterdir()
+    assert all(b"hf_secret_in" not in path.read_bytes() for path in logs)
+
+
+def test_a_dataset_anywhere_with_any_name_is_read(project, tmp_path):
+    data = tmp_path / "à côté" / "mes données, 2.jsonl"
+    data.parent.mkdir()
+    rows = [{"instruction": f"Compte {n}.", "output": f"{n}"} for n in range(30)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = invoke(project, "data", "--profile", "smoke", "--data", str(data), **ENGINE)
+    assert done.returncode == 0, done.stderr
+    assert "30 rows" in done.stdout
+
+
+def test_a_dead_launchers_container_is_removed_and_the_run_goes_on(engine, project):
+    process = start(project, **ENGINE)
+    wait_for_training(project, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (left,) = ours(engine)
+    done = invoke(project, "train", "--profile", "smoke", **ENGINE)
+    assert done.returncode == 0, done.stderr
+    assert f"removed container {left.name}, left by a dead launcher" in done.stderr
+    assert ours(engine) == []
+
+
+def test_a_stopped_launcher_stops_its_container(engine, project):
+    process = start(project, **ENGINE)
+    wait_for_training(project, process)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=150)[1]
+    assert process.returncode == 130, said
+    assert ours(engine) == []
+    assert "Traceback" not in said
+
+
+def test_a_container_killed_from_outside_is_a_sentence(engine, project):
+    process = start(project, **ENGINE)
+    wait_for_training(project, process)
+    (running,) = ours(engine)
+    running.kill()
+    said = process.communicate(timeout=150)[1]
+    assert process.returncode == 2, said
+    assert "train: was ended from outside by signal 9 (exit code 137)" in said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert ours(engine) == []
+
+
+def test_a_run_without_the_memory_that_it_needs_is_a_sentence(project):
+    done = invoke(project, "train", "--profile", "smoke", "--memory", "200m", **ENGINE)
+    assert done.returncode == 2, done.stderr
+    assert "its memory ran out" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_finds_this_engine_fit_for_the_smoke_profile(contained):
+    done = invoke(contained.project, "doctor", "--profile", "smoke", **ENGINE)
+    assert done.returncode == 0, done.stdout
+    lines = {line.split()[2]: line.split()[1] for line in done.stdout.splitlines() if "✓" in line}
+    assert {"engine", "buildx", "disk", "image", "user", "card"} <= lines.keys()
+
+
+def test_nothing_of_the_engine_is_written_into_the_project_by_another_user(contained):
+    owned = subprocess.run(
+        ["find", str(contained.project), "-not", "-user", str(contained.folder.owner())],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert owned.stdout == ""
