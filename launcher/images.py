@@ -99,14 +99,21 @@ def build(target: str, inputs: BuildInputs, display: Display) -> str:
         UserError: no buildx, or a step that failed.
     """
     words = []
+    fresh = None
     if inputs.cache:
-        inputs.cache.mkdir(parents=True, exist_ok=True)
-        place = str(inputs.cache)
-        packed = "mode=max,compression=zstd,ignore-error=true"
-        words += ["--set", f"*.cache-to=type=local,dest={place},{packed}", f"--allow=fs={place}"]
+        # A new folder each time: in an old one BuildKit leaves what nobody needs any more.
+        fresh = inputs.cache.with_name(inputs.cache.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        words += ["--set", f"*.cache-to=type=local,dest={fresh},mode=max,compression=zstd"]
+        words += [f"--allow=fs={fresh}"]
         if (inputs.cache / "index.json").exists():
-            words += ["--set", f"*.cache-from=type=local,src={place}"]
+            words += ["--set", f"*.cache-from=type=local,src={inputs.cache}"]
+            words += [f"--allow=fs.read={inputs.cache}"]
     digest = _bake(target, inputs, words, display)
+    if inputs.cache and fresh:
+        shutil.rmtree(inputs.cache, ignore_errors=True)
+        fresh.rename(inputs.cache)
     write_whole(_builder_file(digest), builder() + "\n")
     return digest
 

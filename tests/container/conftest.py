@@ -16,7 +16,7 @@ import pytest
 from launcher.display import Display
 from launcher.engine.docker import DockerEngine
 from launcher.engine.interface import Job, Mount
-from launcher.project import lock_file
+from launcher.project import ROOT, lock_file
 from tests.conftest import fresh_copy
 from trainer.contract.events import Result
 
@@ -93,6 +93,8 @@ def small_project(tmp_path, engine):
     """
     image = engine._client.images.get("affineur/trainer:rtx") if engine._find("rtx") else None
     project = fresh_copy(tmp_path / "petit projet é")
+    if (ROOT / ".venv").exists():
+        (project / ".venv").symlink_to(ROOT / ".venv")
     shutil.copy(lock_file("check"), project / "docker" / "locks" / "rtx.lock")
     yield Path(project)
     if image is not None:

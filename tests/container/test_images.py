@@ -120,6 +120,11 @@ def test_a_build_goes_through_a_cache_that_lies_in_a_folder(small_project, tmp_p
     if engine.facts().keeps_layers_twice:
         assert first.returncode == 0, first.stderr
         assert (kept / "index.json").exists()
+        second = invoke(small_project, "build", "--cache", str(kept), **ENGINE)
+        assert second.stdout == first.stdout
+        assert "importing cache manifest" in (
+            small_project / "data/cache/logs/build-rtx.log"
+        ).read_text()
     else:
         # BuildKit writes such a cache from containerd's store alone.
         assert first.returncode == 2, first.stderr

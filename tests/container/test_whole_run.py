@@ -29,8 +29,9 @@ def contained(smoke_run, tmp_path_factory):
 
 @pytest.fixture
 def project(smoke_run, tmp_path):
-    """A clone with the smoke run's cache and no run."""
+    """A clone with the smoke run's environment and cache, and no run."""
     clone = fresh_copy(tmp_path / "clone")
+    (clone / ".venv").symlink_to(smoke_run.project / ".venv")
     (clone / "data" / "cache").symlink_to(smoke_run.project / "data" / "cache")
     return clone
 
