@@ -55,12 +55,14 @@ def _download(folder: Path) -> None:
 
 def _unpack(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
+        # Debian 12's Python 3.11.2 has no filters yet; pip has compared the archive's hash.
+        tar.extraction_filter = getattr(tarfile, "data_filter", None)
         for member in tar:
             # llama_cpp_python-X/vendor/llama.cpp/<what we want>/...
             parts = Path(member.name).parts
             if parts[1:3] == ("vendor", "llama.cpp") and len(parts) > 3 and parts[3] in _WANTED:
                 member.name = str(Path(*parts[3:]))
-                tar.extract(member, folder, filter="data")
+                tar.extract(member, folder)
     if not (folder / "convert_hf_to_gguf.py").is_file():
         shutil.rmtree(folder, ignore_errors=True)
         raise UserError.one(archive.name, "holds no convert_hf_to_gguf.py", "")

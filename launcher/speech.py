@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,13 @@ from launcher.stage import StageCrashed
 from trainer.contract.errors import ExitCode, UserError
 
 _MOST_PROBLEMS = 20
+_MENDED_BY_PEOPLE = {
+    errno.EACCES: "See whose it is (ls -l), and that you may write there.",
+    errno.EPERM: "See whose it is (ls -l), and that you may write there.",
+    errno.EROFS: "Work in a folder that can be written.",
+    errno.ENOSPC: "Make room on that disk and run the same command again.",
+    errno.EDQUOT: "Make room in your quota and run the same command again.",
+}
 
 
 @contextmanager
@@ -25,6 +33,10 @@ def exits(exit_with: Callable[..., Exception]) -> Iterator[None]:
         yield
     except UserError as error:
         raise exit_with(user_error_text(error), int(ExitCode.USER_CAN_MEND)) from None
+    except OSError as error:
+        if error.errno not in _MENDED_BY_PEOPLE:
+            raise
+        raise exit_with(refusal_text(error), int(ExitCode.USER_CAN_MEND)) from None
     except StageCrashed as crash:
         raise exit_with(crash_text(crash), int(ExitCode.BUG)) from None
     except KeyboardInterrupt:
@@ -42,6 +54,12 @@ def user_error_text(error: UserError) -> str:
     if len(problems) > _MOST_PROBLEMS:
         lines.append(f"  ... and {len(problems) - _MOST_PROBLEMS} more")
     return "\n".join(lines)
+
+
+def refusal_text(error: OSError) -> str:
+    """What the operating system refuses, and where."""
+    remedy = _MENDED_BY_PEOPLE[error.errno or 0]
+    return f"affineur: {error.filename or 'a file'}: {error.strerror}. {remedy}"
 
 
 def crash_text(crash: StageCrashed) -> str:

@@ -122,9 +122,10 @@ def test_a_build_goes_through_a_cache_that_lies_in_a_folder(small_project, tmp_p
         assert (kept / "index.json").exists()
         second = invoke(small_project, "build", "--cache", str(kept), **ENGINE)
         assert second.stdout == first.stdout
-        assert "importing cache manifest" in (
-            small_project / "data/cache/logs/build-rtx.log"
-        ).read_text()
+        assert (
+            "importing cache manifest"
+            in (small_project / "data/cache/logs/build-rtx.log").read_text()
+        )
     else:
         # BuildKit writes such a cache from containerd's store alone.
         assert first.returncode == 2, first.stderr

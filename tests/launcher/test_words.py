@@ -1,5 +1,6 @@
 """What people read: sentences, durations, bars, lengths, next steps."""
 
+import errno
 import io
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
@@ -10,7 +11,7 @@ from rich.console import Console
 from launcher import ollama
 from launcher.data_report import histogram
 from launcher.display import Display, duration
-from launcher.speech import user_error_text
+from launcher.speech import exits, user_error_text
 from launcher.summary import sparkline
 from trainer.contract.errors import Problem, UserError
 from trainer.contract.events import Note, Progress
@@ -33,6 +34,21 @@ def test_durations(seconds, said):
 def test_one_problem_is_one_sentence():
     error = UserError.one("data.jsonl:3", "is not valid JSON", 'Write \\".')
     assert user_error_text(error) == 'affineur: data.jsonl:3: is not valid JSON. Write \\".'
+
+
+def test_what_the_system_refuses_is_a_sentence_and_a_bug_is_not():
+    left = []
+    with pytest.raises(SystemExit), exits(lambda *words: left.append(words) or SystemExit()):
+        raise PermissionError(errno.EACCES, "Permission denied", "data/cache")
+    assert left == [
+        (
+            "affineur: data/cache: Permission denied. "
+            "See whose it is (ls -l), and that you may write there.",
+            2,
+        )
+    ]
+    with pytest.raises(FileNotFoundError), exits(lambda *words: SystemExit()):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
 
 
 def test_many_problems_are_counted_and_bounded():
