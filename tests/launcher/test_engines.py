@@ -1,0 +1,88 @@
+"""Which engine is taken, what is refused, and what doctor says; without an engine.
+
+tests/container holds the same against a real one.
+"""
+
+import pytest
+
+from launcher import doctor
+from launcher.display import Display
+from launcher.engine import refusals
+from launcher.engine.choice import choose_engine
+from tests.conftest import NO_ENGINE, invoke
+from trainer.contract.errors import UserError
+
+QUIET = Display(quiet=True)
+
+
+@pytest.fixture
+def no_engine(monkeypatch):
+    for name, value in NO_ENGINE.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_auto_takes_the_local_engine_where_none_answers_and_says_why(smoke_run):
+    assert "engine local (docker: no engine answers at unix:///no/engine.sock)" in smoke_run.said
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_docker_that_was_asked_for_and_is_not_there_is_refused():
+    with pytest.raises(UserError, match="no engine answers at unix:///no/engine.sock.*--engine"):
+        choose_engine("docker", "", QUIET)
+
+
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.parametrize("name", ["auto", "local"])
+def test_a_bound_of_memory_is_never_dropped_in_silence(name):
+    with pytest.raises(UserError):
+        choose_engine(name, "4g", QUIET)
+
+
+def test_an_engine_that_is_none_is_refused():
+    with pytest.raises(UserError, match="Known: auto, local, docker"):
+        choose_engine("podman", "", QUIET)
+
+
+@pytest.mark.parametrize(
+    ("version", "api", "old"),
+    [("20.10.24+dfsg1", "1.41", True), ("23.0.6", "1.42", True), ("28.5.2", "1.51", False)],
+)
+def test_an_engine_too_old_is_refused(version, api, old):
+    said = {"Version": version, "ApiVersion": api}
+    if not old:
+        refusals.check_version(said, "unix:///x")
+        return
+    with pytest.raises(UserError, match=rf"is {version[:4]}.*24.0 or newer.*--engine local"):
+        refusals.check_version(said, "unix:///x")
+
+
+def test_a_socket_of_others_is_told_from_an_engine_that_is_not_there():
+    refused = "('Connection aborted.', PermissionError(13, 'Permission denied'))"
+    assert "usermod -aG docker" in str(refusals.unreachable(refused, "unix:///x"))
+    assert "systemctl start docker" in str(refusals.unreachable("Connection refused", "unix:///x"))
+
+
+def test_an_engine_without_cards_is_told_from_other_failures():
+    said = 'could not select device driver "" with capabilities: [[gpu]]'
+    assert "NVIDIA Container Toolkit" in str(refusals.refused_start(said))
+    assert "did not start: no space" in str(refusals.refused_start("no space"))
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_doctor_has_a_remedy_for_all_that_is_amiss():
+    findings = doctor.examine("rtx", "docker")
+    states = {finding.subject: finding.state for finding in findings}
+    assert states["engine"] == "fail"
+    assert {"disk", "card", "Ollama"} <= states.keys()
+    assert all(finding.remedy for finding in findings if finding.state != "ok")
+
+
+def test_doctor_exits_by_what_it_found(smoke_run):
+    fit = invoke(smoke_run.project, "doctor", "--profile", "smoke")
+    assert fit.returncode == 0, fit.stdout
+    assert "no engine answers" in fit.stdout
+    unfit = invoke(smoke_run.project, "doctor", "--profile", "smoke", "--engine", "docker")
+    assert unfit.returncode == 2
+    unknown = invoke(smoke_run.project, "doctor", "--profile", "smok")
+    assert unknown.returncode == 2
+    assert "Did you mean smoke?" in unknown.stderr
