@@ -27,7 +27,7 @@ def test_auto_takes_the_local_engine_where_none_answers_and_says_why(smoke_run):
 
 @pytest.mark.usefixtures("no_engine")
 def test_docker_that_was_asked_for_and_is_not_there_is_refused():
-    with pytest.raises(UserError, match="no engine answers at unix:///no/engine.sock.*--engine"):
+    with pytest.raises(UserError, match=r"no engine answers at unix:///no/engine\.sock.*--engine"):
         choose_engine("docker", "", QUIET)
 
 
