@@ -189,6 +189,19 @@ def test(
         checks.test(only, match, gpu, container)
 
 
+@task(positional=["name"], help={"name": "merge: a module of benchmarks/"})
+def bench(_context: Context, name: str) -> None:
+    """Measure something against its rival, in ratios within one run.
+
+    Example:
+      ./invoke bench merge
+    """
+    with _spoken():
+        from launcher import checks
+
+        checks.bench(name)
+
+
 @task
 def check(_context: Context) -> None:
     """Lint, formatting and types; changes nothing."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from launcher.display import Display
 from launcher.environment import environment
 from launcher.project import ROOT
 from trainer.contract.errors import UserError
 
-_SOURCES = ("tasks.py", "launcher", "trainer", "tests")
+_SOURCES = ("tasks.py", "launcher", "trainer", "benchmarks", "tests")
 # Asked for by name alone: they fail without an engine or a card, they never skip.
 _NEEDS_MORE = ("tests/gpu", "tests/container")
 
@@ -25,9 +26,7 @@ def test(path: str, match: str, gpu: bool, container: bool) -> None:
     """
     if path and not (ROOT / path.partition("::")[0]).exists():
         raise UserError.one("--only", f"there is no {path}", "For example: --only tests/contract.")
-    # Both wings and the test tools together; tests/boundary holds that they can live apart.
-    python = environment("test", ["host", "rtx", "check"], Display())
-    command = [str(python), "-m", "pytest"]
+    command = [str(_test_environment()), "-m", "pytest"]
     if gpu:
         command.append("tests/gpu")
     elif container:
@@ -39,6 +38,18 @@ def test(path: str, match: str, gpu: bool, container: bool) -> None:
     if match:
         command += ["-k", match]
     _run(command)
+
+
+def bench(name: str) -> None:
+    """Run one benchmark, which prints figures and their ratios within this run.
+
+    Raises:
+        UserError: there is no such benchmark.
+    """
+    known = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+    if name not in known:
+        raise UserError.one("bench", f"there is no {name!r}", f"Known: {', '.join(known)}.")
+    _run([str(_test_environment()), "-m", f"benchmarks.{name}"])
 
 
 def check() -> None:
@@ -57,6 +68,11 @@ def fix() -> None:
     """What ruff can mend by itself."""
     tools = _tools()
     _run_all([[*tools, "ruff", "check", "--fix", *_SOURCES], [*tools, "ruff", "format", *_SOURCES]])
+
+
+def _test_environment() -> Path:
+    # Both wings and the test tools together; tests/boundary holds that they can live apart.
+    return environment("test", ["host", "rtx", "check"], Display())
 
 
 def _tools() -> list[str]:

@@ -1,7 +1,9 @@
 """The story of `merge`: the adapter's weights are added to the full-precision base's.
 
 Never to the 4-bit ones: rounding them once more is how merged models come to differ from what
-was trained. Arithmetic in fp32, the result in the base's own precision.
+was trained. The base's files are copied as they are, and the weights that the adapter changes are
+written over in the copies, one at a time, with fp32 arithmetic and in the base's own precision: so
+the memory needed is that of the largest of them, whatever the model's size.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +20,8 @@ from trainer.contract.errors import UserError
 from trainer.contract.places import Places
 from trainer.contract.whole_file import write_whole
 from trainer.entrypoint import Reporter
+from trainer.merge.adapter import Adapter
+from trainer.weights import INDEX, Weight, largest_bytes, targeted, weight_files, weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,35 +40,125 @@ _TOKENIZER_FILES = (
 )
 
 
-def merge(places: Places, reporter: Reporter) -> None:
-    """Make `merged/`, a Hugging Face folder, from the base and `adapter/`."""
-    from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM
+# The weight, what is added to it, and the product before it is scaled.
+_COPIES_IN_MEMORY = 3
 
+
+def merge(places: Places, reporter: Reporter) -> None:
+    """Make `merged/`, a Hugging Face folder, from the base and `adapter/`.
+
+    Raises:
+        UserError: quantized weights, an adapter that is more than LoRA, no room, no memory, or
+            numbers that are none.
+    """
     base = places.need("base")
     folder = places.run / names.MERGED
     shutil.rmtree(folder, ignore_errors=True)
-    config = AutoConfig.from_pretrained(base, local_files_only=True)
-    if getattr(config, "quantization_config", None):
+    folder.mkdir(parents=True)
+    dtype = _write_config(base, folder)
+    adapter = Adapter.read(places.run / names.ADAPTER)
+    merge_weights(base, adapter, folder, reporter)
+    _copy_tokenizer(base, folder)
+    reporter.result({"dtype": dtype, "merged": len(adapter.modules)})
+
+
+def merge_weights(base: Path, adapter: Adapter, folder: Path, reporter: Reporter) -> None:
+    """Copy the base's safetensors files into the folder, with the adapter's weights merged in.
+
+    Raises:
+        UserError: see `merge`.
+    """
+    found = weights(base)
+    targets = targeted(adapter.modules, found)
+    _check_room(weight_files(base), folder)
+    _check_memory(_COPIES_IN_MEMORY * largest_bytes(found, targets.values()))
+    files = weight_files(base)
+    for number, file in enumerate(files):
+        reporter.progress("copying", number, len(files), "files")
+        shutil.copyfile(file, folder / file.name)
+        # A base in a cache may be read-only.
+        (folder / file.name).chmod(0o644)
+    if (base / INDEX).exists():
+        shutil.copyfile(base / INDEX, folder / INDEX)
+    # In the order of the files, so that the disk is read forward.
+    ordered = sorted(targets, key=lambda module: _position(found[targets[module]]))
+    for number, module in enumerate(ordered):
+        reporter.progress("merging", number, len(ordered), "weights")
+        weight = found[targets[module]]
+        delta = adapter.delta(module)
+        if tuple(delta.shape) != weight.shape:
+            raise UserError.one(
+                "adapter",
+                f"it changes {module} in the shape {tuple(delta.shape)}, and the base has "
+                f"{weight.shape} there (another base, or added tokens)",
+                "Merge it into the base that it was trained on.",
+            )
+        merged = weight.read().add_(delta)
+        if not bool(torch.isfinite(merged).all()):
+            raise UserError.one(
+                "adapter",
+                f"merging it leaves numbers that are none (NaN or infinite) in {module}: "
+                "the training diverged",
+                "Take a smaller learning_rate.",
+            )
+        weight.write(folder / weight.file.name, merged)
+    reporter.progress("merging", len(ordered), len(ordered), "weights")
+
+
+def _position(weight: Weight) -> tuple[str, int]:
+    return weight.file.name, weight.offset
+
+
+def _write_config(base: Path, folder: Path) -> str:
+    """The base's `config.json`, saying in today's words in which type the weights are."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if config.get("quantization_config"):
         raise UserError.one(
             "model_to_fine_tune",
             "the base's own weights are quantized, and an adapter cannot be merged into them",
             "Fine-tune the full-precision model that it was made from.",
         )
-    dtype = config.dtype or torch.float32
-    reporter.progress("merging", 0, 3, "steps")
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32, local_files_only=True
-    )
-    model = PeftModel.from_pretrained(model, str(places.run / names.ADAPTER))
-    reporter.progress("merging", 1, 3, "steps")
-    # safe_merge looks for NaN, which a diverged training leaves behind.
-    model = model.merge_and_unload(safe_merge=True).to(dtype)
-    reporter.progress("merging", 2, 3, "steps")
-    model.save_pretrained(folder)
-    _copy_tokenizer(base, folder)
-    reporter.progress("merging", 3, 3, "steps")
-    reporter.result({"dtype": str(dtype).removeprefix("torch.")})
+    # `torch_dtype` before transformers 5.
+    dtype = str(config.pop("torch_dtype", None) or config.get("dtype") or "float32")
+    config["dtype"] = dtype
+    write_whole(folder / "config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+    return dtype
+
+
+def _check_room(files: list[Path], folder: Path) -> None:
+    needed = sum(file.stat().st_size for file in files)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError.one(
+            "merged",
+            f"the disk has {free / 1e9:.1f} GB free, and the merged model takes "
+            f"{needed / 1e9:.1f} GB",
+            "Make room and run the same command again.",
+        )
+
+
+def _check_memory(needed: int) -> None:
+    free = _free_memory_bytes()
+    if free is not None and free < needed:
+        raise UserError.one(
+            "memory",
+            f"merging the largest weight takes {needed / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free",
+            "Close what else is running, or add swap.",
+        )
+
+
+def _free_memory_bytes() -> int | None:
+    """What the machine, or the container's bound where that is less, has left."""
+    path = Path("/proc/meminfo")
+    if not path.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in path.read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    bound = Path("/sys/fs/cgroup/memory.max")
+    if bound.exists() and bound.read_text().strip().isdigit():
+        free = min(free, int(bound.read_text()))
+    return free
 
 
 def _copy_tokenizer(base: Path, merged: Path) -> None:

@@ -23,6 +23,7 @@ from trainer.prepared import PreparedRow, labels_of, read_prepared
 from trainer.train.following import Follower
 from trainer.train.loading import check_device, load_base
 from trainer.train.scoring import Scores, expected_answer, score
+from trainer.weights import check_mergeable
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -138,6 +139,7 @@ def _train_adapter(
             peft_config=_lora(recipe),
             callbacks=[follower],
         )
+        check_mergeable(_changed_modules(trainer.model), places.need("base"))
         # TRL casts a QLoRA adapter to bf16, whatever was asked for: fp16's gradient scaler then
         # fails on a T4, and a CPU loses digits. bf16 training keeps fp32 weights as well.
         for parameter in trainer.model.parameters():
@@ -149,6 +151,16 @@ def _train_adapter(
         torch.utils.deterministic.fill_uninitialized_memory = False
         trainer.train()
     return trainer.model, follower.losses
+
+
+def _changed_modules(model: Any) -> list[str]:
+    from peft.tuners.lora import LoraLayer
+
+    return [
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    ]
 
 
 def _arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
