@@ -35,6 +35,8 @@ _FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
         **_FLAGS,
         "engine": "auto, local or docker: where the stages run",
         "memory": "the most that a stage's container may use, such as 12g (default: no bound)",
+        "ollama": "auto (a server that answers gets the model), host (one must), or none",
+        "replace": "take the model's name in Ollama even from a model of somebody else's",
         "quiet": _QUIET,
     },
 )
@@ -46,9 +48,11 @@ def train(
     data: str = "",
     engine: str = "auto",
     memory: str = "",
+    ollama: str = "auto",
+    replace: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Fine-tune a model: prepare, train, merge, convert, modelfile.
+    """Fine-tune a model: prepare, train, merge, convert, modelfile, import.
 
     Examples:
       ./invoke train --profile smoke
@@ -60,7 +64,46 @@ def train(
     with _spoken():
         from launcher import commands
 
-        commands.train(profile, config, set or [], data, engine, memory, quiet)
+        commands.train(profile, config, set or [], data, engine, memory, ollama, replace, quiet)
+
+
+@task(
+    name="import",
+    help={
+        "model": "the output_model_name of a finished run",
+        "run": "the beginning of a run's key (default: the last finished one)",
+        "replace": "take the name even from a model of somebody else's",
+    },
+)
+def import_model(_context: Context, model: str, run: str = "", replace: bool = False) -> None:
+    """Bring a finished run's model into the Ollama server at OLLAMA_HOST.
+
+    Examples:
+      ./invoke import --model affineur-smoke
+      OLLAMA_HOST=gpu-box:11434 ./invoke import --model qwen2.5-sfd-analyzer
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.import_model(model, run, replace)
+
+
+@task(
+    help={
+        "model": "the output_model_name of a finished run",
+        "run": "the beginning of a run's key (default: the last finished one)",
+    }
+)
+def verify(_context: Context, model: str, run: str = "") -> None:
+    """Prove that what Ollama serves under a name is what was trained.
+
+    Example:
+      ./invoke verify --model affineur-smoke
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.verify(model, run)
 
 
 @task(iterable=["set"], help=_FLAGS)
@@ -164,10 +207,11 @@ def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> Non
 
 @task(
     help={
-        "only": "a test file or folder (default: all that needs neither Docker nor GPU)",
+        "only": "a test file or folder (default: all that needs neither Docker, GPU nor Ollama)",
         "match": "only tests whose names match this expression (pytest -k)",
         "gpu": "the tests that need a card; they fail without one",
         "container": "the tests that need a Docker engine; they fail without one",
+        "serving": "the tests that need Ollama; they fail without it",
     },
 )
 def test(
@@ -176,6 +220,7 @@ def test(
     match: str = "",
     gpu: bool = False,
     container: bool = False,
+    serving: bool = False,
 ) -> None:
     """Run the tests.
 
@@ -186,7 +231,8 @@ def test(
     with _spoken():
         from launcher import checks
 
-        checks.test(only, match, gpu, container)
+        asked = {"gpu": gpu, "container": container, "serving": serving}
+        checks.test(only, match, [name for name, wanted in asked.items() if wanted])
 
 
 @task(positional=["name"], help={"name": "merge: a module of benchmarks/"})

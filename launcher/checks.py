@@ -14,11 +14,13 @@ from trainer.contract.errors import UserError
 
 _SOURCES = ("tasks.py", "launcher", "trainer", "benchmarks", "tests")
 # Asked for by name alone: they fail without an engine or a card, they never skip.
-_NEEDS_MORE = ("tests/gpu", "tests/container")
+_NEEDS_MORE = ("gpu", "container", "serving")
 
 
-def test(path: str, match: str, gpu: bool, container: bool) -> None:
-    """Run pytest on everything that needs neither Docker nor GPU, or on what is named.
+def test(path: str, match: str, asked: Sequence[str]) -> None:
+    """Run pytest on everything that needs neither Docker, GPU nor Ollama, or on what is named.
+
+    `asked` are folders of tests that need one of them.
 
     Raises:
         UserError: there is no such path.
@@ -27,14 +29,12 @@ def test(path: str, match: str, gpu: bool, container: bool) -> None:
     if path and not (ROOT / path.partition("::")[0]).exists():
         raise UserError.one("--only", f"there is no {path}", "For example: --only tests/contract.")
     command = [str(_test_environment()), "-m", "pytest"]
-    if gpu:
-        command.append("tests/gpu")
-    elif container:
-        command.append("tests/container")
+    if asked:
+        command += [f"tests/{name}" for name in asked]
     elif path:
         command.append(path)
     else:
-        command += ["tests", *(f"--ignore={place}" for place in _NEEDS_MORE)]
+        command += ["tests", *(f"--ignore=tests/{name}" for name in _NEEDS_MORE)]
     if match:
         command += ["-k", match]
     _run(command)

@@ -11,7 +11,12 @@ from launcher import cards, data_report, images, locks, pipeline, summary
 from launcher.configuration import profile_values, resolve
 from launcher.display import Display
 from launcher.engine.choice import choose_engine
-from trainer.contract.errors import ExitCode
+from launcher.runs import find_run
+from launcher.serving import verifying
+from launcher.serving.choice import choose_server
+from launcher.serving.importing import Imported, import_run
+from launcher.serving.server import OllamaServer
+from trainer.contract.errors import ExitCode, UserError
 from trainer.contract.recipe import Recipe
 
 
@@ -22,19 +27,61 @@ def train(
     data: str,
     engine: str,
     memory: str,
+    ollama: str,
+    replace: bool,
     quiet: bool,
 ) -> None:
-    """Run the pipeline and print its summary; with `quiet`, the run's folder alone."""
+    """Run the pipeline, import the model where a server answers, and print the summary.
+
+    With `quiet`, the run's folder alone is printed.
+    """
     recipe = _resolved(profile, config, settings, data)
     pipeline.find_data(recipe)
     if recipe.device == "cuda":
         cards.check_card(recipe.lock, recipe.precision)
+    server = choose_server(ollama)
     display = Display(quiet=quiet)
     outcome = pipeline.train(recipe, choose_engine(engine, memory, display), display)
+    imported = None
+    if server is not None:
+        imported = _import(
+            outcome.folder, recipe.output_model_name, server, display, replace=replace
+        )
     if quiet:
         print(outcome.folder)
     else:
-        summary.show(outcome, Console(highlight=False))
+        summary.show(outcome, imported, Console(highlight=False))
+
+
+def import_model(model: str, run: str, replace: bool) -> None:
+    """Bring a finished run's model into Ollama and say how to ask it."""
+    folder = find_run(model, run)
+    imported = _import(folder, model, OllamaServer.found(), Display(), replace=replace)
+    print(f"{imported.name}  {imported.digest}")
+
+
+def verify(model: str, run: str) -> None:
+    """Prove that what the server serves under the name is the run's model; print the table."""
+    folder = find_run(model, run)
+    server = OllamaServer.found()
+    if server.digest(model) is None:
+        raise UserError.one(
+            "Ollama",
+            f"{server.address} has no model {model}",
+            f"./invoke import --model {model}",
+        )
+    verifying.show(verifying.prove(folder, server, model, Display()), Console(highlight=False))
+
+
+def _import(
+    run: Path, name: str, server: OllamaServer, display: Display, *, replace: bool
+) -> Imported:
+    def examine(candidate: str) -> None:
+        checks = verifying.prove(run, server, candidate, display)
+        if not display.quiet:
+            verifying.show(checks, display.console)
+
+    return import_run(run, name, server, display, replace=replace, examine=examine)
 
 
 def plan(profile: str, config: str, settings: Sequence[str], data: str) -> None:

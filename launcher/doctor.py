@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launcher import cards, images, ollama
+from launcher import cards, images
 from launcher.configuration import profile_values
 from launcher.engine.docker import DockerEngine, EngineFacts
 from launcher.environment import room
 from launcher.project import CACHE
+from launcher.serving.server import address, server_version
 from trainer.contract.errors import UserError
 
 State = Literal["ok", "warn", "fail"]
@@ -188,12 +189,12 @@ def _toolkit(facts: EngineFacts) -> Finding:
 
 
 def _ollama() -> Finding:
-    version = ollama.server_version()
+    version = server_version()
     if version:
-        return Finding("Ollama", "ok", f"{version} at {ollama.address()}")
+        return Finding("Ollama", "ok", f"{version} at {address()}")
     return Finding(
         "Ollama",
         "warn",
-        f"no server answers at {ollama.address()}",
+        f"no server answers at {address()}",
         "Models are made without it; start it (ollama serve) to take them in.",
     )

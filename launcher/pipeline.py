@@ -19,7 +19,8 @@ from launcher.digests import FileDigests
 from launcher.display import Display
 from launcher.engine.interface import Engine, Job, Mount
 from launcher.locks import lock_digest, pinned
-from launcher.project import CACHE, MODELS, ROOT, VERSION, lock_file, shown
+from launcher.project import CACHE, ROOT, VERSION, lock_file, shown
+from launcher.runs import model_folder
 from launcher.stage import Given, RunFolder, Stage, run_job, stage_key
 from trainer.contract import places as names
 from trainer.contract.base import BaseIdentity
@@ -45,8 +46,11 @@ TRAIN = Stage(
 )
 MERGE = Stage("merge", None, ("train",), ("base",), (names.MERGED,))
 CONVERT = Stage("convert", ConvertSection, ("prepare", "merge"), ("llama_cpp",), (names.GGUF,))
-MODELFILE = Stage("modelfile", ModelfileSection, ("convert",), (), (names.MODELFILE,))
-STAGES = (PREPARE, TRAIN, MERGE, CONVERT, MODELFILE)
+MODELFILE = Stage("modelfile", ModelfileSection, ("convert",), (), (names.MODELFILE, names.SERVING))
+REFERENCE = Stage(
+    "reference", ConvertSection, ("prepare", "merge", "convert"), (), (names.REFERENCE,)
+)
+STAGES = (PREPARE, TRAIN, MERGE, CONVERT, MODELFILE, REFERENCE)
 # The run's folder is named after this stage's key: what comes after it is remade in place.
 _NAMING_STAGE = TRAIN
 
@@ -158,9 +162,8 @@ def stage_keys(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
 
 
 def run_folder(recipe: Recipe, keys: dict[str, str]) -> Path:
-    """`data/models/<output_model_name>/<key>/`; '/' and ':' in the name become '--'."""
-    name = recipe.output_model_name.replace("/", "--").replace(":", "--")
-    return MODELS / name / keys[_NAMING_STAGE.name][:12]
+    """`data/models/<output_model_name>/<key>/`."""
+    return model_folder(recipe.output_model_name) / keys[_NAMING_STAGE.name][:12]
 
 
 def find_data(recipe: Recipe) -> tuple[Path, Path | None]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from launcher.project import shown
+from launcher.serving.verifying import NotTheTrainedModel
 from launcher.stage import StageCrashed
 from trainer.contract.errors import ExitCode, UserError
 
@@ -37,6 +38,8 @@ def exits(exit_with: Callable[..., Exception]) -> Iterator[None]:
         if error.errno not in _MENDED_BY_PEOPLE:
             raise
         raise exit_with(refusal_text(error), int(ExitCode.USER_CAN_MEND)) from None
+    except NotTheTrainedModel as failure:
+        raise exit_with(failure_text(failure), int(ExitCode.BUG)) from None
     except StageCrashed as crash:
         raise exit_with(crash_text(crash), int(ExitCode.BUG)) from None
     except KeyboardInterrupt:
@@ -54,6 +57,13 @@ def user_error_text(error: UserError) -> str:
     if len(problems) > _MOST_PROBLEMS:
         lines.append(f"  ... and {len(problems) - _MOST_PROBLEMS} more")
     return "\n".join(lines)
+
+
+def failure_text(failure: NotTheTrainedModel) -> str:
+    """The lines that failed, and what stands now."""
+    lines = [f"  {'✓' if c.passed else '✗'} {c.name}: {c.found}" for c in failure.checks]
+    kept = "What was served before under its name still is."
+    return "\n".join([*lines, "", f"affineur: {failure}. {kept}"])
 
 
 def refusal_text(error: OSError) -> str:

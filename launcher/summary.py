@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launcher import ollama
 from launcher.pipeline import Outcome
 from launcher.project import shown
+from launcher.serving.importing import Imported
+from launcher.serving.server import address
 from trainer.contract import places as names
 from trainer.contract.manifest import StageRecord
 
@@ -21,7 +22,7 @@ _SHOWN_OUTPUTS = ("adapter/adapter_model.safetensors", "gguf/", "Modelfile")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def show(outcome: Outcome, console: Console) -> None:
+def show(outcome: Outcome, imported: Imported | None, console: Console) -> None:
     """Print the summary."""
     manifest = outcome.manifest
     records = {record.stage: record for record in manifest.stages}
@@ -33,21 +34,25 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print(_outputs(outcome, manifest.stages))
     _scores(records["train"].result, console)
     _examples(records["train"].result, console)
-    for line in next_steps(outcome):
+    for line in next_steps(outcome, imported):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def next_steps(outcome: Outcome) -> list[str]:
-    """How the model gets into Ollama, whether or not a server is there now."""
-    modelfile = shlex.quote(shown(outcome.folder / names.MODELFILE))
-    create = f"ollama create {outcome.manifest.recipe.output_model_name} -f {modelfile}"
-    version = ollama.server_version()
-    if version is None:
+def next_steps(outcome: Outcome, imported: Imported | None) -> list[str]:
+    """How the model is asked, or how it gets into Ollama where it is not there yet."""
+    if imported is not None:
+        there = "is in" if imported.new else "was already in"
         return [
-            f"No Ollama server answers at {ollama.address()}, so nothing was imported.",
-            f"Later, where one runs:  {create}",
+            f"{imported.name} {there} Ollama at {address()}, as {imported.digest[:12]}.",
+            f"Ask it:  ollama run {imported.name}",
         ]
-    return [f"Ollama {version} answers at {ollama.address()}.", f"Next:  {create}"]
+    modelfile = shlex.quote(shown(outcome.folder / names.MODELFILE))
+    name = outcome.manifest.recipe.output_model_name
+    return [
+        f"No Ollama server answers at {address()}, so nothing was imported.",
+        f"Later, where one runs:  ./invoke import --model {name}",
+        f"or, by Ollama's own means:  ollama create {name} -f {modelfile}",
+    ]
 
 
 def _outputs(outcome: Outcome, records: Sequence[StageRecord]) -> Table:

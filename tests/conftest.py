@@ -30,8 +30,10 @@ def fresh_copy(folder: Path) -> Path:
     return folder
 
 
-# A machine without an engine, whatever this one has; tests/container says otherwise.
+# A machine without an engine and without Ollama, whatever this one has; tests/container and
+# tests/serving say otherwise.
 NO_ENGINE = {"DOCKER_HOST": "unix:///no/engine.sock"}
+NO_SERVER = {"OLLAMA_HOST": "127.0.0.1:9"}
 
 
 def surroundings(**more: str) -> dict[str, str]:
@@ -41,7 +43,7 @@ def surroundings(**more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PYTEST", "PYTHON", "VIRTUAL_ENV", "OLLAMA"))
     }
-    return {**kept, **NO_ENGINE, **more}
+    return {**kept, **NO_ENGINE, **NO_SERVER, **more}
 
 
 def invoke(project: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -49,7 +49,7 @@ def test_the_summary_says_what_was_made_and_what_is_next(smoke_run):
         "gguf/model-f16.gguf",
         "held-out loss",
         "exact match",
-        "No Ollama server answers at http://127.0.0.1:11434",
+        "No Ollama server answers at http://127.0.0.1:9",
         "ollama create affineur-smoke -f ",
     ):
         assert said in shown

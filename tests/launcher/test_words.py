@@ -8,9 +8,9 @@ from threading import Thread
 import pytest
 from rich.console import Console
 
-from launcher import ollama
 from launcher.data_report import histogram
 from launcher.display import Display, duration
+from launcher.serving import server
 from launcher.speech import exits, user_error_text
 from launcher.summary import sparkline
 from trainer.contract.errors import Problem, UserError
@@ -118,7 +118,7 @@ def test_quiet_is_quiet():
 )
 def test_ollamas_address_is_read_as_ollama_reads_it(monkeypatch, given, meant):
     monkeypatch.setenv("OLLAMA_HOST", given)
-    assert ollama.address() == meant
+    assert server.address() == meant
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -138,8 +138,8 @@ def test_a_server_is_asked_for_its_version(monkeypatch):
     with HTTPServer(("127.0.0.1", 0), _Answer) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.server_port}")
-        assert ollama.server_version() == "0.34.1"
+        assert server.server_version() == "0.34.1"
         _Answer.body = b"<html>"
-        assert ollama.server_version() is None
+        assert server.server_version() is None
         server.shutdown()
-    assert ollama.server_version() is None
+    assert server.server_version() is None

@@ -153,10 +153,19 @@ class ModelfileSection(SectionKind):
     temperature: float = Field(ge=0)
 
 
+class VerifySection(SectionKind):
+    """How far a rounded GGUF may be from the unrounded one, over held-out tokens."""
+
+    max_mean_kl: float = Field(gt=0, description="nats per token")
+    min_same_top: float = Field(ge=0, le=1, description="share of tokens")
+
+
 Section = TypeVar("Section", bound=SectionKind)
 
 
-class Recipe(SourceSection, PrepareSection, TrainSection, ConvertSection, ModelfileSection):
+class Recipe(
+    SourceSection, PrepareSection, TrainSection, ConvertSection, ModelfileSection, VerifySection
+):
     """All sections in one flat object: what the manifest holds and what the stages read."""
 
     profile: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from trainer.contract import places as names
 from trainer.contract.places import Places
 from trainer.contract.recipe import Recipe
+from trainer.contract.serving import Serving
 from trainer.contract.whole_file import write_whole
 from trainer.entrypoint import Reporter
 from trainer.modelfile.template import ChatForm, chat_form
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def modelfile(places: Places, reporter: Reporter) -> None:
-    """Make `Modelfile`, which `ollama create NAME -f Modelfile` takes as it is."""
+    """Make `serving.json`, and `Modelfile`, which says the same to `ollama create -f`."""
     from transformers import AutoTokenizer
 
     recipe = Recipe.read(places.run / names.RECIPE)
@@ -31,7 +32,24 @@ def modelfile(places: Places, reporter: Reporter) -> None:
             "the Modelfile leaves it to the GGUF's own, which Ollama 0.30 and newer use"
         )
     stops = stop_tokens(tokenizer, merged, form)
-    write_whole(places.run / names.MODELFILE, modelfile_text(recipe, form, stops))
+    serving = Serving(
+        gguf=names.gguf_name(recipe.quantizations[0]).as_posix(),
+        template=form.go_template() if form is not None else None,
+        system=recipe.system_prompt,
+        parameters={
+            "stop": stops,
+            "num_ctx": recipe.num_ctx,
+            "num_predict": recipe.num_predict,
+            # Ollama 0.6.5 penalises repetition by 1.1 where nothing is said, and JSON repeats.
+            "repeat_penalty": 1,
+            # 0 for 0.0: as people write it.
+            "temperature": int(recipe.temperature)
+            if recipe.temperature.is_integer()
+            else recipe.temperature,
+        },
+    )
+    write_whole(places.run / names.SERVING, serving.model_dump_json(indent=1) + "\n")
+    write_whole(places.run / names.MODELFILE, modelfile_text(recipe.output_model_name, serving))
     reporter.result({"template": form is not None, "stops": stops})
 
 
@@ -52,24 +70,22 @@ def stop_tokens(
     return list(dict.fromkeys(found))
 
 
-def modelfile_text(recipe: Recipe, form: ChatForm | None, stops: list[str]) -> str:
+def modelfile_text(name: str, serving: Serving) -> str:
     """The Modelfile's lines; FROM is relative to the file itself."""
-    served = names.gguf_name(recipe.quantizations[0])
     lines = [
-        f"# {recipe.output_model_name}, made by Affineur. To import it:",
-        f"#   ollama create {recipe.output_model_name} -f Modelfile",
-        f"FROM ./{served.as_posix()}",
+        f"# {name}, made by Affineur. To import it:",
+        f"#   ollama create {name} -f Modelfile",
+        f"FROM ./{serving.gguf}",
     ]
-    if form is not None:
-        lines.append(f'TEMPLATE """{form.go_template()}"""')
-    if recipe.system_prompt:
-        lines.append(f"SYSTEM {_quoted(recipe.system_prompt)}")
-    lines += [f"PARAMETER stop {json.dumps(stop)}" for stop in stops]
-    lines += [
-        f"PARAMETER num_ctx {recipe.num_ctx}",
-        f"PARAMETER num_predict {recipe.num_predict}",
-        f"PARAMETER temperature {recipe.temperature:g}",
-    ]
+    if serving.template is not None:
+        lines.append(f'TEMPLATE """{serving.template}"""')
+    if serving.system:
+        lines.append(f"SYSTEM {_quoted(serving.system)}")
+    for parameter, value in serving.parameters.items():
+        if isinstance(value, list):
+            lines += [f"PARAMETER {parameter} {json.dumps(text)}" for text in value]
+        else:
+            lines.append(f"PARAMETER {parameter} {value}")
     return "\n".join(lines) + "\n"
 
 

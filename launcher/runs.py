@@ -1,0 +1,35 @@
+"""Finished runs on this machine, by the names of their models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.project import MODELS, shown
+from trainer.contract import places as names
+from trainer.contract.errors import UserError
+
+
+def model_folder(model: str) -> Path:
+    """`data/models/<model>/`; '/' and ':' in the name become '--'."""
+    return MODELS / model.replace("/", "--").replace(":", "--")
+
+
+def find_run(model: str, key: str = "") -> Path:
+    """The folder of the model's last finished run, or of the one whose key begins so.
+
+    Raises:
+        UserError: there is no such model here, or no such finished run of it.
+    """
+    folder = model_folder(model)
+    finished = [path.parent for path in folder.glob(f"*/{names.MANIFEST}")]
+    if not finished:
+        known = sorted({path.parent.parent.name for path in MODELS.glob(f"*/*/{names.MANIFEST}")})
+        remedy = f"Known: {', '.join(known)}." if known else "Train one: ./invoke train."
+        raise UserError.one("--model", f"{model} has no finished run here", remedy)
+    matching = [run for run in finished if run.name.startswith(key)]
+    if not matching:
+        runs = ", ".join(sorted(run.name for run in finished))
+        raise UserError.one(
+            "--run", f"{shown(folder)} has no finished run {key}", f"There: {runs}."
+        )
+    return max(matching, key=lambda run: (run / names.MANIFEST).stat().st_mtime)

@@ -1,0 +1,217 @@
+"""A run's model comes into a real Ollama server whole, or not at all."""
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher.display import Display
+from launcher.serving.importing import check_served, import_run
+from launcher.serving.server import OllamaServer
+from tests.conftest import invoke, start
+from tests.serving.conftest import NAME, Ollama, import_smoke, programs
+from trainer.contract import places as names
+from trainer.contract.errors import UserError
+from trainer.contract.reference import Reference
+from trainer.contract.serving import Serving
+
+QUIET = Display(quiet=True)
+
+
+@pytest.fixture
+def clean(ollama, connected):
+    """The shared server without our model."""
+    connected.delete(NAME)
+    connected.delete(f"{NAME}:latest-candidate")
+    return ollama
+
+
+def questions(project):
+    """What the trained model was asked, and what it says."""
+    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    found = Reference.read(run / names.REFERENCE).questions
+    return [question for question in found if question.held_out]
+
+
+def test_train_ends_with_a_model_that_answers_and_stops(clean, connected, project):
+    done = invoke(project, "train", "--profile", "smoke", OLLAMA_HOST=clean.host)
+    assert done.returncode == 0, done.stderr
+    assert f"Ask it:  ollama run {NAME}" in done.stdout
+    assert done.stderr.count("✓") >= 4
+    for question in questions(project)[:5]:
+        asked = clean.run("run", NAME, question.messages[-1]["content"])
+        assert asked.stdout.strip() == question.answer.strip(), asked.stderr
+
+
+def test_a_second_import_has_nothing_to_do(clean, project):
+    assert import_smoke(project, clean).returncode == 0
+    again = import_smoke(project, clean)
+    assert again.returncode == 0, again.stderr
+    assert "up to date" in again.stderr
+
+
+def test_the_modelfile_makes_the_same_model_by_ollamas_own_means(clean, connected, project):
+    assert import_smoke(project, clean).returncode == 0
+    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    made = clean.run("create", "by-hand", "-f", str(run / "Modelfile"))
+    assert made.returncode == 0, made.stderr
+    ours, theirs = connected.show(NAME), connected.show("by-hand")
+    for what in ("template", "details", "model_info"):
+        assert ours.get(what) == theirs.get(what)
+    assert sorted(ours["parameters"].split()) == sorted(theirs["parameters"].split())
+    layers = [
+        [line for line in shown["modelfile"].splitlines() if line.startswith("FROM")]
+        for shown in (ours, theirs)
+    ]
+    assert layers[0] == layers[1]
+    connected.delete("by-hand")
+
+
+def test_a_strangers_model_keeps_its_name(clean, connected, project):
+    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    (run / "stranger").write_text(f"FROM ./{names.gguf_name('q8_0')}\nSYSTEM a stranger's\n")
+    assert clean.run("create", NAME, "-f", str(run / "stranger")).returncode == 0
+    before = connected.digest(NAME)
+    refused = import_smoke(project, clean)
+    assert refused.returncode == 2
+    assert "was not made by this project" in refused.stderr
+    assert "--replace" in refused.stderr
+    assert connected.digest(NAME) == before
+    taken = import_smoke(project, clean, "--replace")
+    assert taken.returncode == 0, taken.stderr
+    assert connected.digest(NAME) != before
+
+
+def test_ours_is_replaced_by_a_newer_one_of_ours(clean, connected, project):
+    assert import_smoke(project, clean).returncode == 0
+    before = connected.digest(NAME)
+    words = ("train", "--profile", "smoke", "--set", "num_predict=99")
+    done = invoke(project, *words, OLLAMA_HOST=clean.host)
+    assert done.returncode == 0, done.stderr
+    assert connected.digest(NAME) != before
+    assert "99" in connected.show(NAME)["parameters"]
+
+
+def test_what_the_server_reports_is_held_against_what_was_sent(clean, connected, project):
+    assert import_smoke(project, clean).returncode == 0
+    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    serving = Serving.read(run / names.SERVING)
+    blob = "sha256:" + "0" * 64
+    with pytest.raises(UserError, match="the GGUF's digest is"):
+        check_served(connected, NAME, blob, serving)
+    other = serving.model_copy(
+        update={"template": "{{ .Prompt }}", "parameters": {**serving.parameters, "num_ctx": 7}}
+    )
+    with pytest.raises(UserError) as differing:
+        check_served(connected, NAME, blob, other)
+    assert len(differing.value.problems) == 3
+
+
+def test_a_candidate_that_is_found_wanting_leaves_what_stood_there(clean, connected, project):
+    assert import_smoke(project, clean).returncode == 0
+    before = connected.digest(NAME)
+    words = ("train", "--profile", "smoke", "--set", "num_predict=77", "--ollama", "none")
+    assert invoke(project, *words).returncode == 0
+    (run,) = (project / "data" / "models" / NAME).glob("*/")
+
+    def wanting(candidate):
+        assert connected.digest(candidate) is not None
+        raise UserError.one(candidate, "says something else")
+
+    with pytest.raises(UserError, match="something else"):
+        import_run(run, NAME, connected, QUIET, examine=wanting)
+    assert connected.digest(NAME) == before
+
+
+def test_a_name_that_the_server_refuses_is_a_sentence(clean, connected, project):
+    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    with pytest.raises(UserError, match="refuses"):
+        import_run(run, "not a name", connected, QUIET)
+
+
+def test_a_gguf_cut_short_is_refused_and_nothing_is_left(clean, connected, project):
+    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    gguf = run / Serving.read(run / names.SERVING).gguf
+    gguf.write_bytes(gguf.read_bytes()[:10_000])
+    with pytest.raises(UserError, match="Ollama"):
+        import_run(run, NAME, connected, QUIET)
+    assert connected.digest(NAME) is None
+
+
+def test_no_server_is_a_sentence_where_one_was_demanded(project):
+    done = invoke(project, "train", "--profile", "smoke", "--ollama", "host")
+    assert done.returncode == 2
+    assert "no server answers at http://127.0.0.1:9" in done.stderr
+    unknown = invoke(project, "import", "--model", "nobody")
+    assert unknown.returncode == 2
+    assert f"Known: {NAME}" in unknown.stderr
+
+
+STEPS = ("upload", "create", "show", "copy", "delete")
+
+
+@pytest.mark.parametrize("program", programs(), ids=lambda path: path.split("/")[-3:][0])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right(
+    program, step, project, tmp_path, monkeypatch
+):
+    """The model that stood there is served until the new one is whole."""
+    ollama = Ollama(program, tmp_path / "home")
+    ollama.start()
+    monkeypatch.setenv("OLLAMA_HOST", ollama.host)
+    try:
+        server = OllamaServer.found()
+        (run,) = (project / "data" / "models" / NAME).glob("*/")
+        old = import_run(run, NAME, server, QUIET)
+        words = ("train", "--profile", "smoke", "--set", "quantizations=[q8_0]", "--ollama", "none")
+        assert invoke(project, *words).returncode == 0
+
+        real = getattr(OllamaServer, step)
+
+        def killing(self, *arguments, **more):
+            killer = threading.Timer(0.0 if step != "create" else 0.02, ollama.kill)
+            killer.start()
+            killer.join() if step != "create" else None
+            return real(self, *arguments, **more)
+
+        monkeypatch.setattr(OllamaServer, step, killing)
+        with pytest.raises(UserError, match=r"went away while|without success"):
+            import_run(run, NAME, server, QUIET)
+        monkeypatch.setattr(OllamaServer, step, real)
+        ollama.kill()
+        ollama.start()
+        server = OllamaServer.found()
+        standing = server.digest(NAME)
+        if step != "delete":
+            assert standing == old.digest
+        new = import_run(run, NAME, server, QUIET)
+        assert server.digest(NAME) == new.digest != old.digest
+        question = questions(project)[0]
+        asked = ollama.run("run", NAME, question.messages[-1]["content"])
+        assert asked.stdout.strip() == question.answer.strip(), asked.stderr
+        assert server.digest(f"{NAME}:latest-candidate") is None
+    finally:
+        ollama.kill()
+
+
+def test_an_interrupted_launcher_goes_on_where_it_was(clean, connected, project):
+    process = start(project, "--set", "num_predict=55", OLLAMA_HOST=clean.host)
+    deadline = time.monotonic() + 120
+    while connected.digest(f"{NAME}:latest-candidate") is None and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    done = invoke(
+        project, "train", "--profile", "smoke", "--set", "num_predict=55", OLLAMA_HOST=clean.host
+    )
+    assert done.returncode == 0, done.stderr
+    assert "55" in connected.show(NAME)["parameters"]
+
+
+def test_the_programs_are_there():
+    for program in programs():
+        assert Path(program).exists(), f"{program} is not there; see CONTRIBUTING.md"
+        subprocess.run([program, "--version"], check=True, capture_output=True)

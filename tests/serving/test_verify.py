@@ -1,0 +1,125 @@
+"""The served model is held against the trained one, and each way to differ is seen."""
+
+import json
+
+import pytest
+
+from launcher.serving.server import full_name
+from tests.conftest import invoke
+from tests.serving.conftest import NAME, import_smoke
+from trainer.contract import places as names
+from trainer.contract.recipe import Recipe
+from trainer.contract.serving import Serving
+
+
+@pytest.fixture
+def imported(ollama, connected, project):
+    connected.delete(NAME)
+    done = import_smoke(project, ollama)
+    assert done.returncode == 0, done.stderr
+    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    return run
+
+
+def check(project, ollama):
+    done = invoke(project, "verify", "--model", NAME, OLLAMA_HOST=ollama.host)
+    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    written = json.loads((run / names.VERIFICATION).read_text())
+    return done, {line["name"] for line in written["checks"] if not line["passed"]}
+
+
+def remake(connected, run, *, gguf=None, **changed):
+    """The name with another model behind it, made by hand."""
+    serving = Serving.read(run / names.SERVING).model_copy(update=changed)
+    file = gguf or run / serving.gguf
+    import hashlib
+
+    blob = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    if not connected.has_blob(blob):
+        connected.upload(file, blob, lambda sent: None)
+    connected.create(NAME, blob, serving, lambda status: None)
+
+
+def test_the_trained_model_passes_every_line(imported, ollama, connected, project):
+    done, failed = check(project, ollama)
+    assert done.returncode == 0, done.stderr
+    assert failed == set()
+    assert done.stdout.count("✓") == 4
+    assert "28 of 28 as trained" in done.stdout
+    assert "28 of 28 as the merged model's" in done.stdout
+    assert "24 of 24 by a stop, within 128" in done.stdout
+    assert connected.digest(f"{full_name(NAME)}-f16") is None
+
+
+def test_a_lost_template_is_seen(imported, ollama, connected, project):
+    remake(connected, imported, template="{{ .Prompt }}")
+    done, failed = check(project, ollama)
+    assert done.returncode == 1
+    assert "prompt tokens" in failed
+    assert "✗ prompt tokens: 0 of 28" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_turn_too_many_is_seen(imported, ollama, connected, project):
+    remake(connected, imported, system="Tu es un assistant.")
+    _, failed = check(project, ollama)
+    assert "prompt tokens" in failed
+
+
+def test_a_penalty_that_the_server_adds_by_itself_is_seen(imported, ollama, connected, project):
+    parameters = dict(Serving.read(imported / names.SERVING).parameters)
+    parameters["repeat_penalty"] = 1.5
+    remake(connected, imported, parameters=parameters)
+    _, failed = check(project, ollama)
+    assert "greedy answers, f16" in failed
+
+
+def test_answers_that_run_into_their_bound_are_seen(imported, ollama, connected, project):
+    parameters = {**Serving.read(imported / names.SERVING).parameters, "num_predict": 3}
+    remake(connected, imported, parameters=parameters)
+    done, failed = check(project, ollama)
+    assert done.returncode == 1
+    assert failed == {"answers that end"}
+
+
+def test_weights_that_were_spoiled_are_seen_in_the_unrounded_file(
+    imported, ollama, connected, project
+):
+    import numpy
+    from gguf import GGUFReader
+
+    path = imported / names.gguf_name("f16")
+    reader = GGUFReader(path, "r+")
+    matrix = next(tensor for tensor in reader.tensors if tensor.name == "blk.0.attn_q.weight")
+    matrix.data[:] = numpy.negative(matrix.data)
+    reader.data.flush()
+    # It imports without a word, as it would have from a converter with such a fault.
+    remake(connected, imported)
+    _, failed = check(project, ollama)
+    assert "greedy answers, f16" in failed
+
+
+def test_a_rounded_file_beyond_its_bounds_is_seen(imported, ollama, connected, project):
+    path = imported / names.RECIPE
+    recipe = Recipe.read(path).model_copy(update={"quantizations": ["q8_0"], "max_mean_kl": 1e-9})
+    path.write_text(recipe.model_dump_json())
+    _, failed = check(project, ollama)
+    assert failed == {"q8_0 beside f16"}
+
+
+def test_a_failed_candidate_leaves_the_model_that_stood_there(imported, ollama, connected, project):
+    before = connected.digest(NAME)
+    words = ("--set", "num_predict=3", "--profile", "smoke")
+    done = invoke(project, "train", *words, OLLAMA_HOST=ollama.host)
+    assert done.returncode == 1, done.stderr
+    assert "✗ answers that end" in done.stderr
+    assert "What was served before under its name still is." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert connected.digest(NAME) == before
+
+
+def test_a_model_that_is_not_there_is_a_sentence(ollama, connected, project):
+    connected.delete(NAME)
+    done = invoke(project, "verify", "--model", NAME, OLLAMA_HOST=ollama.host)
+    assert done.returncode == 2
+    assert f"./invoke import --model {NAME}" in done.stderr

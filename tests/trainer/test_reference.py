@@ -1,0 +1,70 @@
+"""What the served model must say, as it is written down where the model was made."""
+
+import shutil
+
+import numpy
+import pytest
+
+from trainer.contract import places as names
+from trainer.contract.reference import Reference
+from trainer.entrypoint import Reporter
+from trainer.prepared import read_prepared
+from trainer.reference.agreement import agreement
+
+
+@pytest.fixture
+def reporter(tmp_path):
+    with (tmp_path / "events").open("w") as stream:
+        yield Reporter(stream)
+
+
+@pytest.fixture(scope="module")
+def rows(smoke_run):
+    return read_prepared(smoke_run.folder / names.PREPARED_HELD_OUT)
+
+
+def compare(run, one, other, rows, reporter):
+    return agreement(
+        run / names.gguf_name(one), run / names.gguf_name(other), rows, other, reporter
+    )
+
+
+def test_prompts_answers_and_agreements_are_written_down(smoke_run, tokenizer):
+    reference = Reference.read(smoke_run.folder / names.REFERENCE)
+    held_out = [question for question in reference.questions if question.held_out]
+    assert len(held_out) == 24
+    assert len(reference.questions) > len(held_out)
+    for question in reference.questions:
+        ids = tokenizer.apply_chat_template(
+            question.messages, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        assert question.prompt_tokens == len(ids)
+        assert question.prompt == tokenizer.decode(ids)
+    assert all(question.ended for question in held_out)
+    assert reference.agreements.keys() == {"q8_0"}
+
+
+def test_a_file_agrees_with_itself(smoke_run, rows, reporter):
+    found = compare(smoke_run.folder, "f16", "f16", rows, reporter)
+    assert found.mean_kl < 1e-6
+    assert found.same_top == 1.0
+    assert found.tokens >= 512
+
+
+def test_eight_bits_are_close_and_not_the_same(smoke_run, rows, reporter):
+    found = compare(smoke_run.folder, "f16", "q8_0", rows, reporter)
+    assert 0 < found.mean_kl < 0.01
+    assert found.same_top > 0.99
+
+
+def test_a_spoiled_file_is_far(run_copy, rows, reporter):
+    from gguf import GGUFReader
+
+    spoiled = run_copy / names.gguf_name("spoiled")
+    shutil.copyfile(run_copy / names.gguf_name("f16"), spoiled)
+    reader = GGUFReader(spoiled, "r+")
+    matrix = next(tensor for tensor in reader.tensors if tensor.name == "blk.0.attn_q.weight")
+    matrix.data[:] = numpy.negative(matrix.data)
+    reader.data.flush()
+    found = compare(run_copy, "f16", "spoiled", rows, reporter)
+    assert found.mean_kl > 0.05

@@ -1,0 +1,50 @@
+"""What the served model must say: written by the stage `reference`, read by the launcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Question(_Record):
+    """A conversation, the prompt that the chat template makes of it, and the greedy answer.
+
+    `ended`: the answer ended by an end-of-turn token within the bound. `held_out`: it is from the
+    held-out rows; the others try the template.
+    """
+
+    messages: list[dict[str, str]]
+    prompt: str
+    prompt_tokens: int
+    answer: str
+    ended: bool
+    held_out: bool
+
+
+class Agreement(_Record):
+    """A rounded GGUF beside the unrounded one.
+
+    `mean_kl` in nats per token; `same_top` the share of `tokens` with the same most likely token.
+    """
+
+    mean_kl: float
+    same_top: float
+    tokens: int
+
+
+class Reference(_Record):
+    """All of it; `answer_tokens` is the bound under which the answers were made."""
+
+    answer_tokens: int
+    questions: list[Question]
+    agreements: dict[str, Agreement]
+
+    @classmethod
+    def read(cls, path: Path) -> Reference:
+        """What the stage left."""
+        return cls.model_validate_json(path.read_bytes())

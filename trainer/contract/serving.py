@@ -1,0 +1,27 @@
+"""How a run's model is to be served: what the Modelfile says, for those who speak HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Serving(BaseModel):
+    """The served file and what Ollama is told beside it.
+
+    `gguf` lies below the run's folder. `template` is in Go's template language; None leaves it to
+    the GGUF's own. `parameters` have Ollama's names: stop, num_ctx, num_predict, temperature.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    gguf: str
+    template: str | None
+    system: str | None
+    parameters: dict[str, int | float | list[str]]
+
+    @classmethod
+    def read(cls, path: Path) -> Serving:
+        """What the stage `modelfile` left."""
+        return cls.model_validate_json(path.read_bytes())

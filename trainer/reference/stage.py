@@ -1,0 +1,108 @@
+"""The story of `reference`: what the served model must say, worked out where the model was made.
+
+A server is proved to serve the trained model by comparing with this: prompts as the base's chat
+template writes them, with their numbers of tokens; the merged model's greedy answers; and how far
+each rounded GGUF is from the unrounded one.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.chat import Message, render
+from trainer.contract import places as names
+from trainer.contract.places import Places
+from trainer.contract.recipe import Recipe
+from trainer.contract.reference import Agreement, Question, Reference
+from trainer.contract.whole_file import write_whole
+from trainer.entrypoint import Reporter
+from trainer.generation import greedy
+from trainer.modelfile.template import PROBES
+from trainer.prepared import PreparedRow, read_prepared
+from trainer.reference.agreement import agreement
+
+_QUESTIONS = 24
+_ANSWER_TOKENS = 48
+_UNROUNDED = ("f32", "f16", "bf16")
+
+
+def reference(places: Places, reporter: Reporter) -> None:
+    """Make `reference.json` from `merged/`, `gguf/` and `prepared/`."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    recipe = Recipe.read(places.run / names.RECIPE)
+    merged = places.run / names.MERGED
+    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    rows = read_prepared(places.run / names.PREPARED_HELD_OUT) or read_prepared(
+        places.run / names.PREPARED_TRAIN
+    )
+    asked = rows[:_QUESTIONS]
+    conversations: list[list[Message]] = [
+        *(list(row["messages"][:-1]) for row in asked),
+        *_probes(tokenizer),
+    ]
+    prompts = [render(tokenizer, messages, True) for messages in conversations]
+    tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
+    # The unrounded file's numbers are the merged model's own where its type is f16.
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        merged, dtype=torch.float32, local_files_only=True
+    )
+    answers = greedy(
+        model.eval(),
+        tokenizer,
+        tokens,
+        max_new_tokens=_ANSWER_TOKENS,
+        on_batch=lambda done, total: reporter.progress("answering", done, total, "prompts"),
+    )
+    del model
+    gc.collect()
+    questions = [
+        Question(
+            messages=messages,
+            prompt=text,
+            prompt_tokens=len(ids),
+            answer=tokenizer.decode(answer, skip_special_tokens=False),
+            ended=len(answer) < _ANSWER_TOKENS,
+            held_out=number < len(asked),
+        )
+        for number, (messages, text, ids, answer) in enumerate(
+            zip(conversations, prompts, tokens, answers, strict=True)
+        )
+    ]
+    rounded = [kind for kind in recipe.quantizations if kind not in _UNROUNDED]
+    found = _agreements(places.run, rounded, rows, reporter)
+    written = Reference(answer_tokens=_ANSWER_TOKENS, questions=questions, agreements=found)
+    write_whole(places.run / names.REFERENCE, written.model_dump_json(indent=1) + "\n")
+    reporter.result(
+        {"questions": len(questions), "agreements": {k: v.model_dump() for k, v in found.items()}}
+    )
+
+
+def _probes(tokenizer: Any) -> list[list[Message]]:
+    """The conversations of several turns and alphabets, where the template takes them."""
+    import jinja2
+
+    kept = []
+    for messages in PROBES:
+        try:
+            render(tokenizer, messages, True)
+        except jinja2.TemplateError:
+            continue
+        kept.append(messages)
+    return kept
+
+
+def _agreements(
+    run: Path, rounded: Sequence[str], rows: Sequence[PreparedRow], reporter: Reporter
+) -> dict[str, Agreement]:
+    return {
+        kind: agreement(
+            run / names.gguf_name("f16"), run / names.gguf_name(kind), rows, kind, reporter
+        )
+        for kind in dict.fromkeys(rounded)
+    }
