@@ -92,6 +92,15 @@ def test_the_launcher_sees_of_the_trainer_the_contract_alone():
         assert not inner, f"{file} imports {inner}"
 
 
+def test_one_module_alone_imports_dockers_sdk():
+    users = [
+        file.relative_to(ROOT).as_posix()
+        for file in [*(ROOT / "launcher").rglob("*.py"), ROOT / "tasks.py"]
+        if any(name.partition(".")[0] == "docker" for name in imported(file))
+    ]
+    assert users == ["launcher/engine/docker.py"]
+
+
 def test_the_door_stays_light():
     assert (ROOT / "trainer" / "__init__.py").read_text() == ""
     assert (ROOT / "trainer" / "contract" / "__init__.py").read_text() == ""

@@ -155,9 +155,9 @@ def _free_memory_bytes() -> int | None:
         return None
     fields = dict(line.split(":", 1) for line in path.read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
-    bound = Path("/sys/fs/cgroup/memory.max")
-    if bound.exists() and bound.read_text().strip().isdigit():
-        free = min(free, int(bound.read_text()))
+    bound, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if used.exists() and bound.exists() and bound.read_text().strip().isdigit():
+        free = min(free, int(bound.read_text()) - int(used.read_text()))
     return free
 
 
