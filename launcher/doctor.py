@@ -14,6 +14,7 @@ from rich.table import Table
 
 from launcher import cards, images
 from launcher.configuration import profile_values
+from launcher.engine.choice import check_name
 from launcher.engine.docker import DockerEngine, EngineFacts
 from launcher.environment import room
 from launcher.project import CACHE
@@ -40,8 +41,9 @@ def examine(profile: str, engine: str) -> list[Finding]:
     With `engine` docker a missing engine is a failure; with auto runs take the local one instead.
 
     Raises:
-        UserError: there is no such profile.
+        UserError: there is no such profile or engine.
     """
+    check_name(engine)
     values = profile_values(profile)
     lock = str(values["lock"])
     findings = []

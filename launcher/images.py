@@ -162,14 +162,14 @@ def check_buildx() -> str:
             "docker buildx",
             "there is no docker command here to build with",
             "Install docker-ce-cli and docker-buildx-plugin (Debian: docker-cli, docker-buildx), "
-            "or take --engine local.",
+            "or train with --engine local.",
         )
     found = re.search(r"v?\d+\.\d+\.\d+\S*", _said("docker", "buildx", "version"))
     if found is None:
         raise UserError.one(
             "docker buildx",
             "is not there",
-            "Install docker-buildx-plugin (Debian: docker-buildx), or take --engine local.",
+            "Install docker-buildx-plugin (Debian: docker-buildx), or train with --engine local.",
         )
     return found[0]
 
@@ -250,4 +250,8 @@ def _failed(log: Path) -> UserError:
     failed = re.search(r"^(#\d+) ERROR", text, re.MULTILINE)
     step = rf"^{failed[1]} [\d.]+ (.*)$" if failed else r"^(.*)$"
     tail = "\n    ".join(re.findall(step, text, re.MULTILINE)[-_TAIL_LINES:])
-    return UserError.one(shown(log), f"the image could not be built; its last lines:\n    {tail}")
+    return UserError.one(
+        shown(log),
+        "the image could not be built",
+        f"Check the network, or train with --engine local. Its last lines:\n    {tail}",
+    )

@@ -10,6 +10,18 @@ from trainer.contract.errors import UserError
 NAMES = ("auto", "local", "docker")
 
 
+def check_name(name: str) -> None:
+    """See that an engine of this name is known.
+
+    Raises:
+        UserError: it is not.
+    """
+    if name not in NAMES:
+        raise UserError.one(
+            "--engine", f"there is no engine {name!r}", f"Known: {', '.join(NAMES)}."
+        )
+
+
 def choose_engine(name: str, memory: str, display: Display) -> Engine:
     """The engine of this name, and in one line what was taken.
 
@@ -19,10 +31,7 @@ def choose_engine(name: str, memory: str, display: Display) -> Engine:
     Raises:
         UserError: no such engine, or it does not answer, or it cannot bound memory.
     """
-    if name not in NAMES:
-        raise UserError.one(
-            "--engine", f"there is no engine {name!r}", f"Known: {', '.join(NAMES)}."
-        )
+    check_name(name)
     why = "as asked"
     if name != "local":
         # Here, not above: the SDK takes a while to import.

@@ -23,7 +23,7 @@ def check_version(version: Mapping[str, Any], address: str) -> None:
             "docker",
             f"the engine at {address} is {version['Version']}, and images need "
             f"{_OLDEST_ENGINE} or newer (BuildKit with fixed dates)",
-            "Upgrade Docker, or take --engine local.",
+            "Upgrade Docker, or train with --engine local.",
         )
 
 
@@ -33,12 +33,12 @@ def unreachable(said: str, address: str) -> UserError:
         return UserError.one(
             "docker",
             f"the engine's socket at {address} is not open to this user",
-            "sudo usermod -aG docker $USER, then log in again; or take --engine local.",
+            "sudo usermod -aG docker $USER, then log in again; or train with --engine local.",
         )
     return UserError.one(
         "docker",
         f"no engine answers at {address}",
-        "Start it (sudo systemctl start docker), or take --engine local.",
+        "Start it (sudo systemctl start docker), or train with --engine local.",
     )
 
 

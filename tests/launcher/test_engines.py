@@ -41,6 +41,8 @@ def test_a_bound_of_memory_is_never_dropped_in_silence(name):
 def test_an_engine_that_is_none_is_refused():
     with pytest.raises(UserError, match="Known: auto, local, docker"):
         choose_engine("podman", "", QUIET)
+    with pytest.raises(UserError, match="Known: auto, local, docker"):
+        doctor.examine("smoke", "podman")
 
 
 @pytest.mark.parametrize(
