@@ -134,12 +134,12 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 def test_a_server_is_asked_for_its_version(monkeypatch):
-    # A stand-in on loopback for the one question that is asked; real servers come with the import.
-    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{server.server_port}")
+    # A stand-in on loopback for the one question that is asked; tests/serving has real servers.
+    with HTTPServer(("127.0.0.1", 0), _Answer) as stand_in:
+        Thread(target=stand_in.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{stand_in.server_port}")
         assert server.server_version() == "0.34.1"
         _Answer.body = b"<html>"
         assert server.server_version() is None
-        server.shutdown()
+        stand_in.shutdown()
     assert server.server_version() is None

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.configuration import resolve
 from trainer.chat import render
-from trainer.modelfile.stage import modelfile_text
+from trainer.modelfile.stage import modelfile_text, serving_of
 from trainer.modelfile.template import PROBES, chat_form
 
 CHATML = (
@@ -80,15 +80,18 @@ def test_the_modelfile_of_the_smoke_run(smoke_run):
     assert 'PARAMETER stop "<|im_end|>"' in lines
     assert "PARAMETER num_ctx 1024" in lines
     assert "PARAMETER temperature 0" in lines
+    assert "PARAMETER repeat_penalty 1" in lines
     assert any(line.startswith('TEMPLATE """') for line in lines)
 
 
 def test_without_a_form_the_modelfile_names_no_template():
-    text = modelfile_text(resolve("smoke"), None, ["</s>"])
+    text = modelfile_text("x", serving_of(resolve("smoke"), None, ["</s>"]))
     assert "TEMPLATE" not in text
     assert 'PARAMETER stop "</s>"' in text
 
 
 def test_a_system_prompt_is_said_in_the_modelfile():
     recipe = resolve("smoke", settings=["system_prompt=Réponds en JSON."])
-    assert 'SYSTEM """Réponds en JSON."""' in modelfile_text(recipe, None, [])
+    serving = serving_of(recipe, None, [])
+    assert serving.system == "Réponds en JSON."
+    assert 'SYSTEM """Réponds en JSON."""' in modelfile_text("x", serving)

@@ -32,7 +32,15 @@ def modelfile(places: Places, reporter: Reporter) -> None:
             "the Modelfile leaves it to the GGUF's own, which Ollama 0.30 and newer use"
         )
     stops = stop_tokens(tokenizer, merged, form)
-    serving = Serving(
+    serving = serving_of(recipe, form, stops)
+    write_whole(places.run / names.SERVING, serving.model_dump_json(indent=1) + "\n")
+    write_whole(places.run / names.MODELFILE, modelfile_text(recipe.output_model_name, serving))
+    reporter.result({"template": form is not None, "stops": stops})
+
+
+def serving_of(recipe: Recipe, form: ChatForm | None, stops: list[str]) -> Serving:
+    """What the recipe and the base's chat template make the server's settings."""
+    return Serving(
         gguf=names.gguf_name(recipe.quantizations[0]).as_posix(),
         template=form.go_template() if form is not None else None,
         system=recipe.system_prompt,
@@ -48,9 +56,6 @@ def modelfile(places: Places, reporter: Reporter) -> None:
             else recipe.temperature,
         },
     )
-    write_whole(places.run / names.SERVING, serving.model_dump_json(indent=1) + "\n")
-    write_whole(places.run / names.MODELFILE, modelfile_text(recipe.output_model_name, serving))
-    reporter.result({"template": form is not None, "stops": stops})
 
 
 def stop_tokens(
