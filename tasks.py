@@ -155,7 +155,7 @@ def data(
     help={
         "profile": _PROFILE,
         "base-image": "an image in place of the pinned one, for a network without its registry",
-        "wheels": "a folder of wheels to install from",
+        "wheels": "a folder of all wheels of the lock, taken in place of the index",
         "ca": "a bundle of certificates that the package index is behind; stays in no layer",
         "cache": "a folder to read layers from and keep them in, for machines that do not last",
         "dev": "the devcontainer's image in place of a profile's",

@@ -11,16 +11,18 @@ FROM ${BASE} AS packages
 ARG LOCK
 ENV PATH=/opt/venv/bin:$PATH
 # uv comes in as a named context, from the host's own lock: nothing is fetched unpinned. `ca` is a
-# company's certificates, `wheels` a folder of wheels; both are empty where nobody gives them.
+# company's certificates, `wheels` a folder of wheels to take in place of the index's; both are
+# empty where nobody gives them.
 RUN --mount=type=bind,from=uv,target=/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,source=docker/locks,target=/locks \
     --mount=type=secret,id=ca,target=/run/ca.crt,required=false \
     --mount=type=tmpfs,target=/tmp \
     if [ -s /run/ca.crt ]; then export SSL_CERT_FILE=/run/ca.crt; fi; \
+    index=''; if [ -n "$(ls /wheels)" ]; then index=--no-index; fi; \
     export UV_CACHE_DIR=/opt/uv-cache UV_LINK_MODE=hardlink UV_FIND_LINKS=/wheels; \
     /uv/uv venv --quiet --no-python-downloads --python python3.11 /opt/venv && \
-    /uv/uv pip sync --quiet --require-hashes --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
+    /uv/uv pip sync --quiet $index --require-hashes --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
     rm -rf /opt/uv-cache && mkdir /opt/affineur && \
     find /opt -depth -exec touch --no-dereference --date=@0 {} + && touch --date=@0 /etc /run
 
@@ -57,8 +59,9 @@ RUN --mount=type=bind,from=uv,target=/uv \
     --mount=type=secret,id=ca,target=/run/ca.crt,required=false \
     --mount=type=tmpfs,target=/tmp \
     if [ -s /run/ca.crt ]; then export SSL_CERT_FILE=/run/ca.crt; fi; \
+    index=''; if [ -n "$(ls /wheels)" ]; then index=--no-index; fi; \
     export UV_CACHE_DIR=/opt/uv-cache UV_LINK_MODE=hardlink UV_FIND_LINKS=/wheels; \
-    /uv/uv pip install --quiet --require-hashes --python /opt/venv/bin/python \
+    /uv/uv pip install --quiet $index --require-hashes --python /opt/venv/bin/python \
     -r "/locks/${LOCK}.lock" -r /locks/host.lock -r /locks/check.lock && \
     rm -rf /opt/uv-cache && mkdir /opt/venv/locks && \
     cp "/locks/${LOCK}.lock" /locks/host.lock /locks/check.lock /opt/venv/locks/

@@ -39,9 +39,9 @@ _DEV_LOCKS = ("rtx", "host", "check")
 class BuildInputs:
     """What a closed network gives in place of the open one, and a cache; all of it optional.
 
-    `wheels` is a folder of wheels, `ca` a bundle of certificates (a build secret, in no layer),
-    `base` an image in place of the pinned one, `cache` a folder that BuildKit's layers are read
-    from and written to, for machines that do not last.
+    `wheels` is a folder of all wheels, taken in place of the index, `ca` a bundle of certificates
+    (a build secret, in no layer), `base` an image in place of the pinned one, `cache` a folder that
+    BuildKit's layers are read from and written to, for machines that do not last.
     """
 
     wheels: Path | None = None

@@ -91,7 +91,10 @@ def small_project(tmp_path, engine):
 
     All else is the real thing: Dockerfile, bake file, command.
     """
-    image = engine._client.images.get("affineur/trainer:rtx") if engine._find("rtx") else None
+    image = engine._find("rtx")
+    if image is not None:
+        # Without a name of its own, containerd's store drops it when the tag moves on.
+        image.tag("affineur/kept", "rtx")
     project = fresh_copy(tmp_path / "petit projet é")
     if (ROOT / ".venv").exists():
         (project / ".venv").symlink_to(ROOT / ".venv")
@@ -99,3 +102,4 @@ def small_project(tmp_path, engine):
     yield Path(project)
     if image is not None:
         image.tag("affineur/trainer", "rtx")
+        engine._client.images.remove("affineur/kept:rtx")

@@ -132,6 +132,20 @@ def test_a_build_goes_through_a_cache_that_lies_in_a_folder(small_project, tmp_p
         assert "image store" in first.stderr
 
 
+def test_a_folder_of_wheels_stands_in_for_the_index(small_project, tmp_path):
+    wheels = tmp_path / "des paquets"
+    lock = small_project / "docker" / "locks" / "rtx.lock"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    subprocess.run([*command, "-r", str(lock), "-d", str(wheels)], check=True)
+    built = invoke(small_project, "build", "--wheels", str(wheels), **ENGINE)
+    assert built.returncode == 0, built.stderr
+    # One that lacks is not fetched from elsewhere: what is closed stays closed.
+    next(wheels.glob("ruff*")).unlink()
+    lacking = invoke(small_project, "build", "--wheels", str(wheels), **ENGINE)
+    assert lacking.returncode == 2
+    assert "ruff" in lacking.stderr
+
+
 def test_a_step_that_fails_shows_its_end_and_its_log(small_project):
     lock = small_project / "docker" / "locks" / "rtx.lock"
     lock.write_text(re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", lock.read_text()))
