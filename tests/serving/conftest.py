@@ -67,6 +67,11 @@ class Ollama:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def halt(self) -> None:
+        """The server hears nothing any more, and is not dead yet."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
     def run(self, *words: str, **more) -> subprocess.CompletedProcess[str]:
         """`ollama words...`, the command line that people use."""
         # A terminal, as people have: what else comes in is put before the prompt, with a space.

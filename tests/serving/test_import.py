@@ -171,10 +171,14 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
         real = getattr(OllamaServer, step)
 
         def killing(self, *arguments, **more):
-            killer = threading.Timer(0.0 if step != "create" else 0.02, ollama.kill)
+            # Halted first: the question is on its way, and never answered.
+            ollama.halt()
+            killer = threading.Timer(0.3, ollama.kill)
             killer.start()
-            killer.join() if step != "create" else None
-            return real(self, *arguments, **more)
+            try:
+                return real(self, *arguments, **more)
+            finally:
+                killer.join()
 
         monkeypatch.setattr(OllamaServer, step, killing)
         with pytest.raises(UserError, match=r"went away while|without success"):
