@@ -16,6 +16,7 @@ from launcher import cards, images
 from launcher.configuration import profile_values
 from launcher.engine.choice import check_name
 from launcher.engine.docker import DockerEngine, EngineFacts
+from launcher.engine.refusals import TOOLKIT_REMEDY
 from launcher.environment import room
 from launcher.project import CACHE
 from launcher.serving.server import address, server_version
@@ -185,8 +186,7 @@ def _toolkit(facts: EngineFacts) -> Finding:
         "toolkit",
         "fail",
         "the engine knows no NVIDIA card (neither a runtime nor a CDI specification)",
-        "Install the NVIDIA Container Toolkit, then: sudo nvidia-ctk runtime configure "
-        "--runtime=docker && sudo systemctl restart docker.",
+        TOOLKIT_REMEDY,
     )
 
 

@@ -9,6 +9,10 @@ from trainer.contract.errors import UserError
 
 # The first with BuildKit 0.11, which sets an image's dates.
 _OLDEST_ENGINE, _OLDEST_API = "24.0", (1, 43)
+TOOLKIT_REMEDY = (
+    "Install the NVIDIA Container Toolkit, then: sudo nvidia-ctk runtime configure "
+    "--runtime=docker && sudo systemctl restart docker."
+)
 
 
 def check_version(version: Mapping[str, Any], address: str) -> None:
@@ -65,8 +69,6 @@ def refused_start(said: str) -> UserError:
         return UserError.one(
             "docker",
             "the engine cannot reach a card",
-            "Install the NVIDIA Container Toolkit, then: sudo nvidia-ctk runtime configure "
-            "--runtime=docker && sudo systemctl restart docker. Docker from snap cannot. "
-            "Or take --engine local.",
+            f"{TOOLKIT_REMEDY} Docker from snap cannot. Or take --engine local.",
         )
     return UserError.one("docker", f"the container did not start: {said}")

@@ -160,18 +160,16 @@ class OllamaServer:
 
     def generate(self, **request: Any) -> dict[str, Any]:
         """One whole answer of `/api/generate`."""
-        with self._named("answering"):
-            answer = self._session.post(
-                self._url("generate"), json={**request, "stream": False}, timeout=_SILENCE_S
-            )
-            said: dict[str, Any] = self._checked(answer).json()
-        return said
+        return self._answer("generate", request)
 
     def chat(self, **request: Any) -> dict[str, Any]:
         """One whole answer of `/api/chat`."""
+        return self._answer("chat", request)
+
+    def _answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
         with self._named("answering"):
             answer = self._session.post(
-                self._url("chat"), json={**request, "stream": False}, timeout=_SILENCE_S
+                self._url(path), json={**request, "stream": False}, timeout=_SILENCE_S
             )
             said: dict[str, Any] = self._checked(answer).json()
         return said
