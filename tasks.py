@@ -26,6 +26,7 @@ _CONFIG = "a JSON or YAML file of keys (default: the profile's own)"
 _SET = "key=value over the configuration; may be given again and again"
 _DATA = "a dataset in place of the configured one (.jsonl, .json, .csv, .parquet)"
 _QUIET = "say nothing but the result"
+_OLLAMA = "host (the server at OLLAMA_HOST) or container (one in Docker, stopped again afterwards)"
 _FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
 
 
@@ -35,7 +36,8 @@ _FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
         **_FLAGS,
         "engine": "auto, local or docker: where the stages run",
         "memory": "the most that a stage's container may use, such as 12g (default: no bound)",
-        "ollama": "auto (a server that answers gets the model), host (one must), or none",
+        "ollama": "auto (a server that answers gets the model), host (one must), "
+        "container (one is started in Docker, and stopped again), or none",
         "replace": "take the model's name in Ollama even from a model of somebody else's",
         "quiet": _QUIET,
     },
@@ -58,6 +60,7 @@ def train(
       ./invoke train --profile smoke
       ./invoke train --profile rtx --config configs/training_config.json
       ./invoke train --profile rtx --engine docker --memory 24g
+      ./invoke train --profile smoke --ollama container
       ./invoke train --profile smoke --data my.csv --set columns.instruction=question \\
                      --set columns.output=answer --set epochs=2
     """
@@ -72,38 +75,44 @@ def train(
     help={
         "model": "the output_model_name of a finished run",
         "run": "the beginning of a run's key (default: the last finished one)",
+        "ollama": _OLLAMA,
         "replace": "take the name even from a model of somebody else's",
     },
 )
-def import_model(_context: Context, model: str, run: str = "", replace: bool = False) -> None:
-    """Bring a finished run's model into the Ollama server at OLLAMA_HOST.
+def import_model(
+    _context: Context, model: str, run: str = "", ollama: str = "host", replace: bool = False
+) -> None:
+    """Bring a finished run's model into an Ollama server.
 
     Examples:
       ./invoke import --model affineur-smoke
+      ./invoke import --model affineur-smoke --ollama container
       OLLAMA_HOST=gpu-box:11434 ./invoke import --model qwen2.5-sfd-analyzer
     """
     with _spoken():
         from launcher import commands
 
-        commands.import_model(model, run, replace)
+        commands.import_model(model, run, ollama, replace)
 
 
 @task(
     help={
         "model": "the output_model_name of a finished run",
         "run": "the beginning of a run's key (default: the last finished one)",
+        "ollama": _OLLAMA,
     }
 )
-def verify(_context: Context, model: str, run: str = "") -> None:
+def verify(_context: Context, model: str, run: str = "", ollama: str = "host") -> None:
     """Prove that what Ollama serves under a name is what was trained.
 
-    Example:
+    Examples:
       ./invoke verify --model affineur-smoke
+      ./invoke verify --model affineur-smoke --ollama container
     """
     with _spoken():
         from launcher import commands
 
-        commands.verify(model, run)
+        commands.verify(model, run, ollama)
 
 
 @task(iterable=["set"], help=_FLAGS)
@@ -159,6 +168,8 @@ def data(
         "ca": "a bundle of certificates that the package index is behind; stays in no layer",
         "cache": "a folder to read layers from and keep them in, for machines that do not last",
         "dev": "the devcontainer's image in place of a profile's",
+        "exporter": "the profile's image with llama.cpp's converters and tools",
+        "tools": "no image: llama.cpp's tools alone, for the local engine; prints their folder",
         "check": "build twice from nothing, keep nothing, and compare the digests",
     }
 )
@@ -170,20 +181,26 @@ def build(
     ca: str = "",
     cache: str = "",
     dev: bool = False,
+    exporter: bool = False,
+    tools: bool = False,
     check: bool = False,
 ) -> None:
     """Build a profile's image with docker buildx bake.
 
     Examples:
       ./invoke build --profile rtx
+      ./invoke build --profile rtx --exporter
       ./invoke build --profile rtx --check
       ./invoke build --profile rtx --ca /etc/ssl/certs/ca-certificates.crt
     """
     with _spoken():
         from launcher import commands, images
 
+        if tools:
+            commands.build_tools()
+            return
         inputs = images.BuildInputs.given(base_image, wheels, ca, cache)
-        commands.build(profile, dev, inputs, check)
+        commands.build(profile, dev, exporter, inputs, check)
 
 
 @task(

@@ -48,8 +48,8 @@ def make(folder: Path) -> None:
 
 def ours(folder: Path, target: Path) -> None:
     """Our stage's own function."""
+    from trainer.adapter import Adapter
     from trainer.entrypoint import Reporter
-    from trainer.merge.adapter import Adapter
     from trainer.merge.stage import merge_weights
 
     merge_weights(

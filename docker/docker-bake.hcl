@@ -1,4 +1,4 @@
-# docker buildx bake: one target for each lock. `./invoke build` gives the arguments and contexts.
+# docker buildx bake: a trainer and an exporter for each lock. `./invoke build` gives the arguments and contexts.
 
 group "default" {
   targets = ["rtx"]
@@ -29,4 +29,22 @@ target "dev" {
   target   = "dev"
   args     = { LOCK = "rtx" }
   tags     = ["affineur/trainer:dev"]
+}
+
+# The same with llama.cpp's converters and tools, for the stages that quantize.
+target "_exporter" {
+  dockerfile = "docker/exporter.Dockerfile"
+  target     = "exporter"
+}
+
+target "rtx-exporter" {
+  inherits = ["_exporter"]
+  contexts = { trainer = "target:rtx" }
+  tags     = ["affineur/exporter:rtx"]
+}
+
+target "t4-exporter" {
+  inherits = ["_exporter"]
+  contexts = { trainer = "target:t4" }
+  tags     = ["affineur/exporter:t4"]
 }

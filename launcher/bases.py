@@ -34,14 +34,27 @@ class CachedBase:
         """The Hugging Face folder."""
         return self.folder / names.BASE_MODEL
 
-    def identity(self) -> BaseIdentity | None:
-        """What lies there, or None where it is not whole."""
+    def identity(self, digests: FileDigests) -> BaseIdentity | None:
+        """What lies there, or None where it is not whole.
+
+        Raises:
+            UserError: a file is not the one that was fetched: what trains on it would be known
+                under the digest of another base.
+        """
         record = self.folder / names.BASE_RECORD
         if not record.exists():
             return None
         identity = BaseIdentity.model_validate_json(record.read_bytes())
-        whole = all((self.model / name).is_file() for name in identity.files)
-        return identity if whole else None
+        if not all((self.model / name).is_file() for name in identity.files):
+            return None
+        for name, digest in identity.files.items():
+            if digests.of(self.model / name) != digest:
+                raise UserError.one(
+                    shown(self.model / name),
+                    f"is not the file that was put there for {identity.source}",
+                    f"Remove {shown(self.folder)}: the next run makes it anew.",
+                )
+        return identity
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from launcher.display import Display
 from launcher.engine.choice import choose_engine
 from launcher.runs import find_run
 from launcher.serving import verifying
-from launcher.serving.choice import choose_server
+from launcher.serving.choice import choose_server, demand_server
+from launcher.serving.forms import check_adapter
 from launcher.serving.importing import Imported, import_run
 from launcher.serving.server import OllamaServer
+from launcher.tools import tools
 from trainer.contract.errors import ExitCode, UserError
 from trainer.contract.recipe import Recipe
 
@@ -39,38 +41,50 @@ def train(
     pipeline.find_data(recipe)
     if recipe.device == "cuda":
         cards.check_card(recipe.lock, recipe.precision)
-    server = choose_server(ollama)
     display = Display(quiet=quiet)
+    # Before the training, and started after it.
+    chosen = choose_server(ollama, display)
+    if chosen is not None and chosen.version is not None:
+        check_adapter(chosen.version, served=recipe.serving == "adapter")
     outcome = pipeline.train(recipe, choose_engine(engine, memory, display), display)
     imported = None
-    if server is not None:
-        imported = _import(
-            outcome.folder, recipe.output_model_name, server, display, replace=replace
-        )
+    if chosen is not None:
+        with chosen.running() as server:
+            imported = _import(
+                outcome.folder, recipe.output_model_name, server, display, replace=replace
+            )
     if quiet:
         print(outcome.folder)
     else:
-        summary.show(outcome, imported, Console(highlight=False))
+        summary.show(outcome, imported, chosen, Console(highlight=False))
 
 
-def import_model(model: str, run: str, replace: bool) -> None:
-    """Bring a finished run's model into Ollama and say how to ask it."""
+def import_model(model: str, run: str, ollama: str, replace: bool) -> None:
+    """Bring a finished run's model into Ollama, print its digest, and say how to ask it."""
     folder = find_run(model, run)
-    imported = _import(folder, model, OllamaServer.found(), Display(), replace=replace)
+    display = Display()
+    chosen = demand_server(ollama, display)
+    with chosen.running() as server:
+        imported = _import(folder, model, server, display, replace=replace)
     print(f"{imported.name}  {imported.digest}")
+    for line in chosen.how_to_ask(model):
+        display.note(line)
 
 
-def verify(model: str, run: str) -> None:
+def verify(model: str, run: str, ollama: str) -> None:
     """Prove that what the server serves under the name is the run's model; print the table."""
     folder = find_run(model, run)
-    server = OllamaServer.found()
-    if server.digest(model) is None:
-        raise UserError.one(
-            "Ollama",
-            f"{server.address} has no model {model}",
-            f"./invoke import --model {model}",
-        )
-    verifying.show(verifying.prove(folder, server, model, Display()), Console(highlight=False))
+    display = Display()
+    with demand_server(ollama, display).running() as server:
+        if server.digest(model) is None:
+            by = "" if ollama == "host" else f" --ollama {ollama}"
+            raise UserError.one(
+                "Ollama",
+                f"{server.address} has no model {model}",
+                f"./invoke import --model {model}{by}",
+            )
+        checks = verifying.prove(folder, server, model, display)
+    verifying.show(checks, Console(highlight=False))
 
 
 def _import(
@@ -102,14 +116,15 @@ def data(
     data_report.show(report, recipe, Console(highlight=False))
 
 
-def build(profile: str, dev: bool, inputs: images.BuildInputs, check: bool) -> None:
-    """Build the image of a profile's lock, or the devcontainer's, and print its digest.
+def build(profile: str, dev: bool, exporter: bool, inputs: images.BuildInputs, check: bool) -> None:
+    """Build the trainer of a profile's lock, its exporter or the devcontainer; print the digest.
 
     With `check`, build it twice from nothing and compare; exit 1 where the digests differ.
     """
     from launcher.engine.docker import DockerEngine
 
-    target = images.DEV if dev else str(profile_values(profile)["lock"])
+    lock = str(profile_values(profile)["lock"])
+    target = images.DEV if dev else images.exporter(lock) if exporter else lock
     display = Display()
     docker = DockerEngine()
     if not check:
@@ -121,6 +136,11 @@ def build(profile: str, dev: bool, inputs: images.BuildInputs, check: bool) -> N
     print(images.builder())
     if len(set(digests)) != 1:
         raise SystemExit("affineur: the two builds differ")
+
+
+def build_tools() -> None:
+    """Compile llama.cpp's tools, if they are not there, and print their folder."""
+    print(tools(Display()))
 
 
 def doctor(profile: str, engine: str) -> None:

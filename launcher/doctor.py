@@ -20,7 +20,9 @@ from launcher.engine.refusals import TOOLKIT_REMEDY
 from launcher.environment import room
 from launcher.project import CACHE
 from launcher.serving.server import address, server_version
+from launcher.tools import tools_folder
 from trainer.contract.errors import UserError
+from trainer.contract.recipe import QUANTIZER_TYPES
 
 State = Literal["ok", "warn", "fail"]
 _MARKS = {"ok": "[green]✓ ok  [/]", "warn": "[yellow]! warn[/]", "fail": "[red]✗ fail[/]"}
@@ -72,6 +74,7 @@ def examine(profile: str, engine: str) -> list[Finding]:
             findings.append(_toolkit(facts))
     else:
         findings.append(Finding("card", "ok", f"none is needed for --profile {profile}"))
+    findings += _tools(values["quantizations"])
     findings.append(_ollama())
     return findings
 
@@ -188,6 +191,23 @@ def _toolkit(facts: EngineFacts) -> Finding:
         "the engine knows no NVIDIA card (neither a runtime nor a CDI specification)",
         TOOLKIT_REMEDY,
     )
+
+
+def _tools(quantizations: list[str]) -> list[Finding]:
+    asking = [kind for kind in quantizations if kind in QUANTIZER_TYPES]
+    if not asking:
+        return []
+    if tools_folder().is_dir():
+        return [Finding("llama.cpp", "ok", "its tools are compiled")]
+    return [
+        Finding(
+            "llama.cpp",
+            "warn",
+            f"its tools, which {asking[0]} needs, are not compiled yet",
+            "The next run compiles them (about ten minutes of one core); or: "
+            "./invoke build --tools.",
+        )
+    ]
 
 
 def _ollama() -> Finding:

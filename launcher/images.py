@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from launcher.display import Display
 from launcher.locks import uv
 from launcher.logged import run_logged
 from launcher.project import CACHE, LOCKS, ROOT, lock_file, shown
+from launcher.sources import llama_cpp
+from launcher.tools import compile_into, tools, tools_digest
 from trainer.contract.digest import digest_of_file, digest_of_value, files_below
 from trainer.contract.errors import UserError
 from trainer.contract.events import Progress
@@ -30,6 +32,9 @@ CONTRACT_LABEL = "dev.affineur.contract"
 _TAIL_LINES = 20
 # BuildKit's plain progress: `#9 [rtx packages 2/2] RUN ...`.
 _STEP = re.compile(r"#\d+ \[\S+ (\S+) +(\d+)/(\d+)\]")
+# What an exporter has at its place already, and other engines give to the stages there.
+BROUGHT_ALONG = ("llama_cpp", "tools")
+_EXPORTER = "-exporter"
 # The target for the devcontainer, and what its environment holds.
 DEV = "dev"
 _DEV_LOCKS = ("rtx", "host", "check")
@@ -72,9 +77,20 @@ class BuildInputs:
         )
 
 
+def exporter(lock: str) -> str:
+    """The target that stands on the lock's trainer and has llama.cpp's converters and tools."""
+    return f"{lock}{_EXPORTER}"
+
+
+def trainer(target: str) -> str:
+    """The target that this one stands on, or itself."""
+    return target.removesuffix(_EXPORTER)
+
+
 def tag(target: str) -> str:
     """The local name of a target's image."""
-    return f"affineur/trainer:{target}"
+    kind = "exporter" if target.endswith(_EXPORTER) else "trainer"
+    return f"affineur/{kind}:{trainer(target)}"
 
 
 def source_digest(target: str) -> str:
@@ -86,10 +102,12 @@ def source_digest(target: str) -> str:
     if target == DEV:
         sources += [lock_file(name) for name in _DEV_LOCKS]
     else:
-        sources += [lock_file(target), *_trainer_files()]
-    return digest_of_value(
-        {path.relative_to(ROOT).as_posix(): digest_of_file(path) for path in sources}
-    )
+        sources += [lock_file(trainer(target)), *_trainer_files()]
+    digests = {path.relative_to(ROOT).as_posix(): digest_of_file(path) for path in sources}
+    if target.endswith(_EXPORTER):
+        digests["tools"] = tools_digest()
+        digests["exporter"] = digest_of_file(ROOT / "docker" / "exporter.Dockerfile")
+    return digest_of_value(digests)
 
 
 def build(target: str, inputs: BuildInputs, display: Display) -> str:
@@ -110,7 +128,7 @@ def build(target: str, inputs: BuildInputs, display: Display) -> str:
         if (inputs.cache / "index.json").exists():
             words += ["--set", f"*.cache-from=type=local,src={inputs.cache}"]
             words += [f"--allow=fs.read={inputs.cache}"]
-    digest = _bake(target, inputs, words, display)
+    digest = _bake(target, inputs, words, tools, display)
     if inputs.cache and fresh:
         shutil.rmtree(inputs.cache, ignore_errors=True)
         fresh.rename(inputs.cache)
@@ -128,11 +146,18 @@ def digest_of_fresh_build(target: str, inputs: BuildInputs, display: Display) ->
         UserError: as `build`.
     """
     scratch = f"affineur/check:{target}"
-    try:
-        return _bake(target, inputs, ["--no-cache", "--set", f"*.tags={scratch}"], display)
-    finally:
-        remove = ["docker", "image", "rm", "--force", scratch]
-        subprocess.run(remove, capture_output=True, check=False)
+    words = ["--no-cache", "--set", f"{target}.tags={scratch}"]
+    with tempfile.TemporaryDirectory() as folder:
+
+        def compiled_anew(display: Display) -> Path:
+            compile_into(Path(folder) / "tools", display)
+            return Path(folder) / "tools"
+
+        try:
+            return _bake(target, inputs, words, compiled_anew, display)
+        finally:
+            remove = ["docker", "image", "rm", "--force", scratch]
+            subprocess.run(remove, capture_output=True, check=False)
 
 
 def builder() -> str:
@@ -182,15 +207,25 @@ def _builder_file(digest: str) -> Path:
     return CACHE / "images" / f"{digest.rpartition(':')[2]}.txt"
 
 
-def _bake(target: str, inputs: BuildInputs, words: Sequence[str], display: Display) -> str:
+def _bake(
+    target: str,
+    inputs: BuildInputs,
+    words: Sequence[str],
+    compiled: Callable[[Display], Path],
+    display: Display,
+) -> str:
     check_buildx()
+    contexts = {}
+    if target.endswith(_EXPORTER):
+        contexts = {"llama_cpp": llama_cpp(display), "tools": compiled(display)}
     log = CACHE / "logs" / f"build-{target}.log"
     with (
         tempfile.TemporaryDirectory() as scratch,
         display.working("image", f"building {target}") as line,
     ):
         metadata = Path(scratch) / "metadata.json"
-        command = [*_command(target, inputs, Path(scratch), metadata), *words, target]
+        command = _command(target, inputs, contexts, Path(scratch), metadata)
+        command += [*words, target]
         # Fixed dates on the image itself too: the same sources make the same image.
         surroundings = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
 
@@ -209,34 +244,44 @@ def _trainer_files() -> list[Path]:
     return [path for path in files_below(ROOT / "trainer") if "__pycache__" not in path.parts]
 
 
-def _command(target: str, inputs: BuildInputs, scratch: Path, metadata: Path) -> list[str]:
+def _command(
+    target: str,
+    inputs: BuildInputs,
+    contexts: Mapping[str, Path],
+    scratch: Path,
+    metadata: Path,
+) -> list[str]:
     empty = scratch / "empty"
     empty.mkdir()
     # A context is a whole folder; the one that uv lies in holds the host's environment.
-    tools = scratch / "uv"
-    tools.mkdir()
-    shutil.copy(uv(), tools / "uv")
+    folder_of_uv = scratch / "uv"
+    folder_of_uv.mkdir()
+    shutil.copy(uv(), folder_of_uv / "uv")
     wheels = inputs.wheels or empty
+    below = trainer(target)
     settings = {
-        "contexts.uv": tools,
-        "contexts.wheels": wheels,
-        f"labels.{SOURCE_LABEL}": source_digest(target),
-        "args.CONTRACT": CONTRACT_VERSION,
+        f"{below}.contexts.uv": folder_of_uv,
+        f"{below}.contexts.wheels": wheels,
+        f"{below}.labels.{SOURCE_LABEL}": source_digest(below),
+        f"{target}.labels.{SOURCE_LABEL}": source_digest(target),
+        f"{below}.args.CONTRACT": CONTRACT_VERSION,
         # Attestations hold the time of the build.
-        "attest": "type=provenance,disabled=true",
+        "*.attest": "type=provenance,disabled=true",
         # Packing 8 GB costs more than it saves as long as the image stays on this machine.
-        "output": "type=image,compression=uncompressed,force-compression=true",
+        f"{target}.output": "type=image,compression=uncompressed,force-compression=true",
+        **{f"{target}.contexts.{name}": folder for name, folder in contexts.items()},
     }
     if inputs.base:
-        settings["args.BASE"] = inputs.base
+        settings[f"{below}.args.BASE"] = inputs.base
     command = ["docker", "buildx", "bake", "--file", "docker/docker-bake.hcl", "--progress=plain"]
     command += ["--metadata-file", str(metadata), f"--allow=fs.read={scratch}"]
     command += [f"--allow=fs.read={wheels}", f"--allow=fs.read={LOCKS}"]
+    command += [f"--allow=fs.read={folder}" for folder in contexts.values()]
     if inputs.ca:
-        settings["secrets"] = f"id=ca,src={inputs.ca}"
+        settings[f"{below}.secrets"] = f"id=ca,src={inputs.ca}"
         command.append(f"--allow=fs.read={inputs.ca.parent}")
     for key, value in settings.items():
-        command += ["--set", f"*.{key}={value}"]
+        command += ["--set", f"{key}={value}"]
     return command
 
 

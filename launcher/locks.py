@@ -18,6 +18,7 @@ _AGREES_WITH = {
     "rtx": (),
     "t4": (),
     "llama-cpp": (),
+    "tools": (),
     "host": ("rtx",),
     "check": ("rtx", "host"),
 }

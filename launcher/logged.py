@@ -14,8 +14,9 @@ def run_logged(
     log: Path,
     surroundings: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda line: None,
+    folder: Path = ROOT,
 ) -> int:
-    """Run the command in the project's folder and return its exit code.
+    """Run the command in a folder, the project's by default, and return its exit code.
 
     The log is written anew; `surroundings` stands in for the environment where it is given;
     `on_line` hears every line as it comes.
@@ -25,7 +26,7 @@ def run_logged(
         log.open("w", encoding="utf-8") as file,
         subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=folder,
             env=surroundings,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

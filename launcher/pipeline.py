@@ -20,40 +20,67 @@ from launcher.display import Display
 from launcher.engine.interface import Engine, Job, Mount
 from launcher.locks import lock_digest, pinned
 from launcher.project import CACHE, ROOT, VERSION, lock_file, shown
-from launcher.runs import model_folder
+from launcher.runs import model_folder, read_manifest, write_manifest
 from launcher.stage import Given, RunFolder, Stage, run_job, stage_key
+from launcher.tools import tools, tools_digest
 from trainer.contract import places as names
 from trainer.contract.base import BaseIdentity
 from trainer.contract.errors import UserError
 from trainer.contract.manifest import Manifest
 from trainer.contract.recipe import (
+    CONVERTER_TYPES,
+    QUANTIZER_TYPES,
     ConvertSection,
     ModelfileSection,
     PrepareSection,
+    QuantizeSection,
     Recipe,
     TrainSection,
 )
 from trainer.contract.whole_file import write_whole
 
-PREPARE = Stage("prepare", PrepareSection, (), ("data", "evaluation", "base"), (names.PREPARED,))
+PREPARE = Stage(
+    "prepare", PrepareSection, (), ("data", "evaluation", "base"), (str(names.PREPARED),)
+)
 TRAIN = Stage(
     "train",
     TrainSection,
     ("prepare",),
     ("base",),
-    (names.ADAPTER, names.METRICS, names.HELD_OUT_SCORES),
+    (str(names.ADAPTER), str(names.METRICS), str(names.HELD_OUT_SCORES)),
     may_use_card=True,
 )
-MERGE = Stage("merge", None, ("train",), ("base",), (names.MERGED,))
-CONVERT = Stage("convert", ConvertSection, ("prepare", "merge"), ("llama_cpp",), (names.GGUF,))
-MODELFILE = Stage("modelfile", ModelfileSection, ("convert",), (), (names.MODELFILE, names.SERVING))
-REFERENCE = Stage(
-    "reference", ConvertSection, ("prepare", "merge", "convert"), (), (names.REFERENCE,)
+MERGE = Stage("merge", None, ("train",), ("base",), (str(names.MERGED),))
+CONVERT = Stage(
+    "convert",
+    ConvertSection,
+    ("prepare", "train", "merge"),
+    ("base", "llama_cpp"),
+    (*(f"{names.GGUF}/*-{kind}.gguf" for kind in CONVERTER_TYPES), str(names.READ_BACK)),
 )
-STAGES = (PREPARE, TRAIN, MERGE, CONVERT, MODELFILE, REFERENCE)
+QUANTIZE = Stage(
+    "quantize",
+    QuantizeSection,
+    ("prepare", "merge", "convert"),
+    ("tools",),
+    (*(f"{names.GGUF}/*-{kind}.gguf" for kind in QUANTIZER_TYPES), str(names.IMATRIX)),
+)
+MODELFILE = Stage(
+    "modelfile", ModelfileSection, ("convert",), (), (str(names.MODELFILE), str(names.SERVING))
+)
+REFERENCE = Stage(
+    "reference",
+    ConvertSection,
+    ("prepare", "train", "merge", "convert", "quantize"),
+    (),
+    (str(names.REFERENCE),),
+)
+STAGES = (PREPARE, TRAIN, MERGE, CONVERT, QUANTIZE, MODELFILE, REFERENCE)
 # The run's folder is named after this stage's key: what comes after it is remade in place.
 _NAMING_STAGE = TRAIN
 
+# What the exporter's image brings along; a stage that reads it runs there, where it is built.
+_EXPORTER = {"llama_cpp", "tools"}
 _DATA = ("data", "evaluation")
 _VERSIONS_OF = (
     "torch",
@@ -103,12 +130,18 @@ def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
     with _alone(folder):
         write_whole(folder / names.RECIPE, recipe.model_dump_json(indent=1) + "\n")
         write_whole(folder / names.BASE_RECORD, inputs.identity.model_dump_json(indent=1) + "\n")
-        for stage in STAGES:
+        for stage in stages(recipe):
             if run.is_current(stage, keys[stage.name]):
                 display.up_to_date(stage.name)
                 continue
             labels = {"run": keys[_NAMING_STAGE.name], "profile": recipe.profile}
-            given = Given(recipe.lock, recipe.device, mounts(stage, inputs, display), labels)
+            given = Given(
+                recipe.lock,
+                recipe.device,
+                mounts(stage, inputs, display),
+                exporter=bool(recipe.quantizer_types()) and not _EXPORTER.isdisjoint(stage.reads),
+                labels=labels,
+            )
             run.run(stage, keys[stage.name], given, engine, display)
             ran.append(stage.name)
         manifest = _manifest(recipe, inputs, keys, run)
@@ -120,15 +153,18 @@ def plan(recipe: Recipe) -> list[tuple[str, str]]:
     """Each stage and what a run would do with it, without doing anything."""
     digests = FileDigests()
     base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
-    identity = base.identity() if isinstance(base, CachedBase) else base.identity(digests)
+    identity = base.identity(digests)
     if identity is None:
-        return [("base", "to be fetched or made"), *((stage.name, "to run") for stage in STAGES)]
+        return [
+            ("base", "to be fetched or made"),
+            *((stage.name, "to run") for stage in stages(recipe)),
+        ]
     inputs = _inputs(recipe, base, identity, digests)
     keys = stage_keys(recipe, inputs)
     run = RunFolder(run_folder(recipe, keys), digests)
     lines = [("base", f"{identity.source} {identity.digest[:12]}")]
     stale = False
-    for stage in STAGES:
+    for stage in stages(recipe):
         # What an earlier stage leaves anew, the later ones read anew.
         stale = stale or not run.is_current(stage, keys[stage.name])
         lines.append((stage.name, "to run" if stale else "up to date"))
@@ -144,18 +180,23 @@ def gather(recipe: Recipe, engine: Engine, display: Display, digests: FileDigest
     find_data(recipe)
     base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
     identity = (
-        _cached(base, recipe, engine, display)
+        _cached(base, recipe, engine, display, digests)
         if isinstance(base, CachedBase)
         else base.identity(digests)
     )
     return _inputs(recipe, base, identity, digests)
 
 
+def stages(recipe: Recipe) -> list[Stage]:
+    """The stages of this recipe's run, in their order: `quantize` only where something asks."""
+    return [stage for stage in STAGES if stage != QUANTIZE or recipe.quantizer_types()]
+
+
 def stage_keys(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
     """Every stage's key, by its name."""
     keys: dict[str, str] = {}
     lock = lock_digest(recipe.lock)
-    for stage in STAGES:
+    for stage in stages(recipe):
         section = recipe.section(stage.section).model_dump(mode="json") if stage.section else {}
         keys[stage.name] = stage_key(stage, section, lock, inputs.digests, keys)
     return keys
@@ -204,14 +245,17 @@ def _inputs(
         "data": digests.of(data),
         "base": identity.digest,
         "llama_cpp": lock_digest("llama-cpp"),
+        "tools": tools_digest(),
     }
     if evaluation:
         found["evaluation"] = digests.of(evaluation)
     return Inputs(data, evaluation, base, identity, found)
 
 
-def _cached(base: CachedBase, recipe: Recipe, engine: Engine, display: Display) -> BaseIdentity:
-    identity = base.identity()
+def _cached(
+    base: CachedBase, recipe: Recipe, engine: Engine, display: Display, digests: FileDigests
+) -> BaseIdentity:
+    identity = base.identity(digests)
     if identity is None:
         write_whole(base.folder / names.BASE_REQUEST, base.request.model_dump_json() + "\n")
         token = os.environ.get("HF_TOKEN")
@@ -225,7 +269,7 @@ def _cached(base: CachedBase, recipe: Recipe, engine: Engine, display: Display) 
             labels={"profile": recipe.profile},
         )
         run_job("base", job, engine, display)
-        identity = base.identity()
+        identity = base.identity(digests)
         if identity is None:
             raise UserError.one(
                 shown(base.folder), "is not whole", "Remove it and run the same command again."
@@ -234,7 +278,7 @@ def _cached(base: CachedBase, recipe: Recipe, engine: Engine, display: Display) 
 
 
 def mounts(stage: Stage, inputs: Inputs, display: Display) -> tuple[Mount, ...]:
-    """What the stage may read of the run's inputs; llama.cpp's sources are fetched if it must."""
+    """What the stage may read of the run's inputs; llama.cpp's parts are made if need be."""
     places: dict[str, Path | None] = {
         "data": inputs.data,
         "evaluation": inputs.evaluation,
@@ -242,6 +286,8 @@ def mounts(stage: Stage, inputs: Inputs, display: Display) -> tuple[Mount, ...]:
     }
     if "llama_cpp" in stage.reads:
         places["llama_cpp"] = sources.llama_cpp(display)
+    if "tools" in stage.reads:
+        places["tools"] = tools(display)
     return tuple(Mount(name, place) for name in stage.reads if (place := places[name]) is not None)
 
 
@@ -259,9 +305,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _manifest(recipe: Recipe, inputs: Inputs, keys: dict[str, str], run: RunFolder) -> Manifest:
-    path = run.path / names.MANIFEST
-    if path.exists():
-        return Manifest.model_validate_json(path.read_bytes())
+    if (run.path / names.MANIFEST).exists():
+        return read_manifest(run.path)
     versions = {**pinned(recipe.lock), **pinned("llama-cpp")}
     manifest = Manifest(
         affineur_version=VERSION,
@@ -270,13 +315,13 @@ def _manifest(recipe: Recipe, inputs: Inputs, keys: dict[str, str], run: RunFold
         base=inputs.identity,
         data={name: inputs.digests[name] for name in _DATA if name in inputs.digests},
         locks={lock_file(lock).name: lock_digest(lock) for lock in (recipe.lock, "llama-cpp")},
-        code={stage.name: code_digest(f"trainer.{stage.name}") for stage in STAGES},
+        code={stage.name: code_digest(f"trainer.{stage.name}") for stage in stages(recipe)},
         versions={name: versions[name] for name in _VERSIONS_OF},
         machine=_machine(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        stages=[record for stage in STAGES if (record := run.record(stage.name))],
+        stages=[record for stage in stages(recipe) if (record := run.record(stage.name))],
     )
-    write_whole(path, manifest.model_dump_json(indent=1) + "\n")
+    write_manifest(run.path, manifest)
     return manifest
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from launcher.project import MODELS, shown
 from trainer.contract import places as names
 from trainer.contract.errors import UserError
+from trainer.contract.manifest import Manifest
+from trainer.contract.whole_file import write_whole
 
 
 def model_folder(model: str) -> Path:
@@ -32,4 +34,15 @@ def find_run(model: str, key: str = "") -> Path:
         raise UserError.one(
             "--run", f"{shown(folder)} has no finished run {key}", f"There: {runs}."
         )
-    return max(matching, key=lambda run: (run / names.MANIFEST).stat().st_mtime)
+    # By what it says: a later verification writes it anew.
+    return max(matching, key=lambda run: read_manifest(run).created)
+
+
+def read_manifest(run: Path) -> Manifest:
+    """What a finished run wrote down of itself."""
+    return Manifest.model_validate_json((run / names.MANIFEST).read_bytes())
+
+
+def write_manifest(run: Path, manifest: Manifest) -> None:
+    """Write it whole; its being there says that the run is finished."""
+    write_whole(run / names.MANIFEST, manifest.model_dump_json(indent=1) + "\n")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tarfile
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from launcher.display import Display
@@ -14,8 +14,27 @@ from launcher.logged import run_logged
 from launcher.project import CACHE, lock_file, shown
 from trainer.contract.errors import UserError
 
-# What the converters need of the tree; the tools' sources come when tools are built.
-_WANTED = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", "gguf-py", "LICENSE")
+# What the converters need of the tree, and what the tools are compiled from.
+_CONVERTERS = (
+    "convert_hf_to_gguf.py",
+    "convert_lora_to_gguf.py",
+    "conversion",
+    "gguf-py",
+    "LICENSE",
+)
+_SOURCES = (
+    "CMakeLists.txt",
+    "cmake",
+    "common",
+    "ggml",
+    "include",
+    "licenses",
+    "LICENSE",
+    "scripts",
+    "src",
+    "tools",
+    "vendor",
+)
 
 
 def llama_cpp(display: Display) -> Path:
@@ -25,20 +44,41 @@ def llama_cpp(display: Display) -> Path:
         UserError: the package cannot be had, or is not the one that was locked.
     """
     folder = CACHE / "llama.cpp" / lock_digest("llama-cpp")[:12]
-    if folder.is_dir():
-        return folder
-    version = pinned("llama-cpp")["llama-cpp-python"]
-    with display.working("llama.cpp", f"its sources, out of llama-cpp-python {version}"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            _download(Path(scratch))
-            unpacked = Path(scratch) / "tree"
-            _unpack(next(Path(scratch).glob("*.tar.gz")), unpacked)
-            unpacked.rename(folder)
+    if not folder.is_dir():
+        with display.working("llama.cpp", f"its converters, out of {_package()}"):
+            _fetch(folder, _CONVERTERS)
     return folder
 
 
-def _download(folder: Path) -> None:
+def unpack_sources(folder: Path, display: Display) -> None:
+    """Put what the tools are compiled from into a folder that is not there yet.
+
+    Raises:
+        UserError: as `llama_cpp`.
+    """
+    with display.working("llama.cpp", f"its sources, out of {_package()}"):
+        _fetch(folder, _SOURCES)
+
+
+def _package() -> str:
+    return f"llama-cpp-python {pinned('llama-cpp')['llama-cpp-python']}"
+
+
+def _fetch(folder: Path, wanted: Collection[str]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        download(Path(scratch))
+        unpacked = Path(scratch) / "tree"
+        _unpack(next(Path(scratch).glob("*.tar.gz")), unpacked, wanted)
+        unpacked.rename(folder)
+
+
+def download(folder: Path) -> None:
+    """Put the locked source package into a folder, its hash compared.
+
+    Raises:
+        UserError: it cannot be had, or is not the one that was locked.
+    """
     log = CACHE / "logs" / "llama.cpp.log"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     # No wheel is published, and none is wanted: the sources are.
@@ -53,16 +93,15 @@ def _download(folder: Path) -> None:
         )
 
 
-def _unpack(archive: Path, folder: Path) -> None:
+def _unpack(archive: Path, folder: Path, wanted: Collection[str]) -> None:
     with tarfile.open(archive) as tar:
         # Debian 12's Python 3.11.2 has no filters yet; pip has compared the archive's hash.
         tar.extraction_filter = getattr(tarfile, "data_filter", None)
         for member in tar:
             # llama_cpp_python-X/vendor/llama.cpp/<what we want>/...
             parts = Path(member.name).parts
-            if parts[1:3] == ("vendor", "llama.cpp") and len(parts) > 3 and parts[3] in _WANTED:
+            if parts[1:3] == ("vendor", "llama.cpp") and len(parts) > 3 and parts[3] in wanted:
                 member.name = str(Path(*parts[3:]))
                 tar.extract(member, folder)
-    if not (folder / "convert_hf_to_gguf.py").is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        raise UserError.one(archive.name, "holds no convert_hf_to_gguf.py", "")
+    if missing := [name for name in wanted if not (folder / name).exists()]:
+        raise UserError.one(archive.name, f"holds no {', no '.join(missing)}")

@@ -36,24 +36,29 @@ class Stage:
     """What a stage reads and leaves. Its name is its module, its log and its line.
 
     `after` names the stages whose outputs it reads; `reads` the inputs of the run, which are
-    mounted under these names; `leaves` its outputs, from the run's folder.
+    mounted under these names; `leaves` its outputs, from the run's folder, with `*` for what the
+    recipe decides.
     """
 
     name: str
     section: type[SectionKind] | None
     after: tuple[str, ...]
     reads: tuple[str, ...]
-    leaves: tuple[Path, ...]
+    leaves: tuple[str, ...]
     may_use_card: bool = False
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a run gives to its stages: the lock, the device, what they may read, their labels."""
+    """What a run gives to its stages: the lock, the device, what they may read, their labels.
+
+    `exporter`: the stage runs where llama.cpp's compiled tools are.
+    """
 
     lock: str
     device: str
     mounts: tuple[Mount, ...] = ()
+    exporter: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -94,7 +99,7 @@ def stage_key(
             "code": code_digest(f"trainer.{stage.name}"),
             "lock": lock_digest,
             "inputs": {name: inputs[name] for name in stage.reads if name in inputs},
-            "after": {name: keys[name] for name in stage.after},
+            "after": {name: keys[name] for name in stage.after if name in keys},
         }
     )
 
@@ -137,18 +142,19 @@ class RunFolder:
         """
         self._record_path(stage.name).unlink(missing_ok=True)
         (self.path / names.MANIFEST).unlink(missing_ok=True)
-        for output in stage.leaves:
-            _remove(self.path / output)
+        for output in self._left(stage):
+            _remove(output)
         job = Job(
             module=f"trainer.{stage.name}",
             lock=given.lock,
             mounts=(Mount("run", self.path, writable=True), *given.mounts),
             log=self.path / names.LOGS / f"{stage.name}.log",
             card=stage.may_use_card and given.device == "cuda",
+            exporter=given.exporter,
             labels=given.labels,
         )
         # Before the clock starts: a build is not the stage's time.
-        image = engine.image(given.lock, display)
+        image = engine.image(given.lock, display, exporter=given.exporter)
         started = datetime.now(UTC)
         clock_s = time.monotonic()
         result = run_job(stage.name, job, engine, display)
@@ -176,13 +182,14 @@ class RunFolder:
 
     def _outputs(self, stage: Stage) -> dict[str, str]:
         found: dict[str, str] = {}
-        for output in stage.leaves:
-            place = self.path / output
-            files = files_below(place) if place.is_dir() else [place]
-            for file in files:
-                if file.is_file():
-                    found[file.relative_to(self.path).as_posix()] = self._digests.of(file)
+        for place in self._left(stage):
+            for file in files_below(place) if place.is_dir() else [place]:
+                found[file.relative_to(self.path).as_posix()] = self._digests.of(file)
         return found
+
+    def _left(self, stage: Stage) -> list[Path]:
+        """The outputs of the stage that are there."""
+        return [place for output in stage.leaves for place in sorted(self.path.glob(output))]
 
 
 def run_job(name: str, job: Job, engine: Engine, display: Display) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from launcher.pipeline import Outcome
 from launcher.project import shown
+from launcher.serving.choice import Ollama
 from launcher.serving.importing import Imported
 from launcher.serving.server import address
 from trainer.contract import places as names
@@ -22,8 +23,10 @@ _SHOWN_OUTPUTS = ("adapter/adapter_model.safetensors", "gguf/", "Modelfile")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def show(outcome: Outcome, imported: Imported | None, console: Console) -> None:
-    """Print the summary."""
+def show(
+    outcome: Outcome, imported: Imported | None, ollama: Ollama | None, console: Console
+) -> None:
+    """Print the summary; `ollama` is the server that the model was imported into."""
     manifest = outcome.manifest
     records = {record.stage: record for record in manifest.stages}
     console.print()
@@ -34,23 +37,24 @@ def show(outcome: Outcome, imported: Imported | None, console: Console) -> None:
     console.print(_outputs(outcome, manifest.stages))
     _scores(records["train"].result, console)
     _examples(records["train"].result, console)
-    for line in next_steps(outcome, imported):
+    for line in next_steps(outcome, imported, ollama):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def next_steps(outcome: Outcome, imported: Imported | None) -> list[str]:
+def next_steps(outcome: Outcome, imported: Imported | None, ollama: Ollama | None) -> list[str]:
     """How the model is asked, or how it gets into Ollama where it is not there yet."""
-    if imported is not None:
+    if imported is not None and ollama is not None:
         there = "is in" if imported.new else "was already in"
         return [
-            f"{imported.name} {there} Ollama at {address()}, as {imported.digest[:12]}.",
-            f"Ask it:  ollama run {imported.name}",
+            f"{imported.name} {there} {ollama.where}, as {imported.digest[:12]}.",
+            *ollama.how_to_ask(imported.name),
         ]
     modelfile = shlex.quote(shown(outcome.folder / names.MODELFILE))
     name = outcome.manifest.recipe.output_model_name
     return [
         f"No Ollama server answers at {address()}, so nothing was imported.",
         f"Later, where one runs:  ./invoke import --model {name}",
+        f"or into a container:  ./invoke import --model {name} --ollama container",
         f"or, by Ollama's own means:  ollama create {name} -f {modelfile}",
     ]
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.display import Display
 from launcher.project import ROOT
+from launcher.tools import tools as compiled
 from trainer.contract.manifest import Manifest
 
 _MADE = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache")
@@ -123,6 +125,12 @@ def smoke_run(tmp_path_factory) -> SmokeRun:
 
 
 @pytest.fixture(scope="session")
+def tools() -> Path:
+    """llama.cpp's tools, compiled once into this project's own cache (minutes, the first time)."""
+    return compiled(Display(quiet=True))
+
+
+@pytest.fixture(scope="session")
 def tokenizer(smoke_run):
     """The smoke base's tokenizer."""
     from transformers import AutoTokenizer
@@ -134,6 +142,21 @@ def tokenizer(smoke_run):
 def run_copy(smoke_run, tmp_path) -> Path:
     """A copy of the smoke run's folder, to be spoiled."""
     return Path(shutil.copytree(smoke_run.folder, tmp_path / "run"))
+
+
+def apart(code: str, *words: object) -> None:
+    """Run a piece of Python in a process of its own, with the words as its `sys.argv[1:]`.
+
+    llama.cpp's converters bring their own `gguf`, which must not meet the tests'.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\nfrom pathlib import Path\n{code}", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def stage(module: str, *flags: str) -> tuple[int, list[dict], str]:

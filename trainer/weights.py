@@ -21,7 +21,7 @@ from trainer.contract.errors import Problem, UserError
 INDEX = "model.safetensors.index.json"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # The two ends of a model, which are one weight where embeddings are tied.
-_EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out")
+EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def check_mergeable(modules: Iterable[str], model: Path) -> None:
     modules = list(modules)
     targeted(modules, weights(model))
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    ends = [name for name in modules if name.rpartition(".")[2] in _EMBEDDINGS]
+    ends = [name for name in modules if name.rpartition(".")[2] in EMBEDDINGS]
     if ends and config.get("tie_word_embeddings"):
         raise UserError.one(
             "lora_target_modules",

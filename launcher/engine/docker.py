@@ -1,4 +1,4 @@
-"""The engine `docker`: a container for each job. The only module that imports the SDK."""
+"""The engine `docker`: a container for each job."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ class DockerEngine:
             UserError: no engine answers, or not to this user, or it is too old.
         """
         self._memory = _memory_bytes(memory)
+        self._facts: EngineFacts | None = None
         try:
             # Training is silent for hours: no time-out on the connection.
             self._client = DockerClient.from_env(timeout=None)  # type: ignore[arg-type]
@@ -83,7 +84,8 @@ class DockerEngine:
     def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
         """See `Engine.run`. The image is built first where its sources changed."""
         self.sweep(display)
-        container = self._create(job, self.image(job.lock, display).digest)
+        image = self.image(job.lock, display, exporter=job.exporter)
+        container = self._create(job, image.digest)
         try:
             return self._follow(container, job, on_event)
         except BaseException:
@@ -98,7 +100,12 @@ class DockerEngine:
         return f"{_address()} ({self._client.version()['Version']})"
 
     def facts(self) -> EngineFacts:
-        """What the engine says about itself."""
+        """What the engine says about itself; it is asked once."""
+        if self._facts is None:
+            self._facts = self._asked_facts()
+        return self._facts
+
+    def _asked_facts(self) -> EngineFacts:
         info = self._client.info()
         status = dict(info.get("DriverStatus") or [])
         containerd = "containerd" in str(status.get("driver-type", ""))
@@ -113,31 +120,33 @@ class DockerEngine:
             nvidia="nvidia" in (info.get("Runtimes") or {}) or _has_cdi_spec(info),
         )
 
-    def image(self, lock: str, display: Display) -> ImageRecord:
+    def image(self, lock: str, display: Display, *, exporter: bool = False) -> ImageRecord:
         """The image that this project's sources make, built if it is not there.
 
         Raises:
             UserError: it speaks another contract, or cannot be built.
         """
-        if not self.has_current(lock):
-            self.build(lock, BuildInputs.given(), display)
-        found = self._find(lock)
+        target = images.exporter(lock) if exporter else lock
+        if not self.has_current(target):
+            self.build(target, BuildInputs.given(), display)
+        remedy = f"Run ./invoke build --profile {lock}{' --exporter' if exporter else ''}."
+        found = self._find(target)
         if found is None:
-            raise UserError.one(images.tag(lock), "was built and is gone", "Run ./invoke build.")
+            raise UserError.one(images.tag(target), "was built and is gone", remedy)
         spoken = found.labels.get(images.CONTRACT_LABEL)
         if spoken != str(CONTRACT_VERSION):
             raise UserError.one(
-                images.tag(lock),
+                images.tag(target),
                 f"speaks contract {spoken}, and this launcher speaks {CONTRACT_VERSION}",
-                f"Run ./invoke build --profile {lock}.",
+                remedy,
             )
         return ImageRecord(digest=str(found.id), builder=images.built_by(str(found.id)))
 
-    def has_current(self, lock: str) -> bool:
-        """Whether the lock's image is there, made from the sources as they are."""
-        found = self._find(lock)
+    def has_current(self, target: str) -> bool:
+        """Whether the target's image is there, made from the sources as they are."""
+        found = self._find(target)
         return found is not None and found.labels.get(images.SOURCE_LABEL) == images.source_digest(
-            lock
+            target
         )
 
     def build(self, target: str, inputs: BuildInputs, display: Display) -> str:
@@ -147,7 +156,7 @@ class DockerEngine:
             UserError: no room for it, no buildx, or a step that failed.
         """
         # Where one is there already, most layers are shared with it.
-        if self._find(target) is None and (lack := self.lack_of_room()):
+        if self._find(images.trainer(target)) is None and (lack := self.lack_of_room()):
             raise UserError.one("docker", lack, "Make room: docker system prune.")
         return images.build(target, inputs, display)
 
@@ -176,9 +185,9 @@ class DockerEngine:
                     container.remove(force=True)
                     display.note(f"removed container {container.name}, left by a dead launcher")
 
-    def _find(self, lock: str) -> Any:
+    def _find(self, target: str) -> Any:
         try:
-            return self._client.images.get(images.tag(lock))
+            return self._client.images.get(images.tag(target))
         except ImageNotFound:
             return None
 
@@ -207,6 +216,7 @@ class DockerEngine:
             mounts=[
                 BindMount(str(m.inside), str(m.source), type="bind", read_only=not m.writable)
                 for m in (*job.mounts, *certificates)
+                if not (job.exporter and m.name in images.BROUGHT_ALONG)
             ],
             network_mode="bridge" if job.network else "none",
             read_only=True,

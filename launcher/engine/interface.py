@@ -58,7 +58,10 @@ class Mount:
 
 @dataclass(frozen=True)
 class Job:
-    """One stage's command: a module of the trainer, what it may see, and what it is allowed."""
+    """One stage's command: a module of the trainer, what it may see, and what it is allowed.
+
+    `exporter`: it runs in the image that has llama.cpp's converters and compiled tools.
+    """
 
     module: str
     lock: str
@@ -66,6 +69,7 @@ class Job:
     log: Path
     network: bool = False
     card: bool = False
+    exporter: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
 
@@ -114,7 +118,7 @@ class Engine(Protocol):
 
     name: str
 
-    def image(self, lock: str, display: Display) -> ImageRecord | None:
+    def image(self, lock: str, display: Display, *, exporter: bool = False) -> ImageRecord | None:
         """The image that this lock's jobs run in, built where it must be; None without images."""
         ...
 

@@ -22,7 +22,7 @@ class LocalEngine:
 
     name = "local"
 
-    def image(self, _lock: str, _display: Display) -> None:
+    def image(self, _lock: str, _display: Display, *, exporter: bool = False) -> None:
         """See `Engine.image`."""
         return
 

@@ -7,20 +7,20 @@ ask for: whatever stood there before is served until that moment.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from launcher.digests import FileDigests
 from launcher.display import Display, StageLine
 from launcher.project import shown
+from launcher.runs import read_manifest
+from launcher.serving.forms import check_form
 from launcher.serving.server import OllamaServer, full_name
 from trainer.contract import places as names
 from trainer.contract.digest import digest_of_value
-from trainer.contract.errors import Problem, UserError
+from trainer.contract.errors import UserError
 from trainer.contract.events import Progress
 from trainer.contract.serving import Serving
 from trainer.contract.whole_file import write_whole
@@ -54,18 +54,14 @@ def import_run(
         examine: looks at the candidate before it gets the name; raises where it is not right.
 
     Raises:
-        UserError: the name is somebody else's, the server refuses or goes away, or what it
-            reports is not what was sent.
+        UserError: the name is somebody else's, the server refuses or goes away, or cannot serve
+            the model in this form.
     """
-    digests = FileDigests()
     serving = Serving.read(run / names.SERVING)
-    gguf = run / serving.gguf
-    if not gguf.is_file():
-        raise UserError.one(shown(gguf), "is not there", "Run ./invoke train again.")
-    blob = f"sha256:{digests.of(gguf)}"
-    digests.save()
+    check_form(server.version, serving)
+    blobs = blobs_of(run, serving)
     records = _Records(run.parent / _RECORDS)
-    made_from = digest_of_value({"blob": blob, "serving": serving.model_dump()})
+    made_from = digest_of_value({"blobs": blobs, "serving": serving.model_dump()})
     standing = server.digest(name)
     candidate = f"{full_name(name)}-candidate"
     if standing is not None and records.made(standing) == made_from:
@@ -80,9 +76,8 @@ def import_run(
             "Take another output_model_name, or --replace.",
         )
     with display.working("import", f"into Ollama {server.version} at {server.address}") as line:
-        _upload(server, gguf, blob, line)
-        server.create(candidate, blob, serving, lambda status: _say(line, status))
-        check_served(server, candidate, blob, serving)
+        _upload(server, run, blobs, line)
+        server.create(candidate, blobs, serving, lambda status: _say(line, status))
     examine(candidate)
     digest = server.digest(candidate)
     if digest is None:
@@ -101,91 +96,64 @@ def unrounded(run: Path, served: str, server: OllamaServer, display: Display) ->
     It is the served model itself where that is of the f16 file.
     """
     serving = Serving.read(run / names.SERVING)
-    exact = names.gguf_name("f16").as_posix()
-    if serving.gguf == exact:
+    file = names.gguf_name("f16") if serving.adapter is None else names.base_gguf_name("f16")
+    exact = serving.model_copy(update={"gguf": file.as_posix()})
+    if exact == serving:
         yield served
         return
-    digests = FileDigests()
-    blob = f"sha256:{digests.of(run / exact)}"
-    digests.save()
+    blobs = blobs_of(run, exact)
     beside = f"{full_name(served)}-f16"
     with display.working("import", "the unrounded file, to compare with") as line:
-        _upload(server, run / exact, blob, line)
-        unrounded_serving = serving.model_copy(update={"gguf": exact})
-        server.create(beside, blob, unrounded_serving, lambda status: _say(line, status))
+        _upload(server, run, blobs, line)
+        server.create(beside, blobs, exact, lambda status: _say(line, status))
     try:
         yield beside
     finally:
         server.delete(beside)
 
 
-def check_served(server: OllamaServer, model: str, blob: str, serving: Serving) -> None:
-    """See that what the server reports of a model is what was sent.
+def blobs_of(run: Path, serving: Serving) -> dict[str, str]:
+    """The files that make up the model, from the run's folder, with their digests (`sha256:...`).
 
     Raises:
-        UserError: with everything that differs.
+        UserError: one of them is not there, or is not what the run made.
     """
-    reported = server.show(model)
-    problems = []
-
-    def compare(what: str, sent: Any, found: Any) -> None:
-        if sent != found:
-            problems.append(
-                Problem(
-                    where=f"{model} at {server.address}",
-                    what=f"{what} is {_short(found)}, and {_short(sent)} was sent",
-                )
-            )
-
-    layers = re.findall(r"^FROM .*sha256[-:]([0-9a-f]{64})", reported["modelfile"], re.MULTILINE)
-    # From 0.30 to 0.33 servers write the file anew, under another digest.
-    if not re.match(r"0\.3[0-3]\.", server.version):
-        compare("the GGUF's digest", [blob.removeprefix("sha256:")], layers)
-    if serving.template is not None:
-        compare("the template", serving.template, reported.get("template"))
-    compare("the system prompt", serving.system or "", reported.get("system", ""))
-    compare("parameters", _canonical(serving.parameters), _read_parameters(reported))
-    if problems:
-        raise UserError(problems)
-
-
-def _canonical(parameters: dict[str, Any]) -> dict[str, list[str]]:
-    return {
-        name: sorted(value if isinstance(value, list) else [str(float(value))])
-        for name, value in parameters.items()
+    digests = FileDigests()
+    made = {
+        name: digest
+        for record in read_manifest(run).stages
+        for name, digest in record.outputs.items()
     }
+    found = {}
+    for name in (serving.gguf, serving.adapter):
+        if name is None:
+            continue
+        digest = digests.of(run / name) if (run / name).is_file() else None
+        if digest is None or digest != made.get(name):
+            what = "is not there" if digest is None else "is not what the run made (cut short?)"
+            raise UserError.one(
+                shown(run / name), what, "Run ./invoke train again: it is made anew."
+            )
+        found[name] = f"sha256:{digest}"
+    digests.save()
+    return found
 
 
-def _read_parameters(reported: dict[str, Any]) -> dict[str, list[str]]:
-    """The lines `name   value` of `/api/show`; strings are quoted as Go does."""
-    found: dict[str, list[str]] = {}
-    for line in str(reported.get("parameters") or "").splitlines():
-        name, _, value = line.strip().partition(" ")
-        value = value.strip()
-        text = json.loads(value) if value.startswith('"') else str(float(value))
-        found.setdefault(name, []).append(text)
-    return {name: sorted(values) for name, values in found.items()}
+def _upload(server: OllamaServer, run: Path, blobs: Mapping[str, str], line: StageLine) -> None:
+    for name, digest in blobs.items():
+        if server.has_blob(digest):
+            continue
+        total = (run / name).stat().st_size
 
+        def on_bytes(sent: int, total: int = total) -> None:
+            done, whole = round(sent / 1e6), round(total / 1e6)
+            line.on_event(Progress(doing="uploading", done=done, total=whole, unit="MB"))
 
-def _upload(server: OllamaServer, gguf: Path, blob: str, line: StageLine) -> None:
-    if server.has_blob(blob):
-        return
-    total = gguf.stat().st_size
-
-    def on_bytes(sent: int) -> None:
-        done, whole = round(sent / 1e6), round(total / 1e6)
-        line.on_event(Progress(doing="uploading", done=done, total=whole, unit="MB"))
-
-    server.upload(gguf, blob, on_bytes)
+        server.upload(run / name, digest, on_bytes)
 
 
 def _say(line: StageLine, status: str) -> None:
     line.on_event(Progress(doing=status[:40], done=0, total=1, unit="model"))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class _Records:

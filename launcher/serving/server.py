@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,17 +103,25 @@ class OllamaServer:
             self._checked(answer)
 
     def create(
-        self, model: str, digest: str, serving: Serving, on_status: Callable[[str], None]
+        self,
+        model: str,
+        blobs: Mapping[str, str],
+        serving: Serving,
+        on_status: Callable[[str], None],
     ) -> None:
-        """Make a model of a blob that the server has, and demand the final `success`.
+        """Make a model of blobs that the server has, and demand the final `success`.
+
+        Args:
+            blobs: the served file, and the adapter where there is one, with their digests.
 
         Raises:
             UserError: the server refuses it, went away, or ended without saying `success`.
         """
         request = {
             "model": model,
-            "files": {Path(serving.gguf).name: digest},
+            "files": _by_name(blobs, serving.gguf),
             "parameters": serving.parameters,
+            **({"adapters": _by_name(blobs, serving.adapter)} if serving.adapter else {}),
             **({"template": serving.template} if serving.template is not None else {}),
             **({"system": serving.system} if serving.system is not None else {}),
         }
@@ -198,6 +206,10 @@ class OllamaServer:
             raise UserError.one(
                 "Ollama", f"the server at {self.address} is silent while {doing}", _GO_ON
             ) from error
+
+
+def _by_name(blobs: Mapping[str, str], file: str) -> dict[str, str]:
+    return {Path(file).name: blobs[file]}
 
 
 def _refusal(doing: str, said: str) -> UserError:

@@ -1,15 +1,13 @@
 """Prove that what a server serves is what was trained; line by line, each with what it found.
 
 Compared with `reference.json`, which was worked out where the model was made:
-tokens of prompts, greedy answers of the unrounded file, rounded files against it, ends of answers,
-and that the server reports what was sent.
+what the server reports, tokens of prompts, greedy answers of the unrounded file, rounded files
+against it, and ends of answers.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +16,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from launcher.display import Display
-from launcher.serving.importing import unrounded
+from launcher.runs import read_manifest, write_manifest
+from launcher.serving.importing import blobs_of, unrounded
+from launcher.serving.reported import differences
 from launcher.serving.server import OllamaServer
 from trainer.contract import places as names
 from trainer.contract.errors import UserError
 from trainer.contract.events import Progress
-from trainer.contract.recipe import Recipe
+from trainer.contract.manifest import Check, Verification
+from trainer.contract.recipe import Recipe, VerifySection
 from trainer.contract.reference import Question, Reference
 from trainer.contract.serving import Serving
-from trainer.contract.whole_file import write_whole
 
 Report = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the table."""
-
-    name: str
-    passed: bool
-    found: str
 
 
 class NotTheTrainedModel(Exception):
@@ -47,14 +38,6 @@ class NotTheTrainedModel(Exception):
         self.checks = checks
         failed = ", ".join(check.name for check in checks if not check.passed)
         super().__init__(f"{model} is not the model that was trained ({failed})")
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """From the recipe: how far a rounded file may be from the unrounded one."""
-
-    max_mean_kl: float
-    min_same_top: float
 
 
 def prove(run: Path, server: OllamaServer, served: str, display: Display) -> list[Check]:
@@ -99,25 +82,25 @@ def verify(
     reference = Reference.read(path)
     recipe = Recipe.read(run / names.RECIPE)
     serving = Serving.read(run / names.SERVING)
-    bounds = Bounds(recipe.max_mean_kl, recipe.min_same_top)
     return [
+        _as_sent(run, server, served, serving),
         _prompt_tokens(server, served, reference, serving, on_progress),
         _same_answers(server, exact, reference, on_progress),
-        *_agreements(reference, bounds),
+        *_agreements(reference, recipe),
         _ends(server, served, reference, recipe.num_predict, on_progress),
     ]
 
 
 def record(run: Path, server: OllamaServer, model: str, checks: list[Check]) -> None:
-    """Write `verification.json` beside the manifest."""
-    written = {
-        "model": model,
-        "server": server.version,
-        "passed": all(check.passed for check in checks),
-        "checks": [asdict(check) for check in checks],
-    }
-    text = json.dumps(written, ensure_ascii=False, indent=1) + "\n"
-    write_whole(run / names.VERIFICATION, text)
+    """Write the table into the run's manifest."""
+    verification = Verification(
+        model=model,
+        server=server.version,
+        passed=all(check.passed for check in checks),
+        checks=checks,
+    )
+    manifest = read_manifest(run).model_copy(update={"verification": verification})
+    write_manifest(run, manifest)
 
 
 def show(checks: list[Check], console: Console) -> None:
@@ -127,6 +110,15 @@ def show(checks: list[Check], console: Console) -> None:
         mark = "[green]✓[/]" if check.passed else "[red]✗[/]"
         table.add_row(mark, check.name, escape(check.found))
     console.print(table)
+
+
+def _as_sent(run: Path, server: OllamaServer, model: str, serving: Serving) -> Check:
+    found = differences(server, model, blobs_of(run, serving), serving)
+    return Check(
+        name="what the server reports",
+        passed=not found,
+        found="; ".join(found) or "files, template, system prompt and parameters as sent",
+    )
 
 
 def _prompt_tokens(
@@ -159,7 +151,8 @@ def _same_answers(
     differing = []
     for number, question in enumerate(reference.questions):
         on_progress("asking the unrounded file", number, len(reference.questions))
-        answer = server.generate(
+        answer = _asked(
+            server.generate,
             model=model,
             prompt=question.prompt,
             raw=True,
@@ -174,13 +167,13 @@ def _same_answers(
     )
 
 
-def _agreements(reference: Reference, bounds: Bounds) -> list[Check]:
+def _agreements(reference: Reference, bounds: VerifySection) -> list[Check]:
     return [
         Check(
-            f"{kind} beside f16",
-            found.mean_kl <= bounds.max_mean_kl and found.same_top >= bounds.min_same_top,
-            f"mean KL {found.mean_kl:.2g} nats a token (at most {bounds.max_mean_kl:g}), same top "
-            f"token {found.same_top:.1%} (at least {bounds.min_same_top:.1%}), "
+            name=f"{kind} beside f16",
+            passed=found.mean_kl <= bounds.max_mean_kl and found.same_top >= bounds.min_same_top,
+            found=f"mean KL {found.mean_kl:.2g} nats a token (at most {bounds.max_mean_kl:g}), "
+            f"same top token {found.same_top:.1%} (at least {bounds.min_same_top:.1%}), "
             f"{found.tokens} tokens",
         )
         for kind, found in reference.agreements.items()
@@ -190,12 +183,12 @@ def _agreements(reference: Reference, bounds: Bounds) -> list[Check]:
 def _ends(
     server: OllamaServer, model: str, reference: Reference, bound: int, on_progress: Report
 ) -> Check:
-    # Only where the merged model itself comes to an end: the others try the template.
+    # The others try the template with questions that no answer was learned for.
     asked = [question for question in reference.questions if question.held_out]
     endless = []
     for number, question in enumerate(asked):
         on_progress("waiting for ends", number, len(asked))
-        answer = server.chat(model=model, messages=question.messages, options=_GREEDY)
+        answer = _asked(server.chat, model=model, messages=question.messages, options=_GREEDY)
         if answer.get("done_reason") != "stop":
             endless.append(
                 f"prompt {number + 1}: {answer.get('done_reason')} after "
@@ -204,6 +197,20 @@ def _ends(
     return _of_differences("answers that end", endless, len(asked), f"by a stop, within {bound}")
 
 
+def _asked(ask: Callable[..., dict[str, Any]], **request: Any) -> dict[str, Any]:
+    """The answer; of one that a server broke off because it went in circles, that it did.
+
+    Ollama 0.34.1 says so in place of the answer: it is the model that is not right.
+    """
+    try:
+        return ask(**request)
+    except UserError as error:
+        if _IN_CIRCLES not in str(error):
+            raise
+        return {"response": f"({_IN_CIRCLES})", "done_reason": _IN_CIRCLES}
+
+
+_IN_CIRCLES = "token repeat limit reached"
 # All else is as the model is served: a penalty that the server adds by itself must be seen. The
 # seed decides nothing at temperature 0, and is sent for servers that draw all the same.
 _GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0}
@@ -213,7 +220,7 @@ def _of_differences(name: str, differing: list[str], asked: int, right: str) -> 
     found = f"{asked - len(differing)} of {asked} {right}"
     if differing:
         found += f" ({differing[0]})"
-    return Check(name, not differing, found)
+    return Check(name=name, passed=not differing, found=found)
 
 
 def _short(text: str) -> str:

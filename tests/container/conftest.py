@@ -80,9 +80,7 @@ def probe(engine, run, code, *, lock="rtx", mounts=(), **more):
 
 def ours(engine):
     """The containers of this project, running or not."""
-    return engine._client.containers.list(
-        all=True, filters={"label": "dev.affineur.project=affineur"}
-    )
+    return engine._client.containers.list(all=True, filters={"label": "dev.affineur.stage"})
 
 
 @pytest.fixture

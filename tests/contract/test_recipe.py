@@ -38,7 +38,7 @@ def test_no_key_that_decides_results_has_a_default():
         ("learning_rate", float("nan"), "finite"),
         ("output_model_name", "modèle été", "letters without accents"),
         ("output_model_name", "-x", "letters without accents"),
-        ("quantizations", ["q4_k_m"], "llama-quantize"),
+        ("serving", "onnx", "'merged' or 'adapter'"),
         ("quantizations", ["f17"], "no known type"),
         ("quantizations", [], "at least 1"),
         ("columns", {"answer": "x"}, "knows no 'answer'"),

@@ -82,10 +82,16 @@ def test_an_unknown_name_suggests_the_nearest_one():
     assert "Did you mean smoke?" in refusal("smok")
 
 
-def test_an_unfinished_base_does_not_count(tmp_path):
+def test_an_unfinished_base_does_not_count_and_a_changed_one_is_named(tmp_path):
+    digests = FileDigests(tmp_path / "digests.json")
     base = find_base("smoke", None, "rtx")
     unfinished = CachedBase(base.request, tmp_path)
-    assert unfinished.identity() is None
+    assert unfinished.identity(digests) is None
     record = {"source": "smoke", "revision": None, "digest": "0", "files": {"gone.bin": "0"}}
     (tmp_path / "base.json").write_text(json.dumps(record))
-    assert unfinished.identity() is None
+    assert unfinished.identity(digests) is None
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "gone.bin").write_text("of another revision")
+    with pytest.raises(UserError, match="is not the file that was put there for smoke") as changed:
+        unfinished.identity(digests)
+    assert "Remove " in str(changed.value)

@@ -5,7 +5,6 @@ keeping. tests/launcher/test_whole_run.py does the same with the real engine and
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +16,8 @@ from trainer.contract.errors import Problem, UserError
 from trainer.contract.events import Failed, Result
 from trainer.contract.manifest import ImageRecord
 
-FIRST = Stage("prepare", None, (), ("data",), (Path("first"),))
-SECOND = Stage("merge", None, ("prepare",), (), (Path("second.txt"),))
+FIRST = Stage("prepare", None, (), ("data",), ("first",))
+SECOND = Stage("merge", None, ("prepare",), (), ("second.txt",))
 
 
 @dataclass
@@ -49,8 +48,8 @@ class InstantEngine:
         on_event(Result(values={"text": self.text}))
         return Ending(0)
 
-    def image(self, lock, display):
-        del lock, display
+    def image(self, lock, display, *, exporter=False):
+        del lock, display, exporter
         return ImageRecord(digest="sha256:1", builder="by hand")
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.pipeline import STAGES
+from launcher.configuration import resolve
+from launcher.pipeline import stages
 from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training
 from trainer.contract.digest import digest_of_file
 
@@ -28,8 +29,11 @@ SAME_TO_THE_BYTE = [
 ]
 
 
+SMOKE_STAGES = stages(resolve("smoke"))
+
+
 def stage_lines(text):
-    names = {stage.name for stage in STAGES}
+    names = {stage.name for stage in SMOKE_STAGES}
     lines = [line.split() for line in text.splitlines() if line.startswith("✓")]
     return {words[1]: " ".join(words[2:]) for words in lines if words[1] in names}
 
@@ -59,7 +63,7 @@ def test_the_summary_says_what_was_made_and_what_is_next(smoke_run):
 
 def test_the_manifest_holds_what_lies_in_the_folder(smoke_run):
     manifest = smoke_run.manifest
-    assert [record.stage for record in manifest.stages] == [stage.name for stage in STAGES]
+    assert [record.stage for record in manifest.stages] == [stage.name for stage in SMOKE_STAGES]
     for record in manifest.stages:
         assert record.outputs
         for name, digest in record.outputs.items():
@@ -82,7 +86,7 @@ def test_a_second_run_has_nothing_to_do(smoke_run):
     before = (smoke_run.folder / "manifest.json").read_bytes()
     again = invoke(smoke_run.project, "train", "--profile", "smoke")
     assert again.returncode == 0
-    assert stage_lines(again.stderr) == {stage.name: "up to date" for stage in STAGES}
+    assert stage_lines(again.stderr) == {stage.name: "up to date" for stage in SMOKE_STAGES}
     assert (smoke_run.folder / "manifest.json").read_bytes() == before
 
 
@@ -225,7 +229,7 @@ def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path, way):
         (["--profile", "smoke", "--config", "absent.json"], "there is no file"),
         (["--profile", "smoke", "--set", "epochs=many"], "--set epochs: epochs:"),
         (["--profile", "smoke", "--set", "lora.aplha=3"], "unknown key"),
-        (["--profile", "smoke", "--set", "quantizations=[q4_k_m]"], "llama-quantize"),
+        (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "no known type"),
         (["--profile", "smoke", "--set", "max_length=16"], "no row has room for its answer"),
         (["--profile", "smoke", "--engine", "podman"], "no engine 'podman'"),
         (["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"], "Ollama tag"),

@@ -6,6 +6,7 @@ Everything in this folder fails without one; see CONTRIBUTING.md. Run by `./invo
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
@@ -16,9 +17,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from docker import DockerClient
+from docker.errors import NotFound
 
+from launcher.runs import read_manifest, write_manifest
+from launcher.serving import container as beside
 from launcher.serving import server as serving
 from tests.conftest import fresh_copy, invoke
+from trainer.contract.digest import digest_of_file
 
 NAME = "affineur-smoke"
 
@@ -28,14 +34,18 @@ def programs() -> list[str]:
     return [path for path in given.split(":") if path] or [shutil.which("ollama") or "ollama"]
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 class Ollama:
     """A server process that can be killed and started again on the same store."""
 
     def __init__(self, program: str, home: Path) -> None:
         self.program, self.home = program, home
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.host = f"127.0.0.1:{free.getsockname()[1]}"
+        self.host = f"127.0.0.1:{free_port()}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def environment(self) -> dict[str, str]:
@@ -111,11 +121,117 @@ def connected(ollama, monkeypatch):
 @pytest.fixture
 def project(smoke_run, tmp_path):
     """A clone with the smoke run's environment, cache and finished run."""
-    clone = fresh_copy(tmp_path / "clone é")
+    return clone_with_run(smoke_run, tmp_path / "clone é")
+
+
+@pytest.fixture(scope="session")
+def rounded_run(smoke_run, tmp_path_factory):
+    """The same run with the q8_0 file as the one that is served; not to be changed."""
+    clone = clone_with_run(smoke_run, tmp_path_factory.mktemp("rounded") / "clone")
+    words = ("--profile", "smoke", "--engine", "local", "--set", "quantizations=[q8_0]")
+    done = invoke(clone, "train", *words, "--quiet")
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def clone_with_run(smoke_run, folder: Path) -> Path:
+    clone = fresh_copy(folder)
     (clone / ".venv").symlink_to(smoke_run.project / ".venv")
     (clone / "data" / "cache").symlink_to(smoke_run.project / "data" / "cache")
     shutil.copytree(smoke_run.project / "data" / "models", clone / "data" / "models")
     return clone
+
+
+class Sibling:
+    """What a machine has of the container `affineur-ollama`, and how it is asked for."""
+
+    def __init__(self, client: DockerClient, image: str) -> None:
+        self.client, self.image = client, image
+        self.host = f"127.0.0.1:{free_port()}"
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "DOCKER_HOST": os.environ.get("DOCKER_HOST", ""),
+            "OLLAMA_HOST": self.host,
+            "AFFINEUR_OLLAMA_IMAGE": self.image,
+        }
+
+    def container(self):
+        with suppress(NotFound):
+            return self.client.containers.get(beside.NAME)
+        return None
+
+    def status(self) -> str:
+        standing = self.container()
+        return "absent" if standing is None else standing.status
+
+    def build(self, *lines: str, folder: Path | None = None) -> str:
+        """A small image on the base that the project's own images have in tests."""
+        base = os.environ.get("AFFINEUR_BASE_IMAGE") or "python:3.11-bookworm"
+        dockerfile = "\n".join([f"FROM {base}", *lines]).encode()
+        if folder is None:
+            built, _ = self.client.images.build(fileobj=io.BytesIO(dockerfile), rm=True)
+        else:
+            (folder / "Dockerfile").write_bytes(dockerfile)
+            built, _ = self.client.images.build(path=str(folder), rm=True)
+        name = f"affineur/test-ollama:{str(built.id).rpartition(':')[2][:12]}"
+        built.tag(*name.split(":"))
+        return name
+
+
+@pytest.fixture(scope="session")
+def engine_client():
+    client = DockerClient.from_env(timeout=300)
+    yield client
+    for image in client.images.list("affineur/test-ollama"):
+        client.images.remove(image.id, force=True)
+
+
+@pytest.fixture(scope="session")
+def ollama_image(request, engine_client, tmp_path_factory):
+    """An image like `ollama/ollama`, of the last program where a test names none."""
+    program = Path(getattr(request, "param", programs()[-1])).resolve()
+    folder = tmp_path_factory.mktemp("image")
+    shutil.copy(program, folder / "ollama")
+    copied = ["COPY ollama /bin/ollama"]
+    # Newer ones have what loads a model beside them.
+    if (beside_it := program.parent.parent / "lib" / "ollama").is_dir():
+        shutil.copytree(beside_it, folder / "lib")
+        copied.append("COPY lib /lib/ollama")
+    return Sibling(engine_client, "").build(
+        *copied,
+        "ENV OLLAMA_HOST=0.0.0.0:11434",
+        "EXPOSE 11434",
+        'ENTRYPOINT ["/bin/ollama"]',
+        'CMD ["serve"]',
+        folder=folder,
+    )
+
+
+@pytest.fixture
+def sibling(engine_client, ollama_image, monkeypatch):
+    """A machine without the container, for this process and for `invoke`; without it afterwards."""
+    made = Sibling(engine_client, ollama_image)
+    volumes = {volume.name for volume in engine_client.volumes.list()}
+    # Somebody's models may be in it.
+    assert made.status() == "absent", f"there is a container {beside.NAME}; it is not touched"
+    assert beside.NAME not in volumes, f"there is a volume {beside.NAME}; it is not touched"
+    for name, value in made.environment().items():
+        monkeypatch.setenv(name, value)
+    yield made
+    with suppress(NotFound):
+        engine_client.containers.get(beside.NAME).remove(force=True)
+    with suppress(NotFound):
+        engine_client.volumes.get(beside.NAME).remove()
+
+
+def as_if_made(run, file):
+    """The run's manifest, with the file as it is now."""
+    manifest = read_manifest(run)
+    for record in manifest.stages:
+        if file.as_posix() in record.outputs:
+            record.outputs[file.as_posix()] = digest_of_file(run / file)
+    write_manifest(run, manifest)
 
 
 def import_smoke(project, ollama, *words):

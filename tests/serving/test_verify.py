@@ -1,13 +1,13 @@
 """The served model is held against the trained one, and each way to differ is seen."""
 
-import json
-
 import pytest
 
+from launcher.runs import read_manifest
 from launcher.serving.server import full_name
 from tests.conftest import invoke
-from tests.serving.conftest import NAME, import_smoke
+from tests.serving.conftest import NAME, as_if_made, import_smoke
 from trainer.contract import places as names
+from trainer.contract.digest import digest_of_file
 from trainer.contract.recipe import Recipe
 from trainer.contract.serving import Serving
 
@@ -24,27 +24,26 @@ def imported(ollama, connected, project):
 def check(project, ollama):
     done = invoke(project, "verify", "--model", NAME, OLLAMA_HOST=ollama.host)
     (run,) = (project / "data" / "models" / NAME).glob("*/")
-    written = json.loads((run / names.VERIFICATION).read_text())
-    return done, {line["name"] for line in written["checks"] if not line["passed"]}
+    written = read_manifest(run).verification
+    assert written.passed == (done.returncode == 0)
+    return done, {line.name for line in written.checks if not line.passed}
 
 
 def remake(connected, run, *, gguf=None, **changed):
     """The name with another model behind it, made by hand."""
     serving = Serving.read(run / names.SERVING).model_copy(update=changed)
     file = gguf or run / serving.gguf
-    import hashlib
-
-    blob = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+    blob = f"sha256:{digest_of_file(file)}"
     if not connected.has_blob(blob):
         connected.upload(file, blob, lambda sent: None)
-    connected.create(NAME, blob, serving, lambda status: None)
+    connected.create(NAME, {serving.gguf: blob}, serving, lambda status: None)
 
 
 def test_the_trained_model_passes_every_line(imported, ollama, connected, project):
     done, failed = check(project, ollama)
     assert done.returncode == 0, done.stderr
     assert failed == set()
-    assert done.stdout.count("✓") == 4
+    assert done.stdout.count("✓") == 5
     assert "28 of 28 as trained" in done.stdout
     assert "28 of 28 as the merged model's" in done.stdout
     assert "24 of 24 by a stop, within 128" in done.stdout
@@ -79,7 +78,7 @@ def test_answers_that_run_into_their_bound_are_seen(imported, ollama, connected,
     remake(connected, imported, parameters=parameters)
     done, failed = check(project, ollama)
     assert done.returncode == 1
-    assert failed == {"answers that end"}
+    assert failed == {"answers that end", "what the server reports"}
 
 
 def test_weights_that_were_spoiled_are_seen_in_the_unrounded_file(
@@ -93,6 +92,7 @@ def test_weights_that_were_spoiled_are_seen_in_the_unrounded_file(
     matrix = next(tensor for tensor in reader.tensors if tensor.name == "blk.0.attn_q.weight")
     matrix.data[:] = numpy.negative(matrix.data)
     reader.data.flush()
+    as_if_made(imported, names.gguf_name("f16"))
     # It imports without a word, as it would have from a converter with such a fault.
     remake(connected, imported)
     _, failed = check(project, ollama)

@@ -10,8 +10,10 @@ from trainer.contract.errors import UserError
 from trainer.convert.header import check_header, read_header
 
 
-def convert(run, llama_cpp):
-    return stage("trainer.convert", "--run", str(run), "--llama-cpp", str(llama_cpp))
+def convert(run, smoke_run, llama_cpp=None):
+    places = ["--run", run, "--base", smoke_run.base]
+    places += ["--llama-cpp", llama_cpp or smoke_run.llama_cpp]
+    return stage("trainer.convert", *map(str, places))
 
 
 def test_the_header_holds_the_trained_models_settings(smoke_run):
@@ -50,12 +52,12 @@ def test_a_converter_that_writes_other_weights_fails_the_stage(smoke_run, run_co
         "here = pathlib.Path(__file__).parent\n"
         "runpy.run_path(str(here / 'real.py'), run_name='__main__')\n"
     )
-    code, events, log = convert(run_copy, tree)
+    code, events, log = convert(run_copy, smoke_run, tree)
     assert code == 2, log
     said = events[-1]["problems"][0]
     assert "held-out prompts otherwise than the merged model" in said["what"]
     # The same folder with the converter as it is passes.
-    code, events, log = convert(run_copy, smoke_run.llama_cpp)
+    code, events, log = convert(run_copy, smoke_run)
     assert code == 0, log
     assert events[-1]["values"]["prompts"] == 10
 
@@ -64,6 +66,34 @@ def test_an_architecture_that_llama_cpp_does_not_know_is_said(smoke_run, run_cop
     config = json.loads((run_copy / "merged" / "config.json").read_text())
     config["architectures"] = ["NobodysForCausalLM"]
     (run_copy / "merged" / "config.json").write_text(json.dumps(config))
-    code, events, log = convert(run_copy, smoke_run.llama_cpp)
+    code, events, log = convert(run_copy, smoke_run)
     assert code == 2, log
     assert "llama.cpp cannot convert it" in events[-1]["problems"][0]["what"]
+
+
+def test_a_rope_base_that_was_lost_is_named(smoke_run, run_copy):
+    """Older importers ignore transformers 5's `rope_parameters` and say success all the same."""
+    path = run_copy / "merged" / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_parameters"]["rope_theta"] = 500000.0
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"llama\.rope\.freq_base is 10000\.0, .* is 500000\.0"):
+        check_header(smoke_run.folder / "gguf" / "model-f16.gguf", run_copy / "merged")
+
+
+def test_a_tokenizer_that_llama_cpp_does_not_know_is_said(smoke_run, run_copy):
+    """A home-made byte-level BPE, which transformers loads and llama.cpp cannot place."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(["Classe l'exigence en JSON."] * 9, vocab_size=300)
+    merged = run_copy / "merged"
+    (merged / "tokenizer.model").unlink(missing_ok=True)
+    PreTrainedTokenizerFast(tokenizer_object=made._tokenizer).save_pretrained(merged)
+    config = json.loads((merged / "config.json").read_text())
+    config |= {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+    (merged / "config.json").write_text(json.dumps(config))
+    code, events, log = convert(run_copy, smoke_run)
+    assert code == 2, log
+    assert "BPE pre-tokenizer was not recognized" in events[-1]["problems"][0]["what"]

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import stage
+from trainer.adapter import Adapter
 from trainer.contract.errors import UserError
 from trainer.contract.events import Progress, parse_event
 from trainer.entrypoint import Reporter
-from trainer.merge.adapter import Adapter
 from trainer.merge.stage import merge_weights
 from trainer.weights import check_mergeable
 
@@ -201,7 +201,7 @@ def test_what_does_not_suffice_is_said_before_the_work(
         monkeypatch.setattr("shutil.disk_usage", lambda place: (0, 0, 0))
         monkeypatch.setattr("trainer.merge.stage.shutil.disk_usage", lambda place: _Usage())
     else:
-        monkeypatch.setattr("trainer.merge.stage._free_memory_bytes", lambda: 1000)
+        monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: 1000)
     with pytest.raises(UserError, match=said):
         merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter)
     assert list((tmp_path / "merged").iterdir()) == []

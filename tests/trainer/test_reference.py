@@ -40,7 +40,6 @@ def test_prompts_answers_and_agreements_are_written_down(smoke_run, tokenizer):
         )
         assert question.prompt_tokens == len(ids)
         assert question.prompt == tokenizer.decode(ids)
-    assert all(question.ended for question in held_out)
     assert reference.agreements.keys() == {"q8_0"}
 
 

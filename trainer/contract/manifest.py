@@ -38,6 +38,23 @@ class StageRecord(_Record):
     result: dict[str, Any]
 
 
+class Check(_Record):
+    """One line of what was proved about a served model."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+class Verification(_Record):
+    """The last proof that a server serves this run's model: under which name, which server."""
+
+    model: str
+    server: str
+    passed: bool
+    checks: list[Check]
+
+
 class Manifest(_Record):
     """Everything a stranger needs to make this model again and compare it."""
 
@@ -53,3 +70,4 @@ class Manifest(_Record):
     machine: dict[str, Any]
     created: str
     stages: list[StageRecord]
+    verification: Verification | None = None

@@ -24,6 +24,7 @@ class Places(BaseModel):
     evaluation: Path | None = None
     base: Path | None = None
     llama_cpp: Path | None = None
+    tools: Path | None = None
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> Places:
@@ -58,10 +59,11 @@ HELD_OUT_SCORES = Path("held_out.json")
 MERGED = Path("merged")
 GGUF = Path("gguf")
 READ_BACK = GGUF / "read_back.json"
+IMATRIX = GGUF / "imatrix.gguf"
+ADAPTER_GGUF = GGUF / "adapter-f32.gguf"
 MODELFILE = Path("Modelfile")
 SERVING = Path("serving.json")
 REFERENCE = Path("reference.json")
-VERIFICATION = Path("verification.json")
 MANIFEST = Path("manifest.json")
 STAGES = Path("stages")
 LOGS = Path("logs")
@@ -70,6 +72,11 @@ LOGS = Path("logs")
 def gguf_name(quantization: str) -> Path:
     """`gguf/model-f16.gguf`, from the run's folder."""
     return GGUF / f"model-{quantization}.gguf"
+
+
+def base_gguf_name(quantization: str) -> Path:
+    """`gguf/base-f16.gguf`: the base itself, where the adapter is served beside it."""
+    return GGUF / f"base-{quantization}.gguf"
 
 
 # A base in the cache.

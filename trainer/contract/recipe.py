@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 # What llama.cpp's converter writes by itself, without a compiled tool.
 CONVERTER_TYPES = ("f32", "f16", "bf16", "q8_0")
-# What only a compiled `llama-quantize` makes. Known here so that asking gets a true answer.
-QUANTIZER_TYPES = [
+# What the compiled `llama-quantize` makes.
+QUANTIZER_TYPES = (
     "q2_k",
     "q3_k_s",
     "q3_k_m",
@@ -31,7 +31,7 @@ QUANTIZER_TYPES = [
     "q5_k_s",
     "q5_k_m",
     "q6_k",
-]
+)
 
 # The columns that a dataset may have, by the names that rows are read under.
 COLUMN_NAMES = (
@@ -59,13 +59,9 @@ def _model_name(name: str) -> str:
 
 def _quantization(name: str) -> str:
     lowered = name.lower()
-    if lowered in QUANTIZER_TYPES:
-        raise ValueError(
-            f"{name} needs llama-quantize, which this version does not build yet; "
-            f"take one of {', '.join(CONVERTER_TYPES)}"
-        )
-    if lowered not in CONVERTER_TYPES:
-        raise ValueError(f"is no known type; take one of {', '.join(CONVERTER_TYPES)}")
+    known = (*CONVERTER_TYPES, *QUANTIZER_TYPES)
+    if lowered not in known:
+        raise ValueError(f"is no known type; take one of {', '.join(known)}")
     return lowered
 
 
@@ -139,10 +135,30 @@ class TrainSection(SectionKind):
 
 
 class ConvertSection(SectionKind):
-    """Which GGUF files are made, and under which name they introduce themselves."""
+    """Which GGUF files are made, in which form, and under which name they introduce themselves.
+
+    `serving`: the merged model, or the base with the adapter beside it.
+    """
 
     output_model_name: Annotated[str, AfterValidator(_model_name)]
     quantizations: list[Annotated[str, AfterValidator(_quantization)]] = Field(min_length=1)
+    serving: Literal["merged", "adapter"]
+
+    def converter_types(self) -> list[str]:
+        """The files of the merged model that the converter writes; f16 always is one."""
+        asked = [kind for kind in self.quantizations if kind in CONVERTER_TYPES]
+        return list(dict.fromkeys(["f16", *asked]))
+
+    def quantizer_types(self) -> list[str]:
+        """The files that compiled tools make, each once."""
+        asked = [kind for kind in self.quantizations if kind in QUANTIZER_TYPES]
+        return list(dict.fromkeys(asked))
+
+
+class QuantizeSection(ConvertSection):
+    """How the k-quants are made: with an importance matrix of the training data's prompts?"""
+
+    imatrix: bool
 
 
 class ModelfileSection(SectionKind):
@@ -164,7 +180,7 @@ Section = TypeVar("Section", bound=SectionKind)
 
 
 class Recipe(
-    SourceSection, PrepareSection, TrainSection, ConvertSection, ModelfileSection, VerifySection
+    SourceSection, PrepareSection, TrainSection, QuantizeSection, ModelfileSection, VerifySection
 ):
     """All sections in one flat object: what the manifest holds and what the stages read."""
 

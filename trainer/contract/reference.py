@@ -14,15 +14,13 @@ class _Record(BaseModel):
 class Question(_Record):
     """A conversation, the prompt that the chat template makes of it, and the greedy answer.
 
-    `ended`: the answer ended by an end-of-turn token within the bound. `held_out`: it is from the
-    held-out rows; the others try the template.
+    `held_out`: it is from the held-out rows; the others try the template.
     """
 
     messages: list[dict[str, str]]
     prompt: str
     prompt_tokens: int
     answer: str
-    ended: bool
     held_out: bool
 
 

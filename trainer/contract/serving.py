@@ -10,13 +10,15 @@ from pydantic import BaseModel, ConfigDict
 class Serving(BaseModel):
     """The served file and what Ollama is told beside it.
 
-    `gguf` lies below the run's folder. `template` is in Go's template language; None leaves it to
-    the GGUF's own. `parameters` have Ollama's names: stop, num_ctx, num_predict, temperature.
+    `gguf` and `adapter` lie below the run's folder; without an adapter, `gguf` is the merged model.
+    `template` is in Go's template language; None leaves it to the GGUF's own. `parameters` have
+    Ollama's names: stop, num_ctx, num_predict, temperature.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     gguf: str
+    adapter: str | None = None
     template: str | None
     system: str | None
     parameters: dict[str, int | float | list[str]]

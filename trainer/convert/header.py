@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 from trainer.contract.errors import Problem, UserError
+
+# What llama.cpp takes where the file is silent.
+_LLAMA_CPPS_THETA = 10000.0
 
 
 def check_header(gguf: Path, merged: Path) -> None:
@@ -22,6 +26,7 @@ def check_header(gguf: Path, merged: Path) -> None:
     header = read_header(gguf)
     tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     config = json.loads((merged / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config_of_model = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     expected: dict[str, Any] = {
         "tokenizer.chat_template": tokenizer.chat_template,
         "tokenizer.ggml.eos_token_id": tokenizer.eos_token_id,
@@ -29,6 +34,12 @@ def check_header(gguf: Path, merged: Path) -> None:
     # Where it does not stand, llama.cpp's default for byte-level vocabularies is no BOS.
     if "tokenizer.ggml.add_bos_token" in header or config.get("add_bos_token"):
         expected["tokenizer.ggml.add_bos_token"] = bool(config.get("add_bos_token"))
+    # Lost, positions are read at another scale, and only long texts show it.
+    theta = (config_of_model.get("rope_parameters") or {}).get("rope_theta")
+    theta = theta or config_of_model.get("rope_theta")
+    base = f"{header['general.architecture']}.rope.freq_base"
+    if theta is not None and (base in header or theta != _LLAMA_CPPS_THETA):
+        expected[base] = struct.unpack("f", struct.pack("f", theta))[0]
     differing = [
         Problem(
             where=f"gguf/{gguf.name}",

@@ -23,10 +23,26 @@ def write_gguf(
     Raises:
         UserError: llama.cpp knows no such architecture or tokenizer.
     """
-    script = llama_cpp / "convert_hf_to_gguf.py"
     arguments = [str(merged), "--outfile", str(gguf), "--outtype", quantization]
+    _run(llama_cpp / "convert_hf_to_gguf.py", [*arguments, "--model-name", model_name])
+
+
+def write_adapter_gguf(llama_cpp: Path, base: Path, adapter: Path, gguf: Path) -> None:
+    """Convert a plain LoRA adapter into a GGUF file that llama.cpp adds to the base's at load.
+
+    Args:
+        base: the folder of the base; its configuration alone is read.
+
+    Raises:
+        UserError: as `write_gguf`.
+    """
+    arguments = ["--base", str(base), "--outfile", str(gguf), "--outtype", "f32", str(adapter)]
+    _run(llama_cpp / "convert_lora_to_gguf.py", arguments)
+
+
+def _run(script: Path, arguments: list[str]) -> None:
     try:
-        with _as_main(script, [*arguments, "--model-name", model_name]), _logging_restored():
+        with _as_main(script, arguments), _logging_restored():
             runpy.run_path(str(script), run_name="__main__")
     except NotImplementedError as error:
         raise _refusal(str(error) or "this architecture has no converter") from error

@@ -8,18 +8,21 @@ loads and talks; only comparing what it says shows it.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainer.adapter import Adapter
 from trainer.contract import places as names
 from trainer.contract.errors import UserError
 from trainer.contract.places import Places
 from trainer.contract.recipe import ConvertSection, Recipe
 from trainer.contract.whole_file import write_whole
+from trainer.convert.adapter import refusal, write_adapter
 from trainer.convert.header import check_header
 from trainer.convert.llama_cpp import write_gguf
 from trainer.entrypoint import Reporter
@@ -33,34 +36,70 @@ _EXACT_TYPE = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
 def convert(places: Places, reporter: Reporter) -> None:
-    """Make `gguf/model-<type>.gguf` from `merged/`, and read one of them back.
+    """Make `gguf/model-<type>.gguf` from `merged/`, read one of them back, and make the adapter's.
+
+    Where the adapter is served beside its base, the base's own files are made as well.
 
     Raises:
-        UserError: llama.cpp does not know the architecture, or the file read back says
-            something else than the merged model.
+        UserError: llama.cpp does not know the architecture, the file read back says something
+            else than the merged model, or an adapter that is to be served has no GGUF form.
     """
     recipe = Recipe.read(places.run / names.RECIPE).section(ConvertSection)
     merged = places.run / names.MERGED
-    shutil.rmtree(places.run / names.GGUF, ignore_errors=True)
-    (places.run / names.GGUF).mkdir()
-    dtype = json.loads((merged / "config.json").read_text())["dtype"]
-    types = list(dict.fromkeys(["f16", *recipe.quantizations]))
-    for number, quantization in enumerate(types):
-        reporter.progress("converting", number, len(types), "files")
-        write_gguf(
-            places.need("llama_cpp"),
-            merged,
-            places.run / names.gguf_name(quantization),
-            quantization,
-            recipe.output_model_name,
-        )
-    reporter.progress("converting", len(types), len(types), "files")
+    (places.run / names.GGUF).mkdir(exist_ok=True)
+    types = recipe.converter_types()
+    files = [(merged, names.gguf_name(kind), kind) for kind in types]
+    with _base_as_merged(places) as base:
+        if recipe.serving == "adapter":
+            served = {"f16", *({recipe.quantizations[0]} & set(types))}
+            files += [(base, names.base_gguf_name(kind), kind) for kind in sorted(served)]
+        for number, (model, gguf, kind) in enumerate(files):
+            reporter.progress("converting", number, len(files), "files")
+            write_gguf(
+                places.need("llama_cpp"), model, places.run / gguf, kind, recipe.output_model_name
+            )
+        reporter.progress("converting", len(files), len(files), "files")
+        adapter_made = _convert_adapter(places, base, recipe, reporter)
+    read_back, prompts = _read_back(places.run, types, reporter)
+    reporter.result(
+        {"types": types, "read_back": read_back, "prompts": prompts, "adapter": adapter_made}
+    )
 
+
+def _convert_adapter(
+    places: Places, base: Path, recipe: ConvertSection, reporter: Reporter
+) -> bool:
+    adapter = Adapter.read(places.run / names.ADAPTER)
+    if why := refusal(adapter):
+        if recipe.serving == "adapter":
+            raise UserError.one("serving", f"adapter is not possible: {why}", "Take merged.")
+        reporter.note(f"no adapter GGUF is made: {why}")
+        return False
+    write_adapter(places.need("llama_cpp"), base, adapter, places.run / names.ADAPTER_GGUF)
+    return True
+
+
+@contextmanager
+def _base_as_merged(places: Places) -> Iterator[Path]:
+    """A folder with the base's weights and all else of the merged model's."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "base"
+        folder.mkdir()
+        for file in (places.run / names.MERGED).iterdir():
+            own = places.need("base") / file.name
+            weights = own.exists() and file.suffix == ".safetensors"
+            (folder / file.name).symlink_to((own if weights else file).absolute())
+        yield folder
+
+
+def _read_back(run: Path, types: Sequence[str], reporter: Reporter) -> tuple[str, int]:
+    merged = run / names.MERGED
+    dtype = json.loads((merged / "config.json").read_text())["dtype"]
     exact = _EXACT_TYPE.get(dtype, "f16")
-    read_back = exact if exact in types else "f16"
-    prompts = _prompts(places.run)
+    kind = exact if exact in types else "f16"
+    prompts = _prompts(run)
     answers = _answers(merged, None, merged, prompts, reporter)
-    gguf = places.run / names.gguf_name(read_back)
+    gguf = run / names.gguf_name(kind)
     check_header(gguf, merged)
     differing = _differing(answers, _answers(gguf.parent, gguf.name, merged, prompts, reporter))
     if differing:
@@ -72,10 +111,10 @@ def convert(places: Places, reporter: Reporter) -> None:
             "differs as well, the converter does not fit this architecture.",
         )
     write_whole(
-        places.run / names.READ_BACK,
+        run / names.READ_BACK,
         json.dumps({"file": gguf.name, "prompts": len(prompts), "equal": len(prompts)}) + "\n",
     )
-    reporter.result({"types": types, "read_back": read_back, "prompts": len(prompts)})
+    return kind, len(prompts)
 
 
 def _prompts(run: Path) -> list[list[int]]:

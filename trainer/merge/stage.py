@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainer.adapter import Adapter
 from trainer.contract import places as names
 from trainer.contract.errors import UserError
 from trainer.contract.places import Places
 from trainer.contract.whole_file import write_whole
 from trainer.entrypoint import Reporter
-from trainer.merge.adapter import Adapter
+from trainer.memory import check_memory
 from trainer.weights import INDEX, Weight, largest_bytes, targeted, weight_files, weights
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def merge_weights(base: Path, adapter: Adapter, folder: Path, reporter: Reporter
     found = weights(base)
     targets = targeted(adapter.modules, found)
     _check_room(weight_files(base), folder)
-    _check_memory(_COPIES_IN_MEMORY * largest_bytes(found, targets.values()))
+    largest = largest_bytes(found, targets.values())
+    check_memory("merging the largest weight", _COPIES_IN_MEMORY * largest)
     files = weight_files(base)
     for number, file in enumerate(files):
         reporter.progress("copying", number, len(files), "files")
@@ -135,30 +137,6 @@ def _check_room(files: list[Path], folder: Path) -> None:
             f"{needed / 1e9:.1f} GB",
             "Make room and run the same command again.",
         )
-
-
-def _check_memory(needed: int) -> None:
-    free = _free_memory_bytes()
-    if free is not None and free < needed:
-        raise UserError.one(
-            "memory",
-            f"merging the largest weight takes {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free",
-            "Close what else is running, or add swap.",
-        )
-
-
-def _free_memory_bytes() -> int | None:
-    """What the machine, or the container's bound where that is less, has left."""
-    path = Path("/proc/meminfo")
-    if not path.exists():
-        return None
-    fields = dict(line.split(":", 1) for line in path.read_text().splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    bound, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if used.exists() and bound.exists() and bound.read_text().strip().isdigit():
-        free = min(free, int(bound.read_text()) - int(used.read_text()))
-    return free
 
 
 def _copy_tokenizer(base: Path, merged: Path) -> None:

@@ -40,8 +40,12 @@ def modelfile(places: Places, reporter: Reporter) -> None:
 
 def serving_of(recipe: Recipe, form: ChatForm | None, stops: list[str]) -> Serving:
     """What the recipe and the base's chat template make the server's settings."""
+    served = recipe.quantizations[0]
+    beside = recipe.serving == "adapter"
+    gguf = names.base_gguf_name(served) if beside else names.gguf_name(served)
     return Serving(
-        gguf=names.gguf_name(recipe.quantizations[0]).as_posix(),
+        gguf=gguf.as_posix(),
+        adapter=names.ADAPTER_GGUF.as_posix() if beside else None,
         template=form.go_template() if form is not None else None,
         system=recipe.system_prompt,
         parameters={
@@ -82,6 +86,8 @@ def modelfile_text(name: str, serving: Serving) -> str:
         f"#   ollama create {name} -f Modelfile",
         f"FROM ./{serving.gguf}",
     ]
+    if serving.adapter is not None:
+        lines.append(f"ADAPTER ./{serving.adapter}")
     if serving.template is not None:
         lines.append(f'TEMPLATE """{serving.template}"""')
     if serving.system:

@@ -18,7 +18,12 @@ _MOST_TOKENS = 512
 
 
 def agreement(
-    exact: Path, rounded: Path, rows: Sequence[PreparedRow], name: str, reporter: Reporter
+    exact: Path,
+    rounded: Path,
+    rows: Sequence[PreparedRow],
+    name: str,
+    reporter: Reporter,
+    adapter: Path | None = None,
 ) -> Agreement:
     """Compare the next-token distributions of two GGUF files over the rows' completion tokens.
 
@@ -28,12 +33,15 @@ def agreement(
 
     Args:
         rows: at least one; as many of them as make up some hundreds of tokens.
+        adapter: a PEFT adapter that is served beside the rounded file.
     """
     rows = _first_rows(rows)
     total, same, tokens = 0.0, 0, 0
     log_probabilities = list(_distributions(exact, rows, f"{name}: the unrounded file", reporter))
     for expected, found in zip(
-        log_probabilities, _distributions(rounded, rows, f"{name}: the file", reporter), strict=True
+        log_probabilities,
+        _distributions(rounded, rows, f"{name}: the file", reporter, adapter),
+        strict=True,
     ):
         # (completion tokens, vocabulary) each.
         total += float((expected.exp() * (expected - found)).sum())
@@ -53,13 +61,21 @@ def _first_rows(rows: Sequence[PreparedRow]) -> list[PreparedRow]:
 
 
 def _distributions(
-    gguf: Path, rows: Sequence[PreparedRow], what: str, reporter: Reporter
+    gguf: Path,
+    rows: Sequence[PreparedRow],
+    what: str,
+    reporter: Reporter,
+    adapter: Path | None = None,
 ) -> Iterator[torch.Tensor]:
+    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
-    ).eval()
+    )
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, adapter)
+    model.eval()
     for number, row in enumerate(rows):
         reporter.progress(f"comparing, {what}", number, len(rows), "rows")
         # The token before each completion token predicts it.

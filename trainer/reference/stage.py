@@ -67,15 +67,13 @@ def reference(places: Places, reporter: Reporter) -> None:
             prompt=text,
             prompt_tokens=len(ids),
             answer=tokenizer.decode(answer, skip_special_tokens=False),
-            ended=len(answer) < _ANSWER_TOKENS,
             held_out=number < len(asked),
         )
         for number, (messages, text, ids, answer) in enumerate(
             zip(conversations, prompts, tokens, answers, strict=True)
         )
     ]
-    rounded = [kind for kind in recipe.quantizations if kind not in _UNROUNDED]
-    found = _agreements(places.run, rounded, rows, reporter)
+    found = _agreements(places.run, recipe, rows, reporter)
     written = Reference(answer_tokens=_ANSWER_TOKENS, questions=questions, agreements=found)
     write_whole(places.run / names.REFERENCE, written.model_dump_json(indent=1) + "\n")
     reporter.result(
@@ -98,11 +96,17 @@ def _probes(tokenizer: Any) -> list[list[Message]]:
 
 
 def _agreements(
-    run: Path, rounded: Sequence[str], rows: Sequence[PreparedRow], reporter: Reporter
+    run: Path, recipe: Recipe, rows: Sequence[PreparedRow], reporter: Reporter
 ) -> dict[str, Agreement]:
-    return {
-        kind: agreement(
-            run / names.gguf_name("f16"), run / names.gguf_name(kind), rows, kind, reporter
-        )
-        for kind in dict.fromkeys(rounded)
+    exact = run / names.gguf_name("f16")
+    rounded = [kind for kind in dict.fromkeys(recipe.quantizations) if kind not in _UNROUNDED]
+    found = {
+        kind: agreement(exact, run / names.gguf_name(kind), rows, kind, reporter)
+        for kind in rounded
     }
+    served = recipe.quantizations[0]
+    if recipe.serving == "adapter":
+        name = f"{served} base and adapter"
+        base = run / names.base_gguf_name(served)
+        found[name] = agreement(exact, base, rows, name, reporter, run / names.ADAPTER)
+    return found

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from trainer.contract.errors import Problem, UserError
 
@@ -100,6 +101,19 @@ class Adapter:
         if embedding or self.settings.get("fan_in_fan_out"):
             product = product.T
         return product * self.scale(module, a.shape[0])
+
+    def write_scaled(self, folder: Path) -> None:
+        """Write the same adapter with every s inside its B, and alpha 0, which stands for no scale.
+
+        So readers that know of no rsLoRA and no patterns add the same to W.
+        """
+        tensors = load_file(self.folder / WEIGHTS)
+        for module in self.modules:
+            up = f"{_PREFIX}{module}{_LINEAR[1]}"
+            tensors[up] = tensors[up] * self.scale(module, tensors[up].shape[1])
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        settings = {**self.settings, "lora_alpha": 0, "use_rslora": False, "alpha_pattern": {}}
+        (folder / CONFIG).write_text(json.dumps(settings), encoding="utf-8")
 
 
 def _strange_settings(settings: dict[str, Any]) -> list[Problem]:

@@ -1,0 +1,61 @@
+"""llama.cpp's tools are the same programs wherever they are compiled."""
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from launcher.display import Display
+from launcher.tools import PROGRAMS, compile_into, tools_digest
+from trainer.contract.digest import digest_of_file
+from trainer.contract.errors import UserError
+
+QUIET = Display(quiet=True)
+# Of another folder, another day and maybe another machine. Whoever moves docker/locks/tools.in or
+# llama-cpp.in, or a setting in launcher/tools.py, writes them anew with sha256sum.
+KNOWN = Path(__file__).parent / "tools.x86_64.sha256"
+
+
+def test_they_are_the_programs_that_were_compiled_elsewhere(tools):
+    assert platform.machine() == "x86_64", "only x86_64's programs are known"
+    known = dict(line.split()[::-1] for line in KNOWN.read_text().splitlines())
+    assert known == {name: digest_of_file(tools / name) for name in PROGRAMS}
+
+
+def test_they_hold_no_place_of_this_machine(tools):
+    for name in PROGRAMS:
+        held = (tools / name).read_bytes()
+        assert str(tools.parents[3]).encode() not in held
+        assert str(Path.home()).encode() + b"/" not in held
+
+
+def test_they_start_here(tools):
+    done = subprocess.run(
+        [str(tools / "llama-quantize"), "--help"], capture_output=True, text=True, check=False
+    )
+    assert "Q4_K_M" in done.stdout
+
+
+def test_another_setting_is_another_build(monkeypatch):
+    before = tools_digest()
+    monkeypatch.setitem(__import__("launcher.tools").tools._SETTINGS, "GGML_NATIVE", "ON")
+    assert tools_digest() != before
+
+
+def test_what_cannot_be_compiled_is_a_sentence_and_can_be_gone_on_with(tmp_path):
+    sources = tmp_path / "tools.building" / "sources"
+    sources.mkdir(parents=True)
+    (sources / "CMakeLists.txt").write_text("project(ours NONE)\nmessage(FATAL_ERROR no)\n")
+    with pytest.raises(UserError, match="could not be compiled") as refused:
+        compile_into(tmp_path / "tools", QUIET)
+    assert "take quantizations that need no tools" in str(refused.value)
+    assert sources.is_dir()
+    assert not (tmp_path / "tools").exists()
+
+
+def test_a_disk_without_room_is_said_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 10**9))
+    with pytest.raises(UserError, match=r"1\.0 GB free"):
+        compile_into(tmp_path / "tools", QUIET)

@@ -1,0 +1,229 @@
+"""Every form that a run can give a model is served right by a real server, or refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from launcher.display import Display
+from launcher.runs import read_manifest
+from launcher.serving.forms import numbers
+from launcher.serving.importing import import_run
+from launcher.serving.server import OllamaServer
+from launcher.serving.verifying import verify
+from tests.conftest import invoke, stage
+from tests.qwen import write_base, write_rows
+from tests.serving.conftest import (
+    NAME,
+    Ollama,
+    as_if_made,
+    clone_with_run,
+    import_smoke,
+    programs,
+)
+from trainer.contract import places as names
+from trainer.contract.errors import UserError
+
+QUIET = Display(quiet=True)
+TRAIN = ("train", "--profile", "smoke", "--engine", "local")
+# The system turn is folded into the first question: Ollama's templates have no equal.
+FOLDED = (
+    "{% set s = namespace(t='') %}{% for m in messages %}"
+    "{% if m.role == 'system' %}{% set s.t = m.content + '\n\n' %}"
+    "{% elif m.role == 'user' %}<|im_start|>{{ s.t }}{{ m.content }}<|im_end|>{% set s.t = '' %}"
+    "{% else %} {{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+)
+
+
+@pytest.fixture
+def clean(ollama, connected):
+    connected.delete(NAME)
+    return ollama
+
+
+@pytest.fixture(scope="module")
+def with_tools(smoke_run, tools, tmp_path_factory):
+    """A clone with the smoke run and llama.cpp's tools; models are made in it for all servers."""
+    clone = clone_with_run(smoke_run, tmp_path_factory.mktemp("outils") / "clone é")
+    place = clone / "data" / "cache" / "llama.cpp" / tools.name
+    if not place.exists():
+        place.symlink_to(tools)
+    return clone
+
+
+@pytest.fixture(scope="module")
+def quantized(with_tools):
+    done = invoke(with_tools, *TRAIN, "--set", "quantizations=[q4_k_m]", "--ollama", "none")
+    assert done.returncode == 0, done.stderr
+    return with_tools
+
+
+@pytest.fixture(scope="module")
+def petit_qwen(with_tools, tmp_path_factory):
+    """151,936 tokens, bf16, a system turn of its own, two stops; by the default quantization."""
+    folder = tmp_path_factory.mktemp("qwen")
+    settings = {
+        "model_to_fine_tune": write_base(folder / "petit qwen", folder),
+        "output_model_name": "petit-qwen",
+        "epochs": 4,
+        "learning_rate": 0.01,
+        "batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "lora_rank": 8,
+        "max_length": 96,
+        "held_out_answers": 0,
+        "max_new_tokens": 8,
+        "num_ctx": 512,
+        "num_predict": 32,
+    }
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    words += ["--data", str(write_rows(folder / "rows é.jsonl")), "--ollama", "none"]
+    done = invoke(with_tools, "train", "--profile", "cpu", "--engine", "local", *words)
+    assert done.returncode == 0, done.stderr
+    return with_tools
+
+
+def the_run(project, model=NAME):
+    (run,) = (project / "data" / "models" / model).glob("*/")
+    return run
+
+
+def test_a_k_quant_is_served_and_proved(clean, connected, quantized):
+    done = import_smoke(quantized, clean)
+    assert done.returncode == 0, done.stderr
+    assert "✓  q4_k_m beside f16" in done.stderr
+    assert connected.show(NAME)["details"]["quantization_level"] == "Q4_K_M"
+    manifest = read_manifest(the_run(quantized))
+    assert manifest.verification.passed
+    assert manifest.verification.server == connected.version
+    assert [record.stage for record in manifest.stages][4] == "quantize"
+
+
+def test_the_adapter_is_served_by_servers_that_take_one(clean, connected, project):
+    words = ("--set", "serving=adapter", "--set", "quantizations=[q8_0]")
+    done = invoke(project, *TRAIN, *words, OLLAMA_HOST=clean.host)
+    if numbers(connected.version) >= (0, 34, 1):
+        assert done.returncode == 2
+        assert "takes no adapters any more" in done.stderr
+        assert "✓ prepare" not in done.stderr
+        assert connected.digest(NAME) is None
+        return
+    assert done.returncode == 0, done.stderr
+    assert "✓  q8_0 base and adapter beside f16" in done.stderr
+    run = the_run(project)
+    assert "ADAPTER ./gguf/adapter-f32.gguf" in (run / names.MODELFILE).read_text()
+    made = clean.run("create", "by-hand", "-f", str(run / names.MODELFILE))
+    assert made.returncode == 0, made.stderr
+    layers = [
+        [line for line in connected.show(name)["modelfile"].splitlines() if "sha256" in line]
+        for name in (NAME, "by-hand")
+    ]
+    # The first is a comment that names the model.
+    assert layers[0][-2:] == layers[1][-2:]
+    connected.delete("by-hand")
+    # A base of the same shapes that is not the one that was trained on loads without a word.
+    base = run / names.base_gguf_name("f16")
+    negate_a_matrix(base)
+    as_if_made(run, names.base_gguf_name("f16"))
+    wrong = invoke(project, "verify", "--model", NAME, OLLAMA_HOST=clean.host)
+    assert wrong.returncode == 1
+    assert "✗ greedy answers, f16" in wrong.stderr
+
+
+def negate_a_matrix(gguf):
+    import numpy
+    from gguf import GGUFReader
+
+    reader = GGUFReader(gguf, "r+")
+    matrix = next(tensor for tensor in reader.tensors if tensor.name == "blk.0.attn_q.weight")
+    matrix.data[:] = numpy.negative(matrix.data)
+    reader.data.flush()
+
+
+def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(
+    clean, connected, project, smoke_run
+):
+    run = the_run(project)
+    merged = run / names.MERGED
+    config = json.loads((merged / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (merged / "tokenizer_config.json").write_text(json.dumps(config))
+    (merged / "chat_template.jinja").write_text(FOLDED)
+    places = ["--base", smoke_run.base, "--llama-cpp", smoke_run.llama_cpp]
+    for name, words in (("convert", places), ("modelfile", []), ("reference", [])):
+        code, _, log = stage(f"trainer.{name}", "--run", str(run), *map(str, words))
+        assert code == 0, log
+    for file in run.glob(f"{names.GGUF}/*.gguf"):
+        as_if_made(run, file.relative_to(run))
+    if numbers(connected.version) < (0, 30):
+        refused = import_smoke(project, clean)
+        assert refused.returncode == 2
+        assert "conversations would be lost" in refused.stderr
+        assert connected.digest(NAME) is None
+        return
+    import_run(run, NAME, connected, QUIET)
+    checks = {
+        check.name: check.passed
+        for check in verify(run, connected, NAME, NAME, lambda doing, done, total: None)
+    }
+    # It was not trained on this form: what it answers is nothing to ask for.
+    assert checks["what the server reports"]
+    assert checks["prompt tokens"]
+
+
+def test_the_real_qwen2_tokenizer_is_read_by_a_server_as_it_was_trained(
+    ollama, connected, petit_qwen
+):
+    run = the_run(petit_qwen, "petit-qwen")
+    import_run(run, "petit-qwen", connected, QUIET)
+    checks = {
+        check.name: check
+        for check in verify(
+            run, connected, "petit-qwen", "petit-qwen", lambda doing, done, total: None
+        )
+    }
+    assert checks["what the server reports"].passed
+    assert checks["prompt tokens"].passed, checks["prompt tokens"].found
+    assert checks["q4_k_m beside f16"].passed, checks["q4_k_m beside f16"].found
+    stops = json.loads((run / names.SERVING).read_text())["parameters"]["stop"]
+    assert stops == ["<|im_end|>", "<|endoftext|>"]
+    assert connected.show("petit-qwen")["details"]["quantization_level"] == "Q4_K_M"
+    connected.delete("petit-qwen")
+
+
+class OnASmallDisk(Ollama):
+    """A server whose store is a file system of 3 MB of its own."""
+
+    def start(self):
+        store = self.home / "store"
+        store.mkdir(parents=True, exist_ok=True)
+        wrapper = self.home / "serve"
+        wrapper.write_text(
+            f"#!/bin/sh\nmount -t tmpfs -o size=3m tmpfs '{store}' && exec '{self.real}' \"$@\"\n"
+        )
+        wrapper.chmod(0o755)
+        self.program = str(self.home / "unshared")
+        Path(self.program).write_text(
+            f'#!/bin/sh\nexec unshare --user --map-root-user --mount "{wrapper}" "$@"\n'
+        )
+        Path(self.program).chmod(0o755)
+        super().start()
+
+    def environment(self):
+        return {**super().environment(), "OLLAMA_MODELS": str(self.home / "store")}
+
+
+@pytest.mark.parametrize("program", programs(), ids=lambda path: path.split("/")[-3:][0])
+def test_a_full_disk_on_the_servers_side_is_a_sentence(program, project, tmp_path, monkeypatch):
+    server = OnASmallDisk(program, tmp_path / "home")
+    server.real = program
+    server.start()
+    monkeypatch.setenv("OLLAMA_HOST", server.host)
+    try:
+        with pytest.raises(UserError) as refused:
+            import_run(the_run(project), NAME, OllamaServer.found(), QUIET)
+        assert "no space left" in str(refused.value)
+        assert "Make room on the server's disk" in str(refused.value)
+        assert OllamaServer.found().digest(NAME) is None
+    finally:
+        server.kill()

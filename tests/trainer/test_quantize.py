@@ -1,0 +1,175 @@
+"""K-quants by llama.cpp's own tools, compiled here: real files, and each way to fail a sentence."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launcher.project import ROOT
+from tests.conftest import apart, stage
+from trainer.contract import places as names
+from trainer.contract.digest import digest_of_file
+from trainer.contract.errors import UserError
+from trainer.contract.recipe import Recipe
+from trainer.convert.header import read_header
+from trainer.quantize.llama_cpp import quantize_gguf
+from trainer.quantize.stage import (
+    _BYTES_A_NUMBER,
+    _PROGRAM_BYTES,
+    _check_memory,
+    _check_room,
+    _context,
+    _tensors,
+)
+
+Q4_K_M, Q6_K = 15, 18
+
+
+def ask_for(run, **changed):
+    path = run / names.RECIPE
+    path.write_text(Recipe.read(path).model_copy(update=changed).model_dump_json())
+
+
+def quantize(run, tools):
+    return stage("trainer.quantize", "--run", str(run), "--tools", str(tools))
+
+
+def test_each_type_is_made_and_twice_the_same_bytes(run_copy, tools):
+    ask_for(run_copy, quantizations=["q4_k_m", "q8_0", "q6_k"], imatrix=True)
+    digests = []
+    for _ in range(2):
+        code, events, log = quantize(run_copy, tools)
+        assert code == 0, log
+        assert events[-1]["values"]["types"] == ["q4_k_m", "q6_k"]
+        assert events[-1]["values"]["larger_than_asked"] == {}
+        files = [names.gguf_name("q4_k_m"), names.gguf_name("q6_k"), names.IMATRIX]
+        digests.append([digest_of_file(run_copy / file) for file in files])
+    assert digests[0] == digests[1]
+    four = read_header(run_copy / names.gguf_name("q4_k_m"))
+    six = read_header(run_copy / names.gguf_name("q6_k"))
+    assert (four["general.file_type"], six["general.file_type"]) == (Q4_K_M, Q6_K)
+    # What the file says of its making names no place of this machine.
+    assert four["quantize.imatrix.file"] == "imatrix.gguf"
+    assert four["quantize.imatrix.dataset"] == "prompts.txt"
+    assert not (run_copy / names.GGUF / "prompts.txt").exists()
+
+
+def test_progress_is_said_for_both_works(run_copy, tools):
+    ask_for(run_copy, quantizations=["q4_k_m"], imatrix=True)
+    _, events, _ = quantize(run_copy, tools)
+    doing = {event["doing"] for event in events if event["event"] == "progress"}
+    assert doing == {"weighing columns over prompts", "quantizing, q4_k_m"}
+
+
+def test_the_matrix_changes_the_file(run_copy, tools):
+    found = set()
+    for imatrix in (True, False):
+        ask_for(run_copy, quantizations=["q4_k_m"], imatrix=imatrix)
+        code, events, log = quantize(run_copy, tools)
+        assert code == 0, log
+        assert events[-1]["values"]["imatrix"] is imatrix
+        found.add(digest_of_file(run_copy / names.gguf_name("q4_k_m")))
+    assert len(found) == 2
+
+
+def test_too_few_prompts_are_said_and_no_matrix_is_made(run_copy, tools):
+    train = run_copy / names.PREPARED_TRAIN
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:2]))
+    ask_for(run_copy, quantizations=["q4_k_m"], imatrix=True)
+    code, events, log = quantize(run_copy, tools)
+    assert code == 0, log
+    assert events[-1]["values"]["imatrix"] is False
+    assert any("too few for an importance matrix" in event.get("text", "") for event in events)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "context"), [(95, None), (96, 32), (1535, 256), (1536, 512), (10**6, 512)]
+)
+def test_a_chunk_leaves_room_for_two_and_a_margin(tokens, context):
+    assert _context(tokens) == context
+
+
+def test_widths_that_k_quants_do_not_take_are_counted(smoke_run, tools, tmp_path):
+    """llama-quantize takes a larger type for them, on its own."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = tmp_path / "narrow"
+    shutil.copytree(smoke_run.base, model)
+    (model / "model.safetensors").unlink()
+    config = json.loads((model / "config.json").read_text())
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            **{**config, "hidden_size": 192, "intermediate_size": 320, "num_attention_heads": 3},
+        )
+    ).save_pretrained(model)
+    exact, rounded = tmp_path / "model-f16.gguf", tmp_path / "model-q4_k_m.gguf"
+    apart(
+        "from trainer.convert.llama_cpp import write_gguf\n"
+        "write_gguf(*map(Path, sys.argv[1:4]), 'f16', 'narrow')",
+        smoke_run.llama_cpp,
+        model,
+        exact,
+    )
+    assert quantize_gguf(tools, exact, rounded, "q4_k_m", None, lambda done, total: None) > 0
+
+
+def test_a_file_cut_short_is_a_sentence(run_copy, tools):
+    ask_for(run_copy, quantizations=["q4_k_m"], imatrix=False)
+    exact = run_copy / names.gguf_name("f16")
+    # The tensors' list is whole, and their bytes are not.
+    exact.write_bytes(exact.read_bytes()[:-100_000])
+    code, events, log = quantize(run_copy, tools)
+    assert code == 2, log
+    said = events[-1]["problems"][0]
+    assert said["where"] == f"{names.GGUF}/model-f16.gguf"
+    assert "cut short" in said["what"]
+
+
+def test_a_tool_that_fails_is_a_sentence(run_copy, tools, tmp_path):
+    broken = tmp_path / "tools"
+    shutil.copytree(tools, broken)
+    (broken / "llama-quantize").write_text("#!/bin/sh\necho 'error: out of ideas'\nexit 3\n")
+    ask_for(run_copy, quantizations=["q4_k_m"], imatrix=False)
+    code, events, _ = quantize(run_copy, broken)
+    assert code == 2
+    assert "ended with code 3: error: out of ideas" in events[-1]["problems"][0]["what"]
+
+
+def test_a_stage_that_is_stopped_stops_its_tool(run_copy, tools, tmp_path):
+    slow = tmp_path / "tools"
+    shutil.copytree(tools, slow)
+    (slow / "llama-quantize").write_text(f"#!/bin/sh\necho $$ > '{tmp_path}/pid'\nexec sleep 99\n")
+    ask_for(run_copy, quantizations=["q4_k_m"], imatrix=False)
+    command = [sys.executable, "-m", "trainer.quantize", "--run", run_copy, "--tools", slow]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_no_room_and_no_memory_are_said_before(run_copy, monkeypatch):
+    sources = [run_copy / names.gguf_name("f16")]
+    monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: 10**6)
+    with pytest.raises(UserError, match="quantizing the largest weight takes"):
+        _check_memory(sources, imatrix=False)
+    largest = max(int(tensor.n_elements) for tensor in _tensors(sources[0]))
+    enough = _BYTES_A_NUMBER * largest + _PROGRAM_BYTES
+    monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: enough)
+    _check_memory(sources, imatrix=False)
+    with pytest.raises(UserError, match="reading the whole model"):
+        _check_memory(sources, imatrix=True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 0))
+    with pytest.raises(UserError, match="quantized files take up to"):
+        _check_room(sources, ["q4_k_m"], run_copy)

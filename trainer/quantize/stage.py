@@ -1,0 +1,151 @@
+"""The story of `quantize`: round the f16 GGUF into llama.cpp's k-quants.
+
+With `imatrix`, the rounding is weighed by how much each column matters to the trained model on the
+training data's prompts, which it reads once for that.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from trainer.contract import places as names
+from trainer.contract.errors import UserError
+from trainer.contract.places import Places
+from trainer.contract.recipe import QuantizeSection, Recipe
+from trainer.entrypoint import Reporter
+from trainer.memory import check_memory
+from trainer.prepared import read_prepared
+from trainer.quantize.llama_cpp import quantize_gguf, write_imatrix
+
+# What llama.cpp's own documentation takes for a chunk; less where there is less text.
+_CONTEXT, _LEAST_CONTEXT = 512, 32
+# 32,768 tokens: minutes on a few cores for a model of 1.5 B parameters.
+_MOST_CHUNKS = 64
+# The weight in f32 beside the source's and the result's rows, with room for the program itself.
+_BYTES_A_NUMBER, _PROGRAM_BYTES = 8, 300 << 20
+
+
+def quantize(places: Places, reporter: Reporter) -> None:
+    """Make `gguf/model-<kind>.gguf` of every k-quant that the recipe names.
+
+    Raises:
+        UserError: no room, no memory, or a tool that failed.
+    """
+    whole = Recipe.read(places.run / names.RECIPE)
+    recipe = whole.section(QuantizeSection)
+    tools = places.need("tools")
+    exact = places.run / names.gguf_name("f16")
+    sources = [exact, *_served_base(places.run)]
+    kinds = recipe.quantizer_types()
+    _check_room(sources, kinds, exact.parent)
+    _check_memory(sources, imatrix=recipe.imatrix)
+    imatrix = _imatrix(places.run, tools, exact, reporter) if recipe.imatrix else None
+    fallbacks = {}
+    for kind in kinds:
+        for source in sources:
+            rounded = source.with_name(source.name.replace("f16", kind))
+            if source != exact and kind != recipe.quantizations[0]:
+                continue
+
+            def on_progress(done: int, total: int, doing: str = f"quantizing, {kind}") -> None:
+                reporter.progress(doing, done, total, "tensors")
+
+            number = quantize_gguf(tools, source, rounded, kind, imatrix, on_progress)
+            if number:
+                fallbacks[rounded.name] = number
+    for name, number in fallbacks.items():
+        reporter.note(
+            f"{name}: {number} weights have rows that are no multiple of 256, the k-quants' "
+            "block, and were given a larger type"
+        )
+    reporter.result(
+        {"types": kinds, "imatrix": imatrix is not None, "larger_than_asked": fallbacks}
+    )
+
+
+def _served_base(run: Path) -> list[Path]:
+    """The base's own f16 file, where the adapter is served beside it."""
+    base = run / names.base_gguf_name("f16")
+    return [base] if base.exists() else []
+
+
+def _imatrix(run: Path, tools: Path, exact: Path, reporter: Reporter) -> Path | None:
+    from transformers import AutoTokenizer
+
+    rows = read_prepared(run / names.PREPARED_TRAIN)
+    tokens = sum(len(row["prompt_ids"]) for row in rows)
+    context = _context(tokens)
+    if context is None:
+        reporter.note(
+            f"the training data's prompts have {tokens} tokens, too few for an importance matrix"
+        )
+        return None
+    tokenizer = AutoTokenizer.from_pretrained(run / names.MERGED, local_files_only=True)
+    text = exact.with_name("prompts.txt")
+    prompts = (tokenizer.decode(row["prompt_ids"], skip_special_tokens=False) for row in rows)
+    text.write_text("\n".join(prompts), encoding="utf-8")
+    imatrix = run / names.IMATRIX
+    try:
+        write_imatrix(
+            tools,
+            exact,
+            text,
+            imatrix,
+            context=context,
+            chunks=_MOST_CHUNKS,
+            on_progress=lambda done, total: reporter.progress(
+                "weighing columns over prompts", done, total, "chunks"
+            ),
+        )
+    finally:
+        text.unlink()
+    return imatrix
+
+
+def _context(tokens: int) -> int | None:
+    """The largest power of two that leaves two chunks and a margin; None where there is none."""
+    context = _CONTEXT
+    while context * 3 > tokens:
+        context //= 2
+    return context if context >= _LEAST_CONTEXT else None
+
+
+def _check_room(sources: Iterable[Path], kinds: Iterable[str], folder: Path) -> None:
+    # A k-quant is at most half of f16.
+    needed = sum(source.stat().st_size for source in sources) // 2 * len(list(kinds))
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError.one(
+            f"{names.GGUF}",
+            f"the disk has {free / 1e9:.1f} GB free, and the quantized files take up to "
+            f"{needed / 1e9:.1f} GB",
+            "Make room and run the same command again.",
+        )
+
+
+def _check_memory(sources: Iterable[Path], *, imatrix: bool) -> None:
+    for source in sources:
+        tensors = _tensors(source)
+        largest = max(int(tensor.n_elements) for tensor in tensors)
+        check_memory("quantizing the largest weight", _BYTES_A_NUMBER * largest + _PROGRAM_BYTES)
+        if imatrix:
+            # All of it is read, and the logits of a chunk stand beside it.
+            vocabulary = max(int(max(tensor.shape)) for tensor in tensors)
+            needed = source.stat().st_size + 2 * 4 * vocabulary * _CONTEXT + _PROGRAM_BYTES
+            check_memory("reading the whole model for an importance matrix", needed)
+
+
+def _tensors(gguf: Path) -> list[Any]:
+    from gguf import GGUFReader
+
+    try:
+        return list(GGUFReader(gguf).tensors)
+    except (ValueError, IndexError) as error:
+        raise UserError.one(
+            f"{names.GGUF}/{gguf.name}",
+            "is no whole GGUF file (cut short?)",
+            "Run the same command again: it is made anew.",
+        ) from error
