@@ -27,6 +27,7 @@ _SET = "key=value over the configuration; may be given again and again"
 _DATA = "a dataset in place of the configured one (.jsonl, .json, .csv, .parquet)"
 _QUIET = "say nothing but the result"
 _OLLAMA = "host (the server at OLLAMA_HOST) or container (one in Docker, stopped again afterwards)"
+_POLICY = "a file of demands in place of configs/gate.yaml"
 _FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
 
 
@@ -113,6 +114,121 @@ def verify(_context: Context, model: str, run: str = "", ollama: str = "host") -
         from launcher import commands
 
         commands.verify(model, run, ollama)
+
+
+@task(
+    help={
+        "model": "a served model: the output_model_name of a run, or any other with --data",
+        "base": "a served model to compare with (default: the base that the run started from)",
+        "data": "evaluation rows: a file, or a name in data/evaluation/ (default: the run's own)",
+        "skills": "a folder of sets that the base should still know (default: "
+        "data/evaluation/skills), or none",
+        "metric": "exact, normalized, number, json_valid, json_f1, contains, regex or chrf "
+        "(default: the profile's, else what fits the rows)",
+        "run": "the beginning of a run's key (default: the last finished one)",
+        "ollama": "auto (a server that has the model, else its file is read by llama-server), "
+        "host, container, or none (llama-server)",
+        "engine": "auto, local or docker: where rows are read and the base is converted",
+        "parallel": "how many questions are asked at once",
+        "drop-leaked": "leave out rows that were trained on, which are refused otherwise",
+        "quiet": _QUIET,
+    }
+)
+def evaluate(
+    _context: Context,
+    model: str,
+    base: str = "",
+    data: str = "",
+    skills: str = "",
+    metric: str = "",
+    run: str = "",
+    ollama: str = "auto",
+    engine: str = "auto",
+    parallel: int = 4,
+    drop_leaked: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Score a served model on its task and on general skills, beside its base.
+
+    Examples:
+      ./invoke evaluate --model affineur-smoke
+      ./invoke evaluate --model affineur-smoke --base qwen2.5:1.5b-instruct --skills none
+      ./invoke evaluate --model qwen2.5:1.5b-instruct --data my_rows.csv --metric number
+    """
+    with _spoken():
+        from launcher import commands
+        from launcher.evaluate.evaluation import Wish
+
+        wish = Wish(model, base, data, skills, metric, parallel, drop_leaked)
+        commands.evaluate(wish, run, ollama, engine, quiet)
+
+
+@task(
+    help={
+        "model": "the output_model_name of an evaluated run",
+        "run": "the beginning of a run's key (default: the last finished one)",
+        "policy": _POLICY,
+    }
+)
+def gate(_context: Context, model: str, run: str = "", policy: str = "") -> None:
+    """Say whether an evaluated model is fit to be used: exit 0, or 3 where it is not.
+
+    Example:
+      ./invoke gate --model affineur-smoke
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.gate(model, run, policy)
+
+
+@task(
+    help={
+        "role": "a role under models in configs/models.yaml",
+        "model": "the output_model_name of an evaluated run that the server has",
+        "run": "the beginning of a run's key (default: the last finished one)",
+        "policy": _POLICY,
+        "override": "promote it against the gate; the reason, which is written down",
+        "ollama": _OLLAMA,
+        "env-file": "an application's .env that gets the adapter's path, too",
+        "env-key": "the variable in it",
+    }
+)
+def promote(
+    _context: Context,
+    role: str,
+    model: str,
+    run: str = "",
+    policy: str = "",
+    override: str = "",
+    ollama: str = "host",
+    env_file: str = "",
+    env_key: str = "",
+) -> None:
+    """Let an application use a model: change its role in configs/models.yaml, through the gate.
+
+    Examples:
+      ./invoke promote --role sfd_analyzer --model affineur-smoke
+      ./invoke promote --role sfd_analyzer --model affineur-smoke \\
+                       --env-file ../app/.env --env-key RAISE_LORA_PATH
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.promote(model, role, run, policy, override, ollama, env_file, env_key)
+
+
+@task(help={"role": "a role under models in configs/models.yaml"})
+def rollback(_context: Context, role: str) -> None:
+    """Point a role at what it used before its last promotion.
+
+    Example:
+      ./invoke rollback --role sfd_analyzer
+    """
+    with _spoken():
+        from launcher import commands
+
+        commands.rollback(role)
 
 
 @task(iterable=["set"], help=_FLAGS)

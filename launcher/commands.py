@@ -11,15 +11,27 @@ from launcher import cards, data_report, images, locks, pipeline, summary
 from launcher.configuration import profile_values, resolve
 from launcher.display import Display
 from launcher.engine.choice import choose_engine
-from launcher.runs import find_run
+from launcher.evaluate import evaluation, showing
+from launcher.evaluate.evaluation import Wish
+from launcher.evaluate.record import Evaluation
+from launcher.gate import card
+from launcher.gate.decision import decide
+from launcher.gate.policy import POLICY_FILE, read_policy
+from launcher.project import shown
+from launcher.promote import promotion
+from launcher.promote.env_file import EnvVariable
+from launcher.promote.models_file import RoleEntry
+from launcher.runs import find_run, is_made_here
 from launcher.serving import verifying
-from launcher.serving.choice import choose_server, demand_server
+from launcher.serving.choice import Ollama, choose_server, demand_server
 from launcher.serving.forms import check_adapter
 from launcher.serving.importing import Imported, import_run
 from launcher.serving.server import OllamaServer
 from launcher.tools import tools
+from trainer.contract import places as names
 from trainer.contract.errors import ExitCode, UserError
 from trainer.contract.recipe import Recipe
+from trainer.contract.whole_file import write_whole
 
 
 def train(
@@ -96,6 +108,84 @@ def _import(
             verifying.show(checks, display.console)
 
     return import_run(run, name, server, display, replace=replace, examine=examine)
+
+
+def evaluate(wish: Wish, run: str, ollama: str, engine: str, quiet: bool) -> None:
+    """Ask a model and its base, score the answers, and print the table.
+
+    With `quiet`, the path of `evaluation.json` alone is printed.
+    """
+    display = Display(quiet=quiet)
+    folder = find_run(wish.model, run) if run or is_made_here(wish.model) else None
+    chosen = _asked_where(wish.model, folder, ollama, display)
+    home, found = evaluation.evaluate(
+        wish, folder, chosen, choose_engine(engine, "", display), display
+    )
+    if quiet:
+        print(home / names.EVALUATION)
+        return
+    showing.show(found, Console(highlight=False))
+    display.note(f"all of it: {shown(home / names.EVALUATION)}")
+    if folder is not None:
+        display.note(f"is it fit to be used?  ./invoke gate --model {wish.model}")
+
+
+def gate(model: str, run: str, policy: str) -> None:
+    """Hold the last evaluation against the policy, print the card, and exit 3 where it says no."""
+    folder = find_run(model, run)
+    found = Evaluation.read(folder, model)
+    decision = decide(folder, found, read_policy(Path(policy) if policy else POLICY_FILE))
+    found.model_copy(update={"gate": decision}).write(folder)
+    write_whole(folder / names.CARD, card.markdown(found, decision))
+    card.show(found, decision, Console(highlight=False))
+    Display().note(f"for a pull request: {shown(folder / names.CARD)}")
+    if not decision.ship:
+        raise SystemExit(int(ExitCode.GATE_SAID_NO))
+
+
+def promote(
+    model: str,
+    role: str,
+    run: str,
+    policy: str,
+    override: str,
+    ollama: str,
+    env_file: str,
+    env_key: str,
+) -> None:
+    """Point a role at a model through the gate, and print what changed."""
+    if bool(env_file) != bool(env_key):
+        raise UserError.one(
+            "--env-file" if env_file else "--env-key",
+            "says nothing alone",
+            "Give both: --env-file PATH --env-key NAME.",
+        )
+    entry = RoleEntry.read(role)
+    env = EnvVariable.read(Path(env_file).expanduser(), env_key) if env_file else None
+    folder = find_run(model, run)
+    demands = read_policy(Path(policy) if policy else POLICY_FILE)
+    with demand_server(ollama, Display()).running() as server:
+        changed = promotion.promote(folder, model, entry, server, demands, override, env)
+    print(f"{role}: {changed.before} -> {changed.after}")
+    Display().note(f"back again:  ./invoke rollback --role {role}")
+
+
+def rollback(role: str) -> None:
+    """Point a role at what it used before, and print what changed."""
+    changed = promotion.rollback(RoleEntry.read(role))
+    print(f"{role}: {changed.before} -> {changed.after}")
+
+
+def _asked_where(model: str, run: Path | None, ollama: str, display: Display) -> Ollama | None:
+    """The server to ask; None reads the run's file with llama-server."""
+    chosen = choose_server(ollama, display)
+    if ollama != "auto" or run is None or chosen is None:
+        return chosen
+    with chosen.running() as server:
+        if server.digest(model) is not None:
+            return chosen
+        display.note(f"{server.address} has no model {model}: its file is read by llama-server")
+    return None
 
 
 def plan(profile: str, config: str, settings: Sequence[str], data: str) -> None:

@@ -127,7 +127,7 @@ def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
     folder = run_folder(recipe, keys)
     run = RunFolder(folder, digests)
     ran = []
-    with _alone(folder):
+    with alone(folder):
         write_whole(folder / names.RECIPE, recipe.model_dump_json(indent=1) + "\n")
         write_whole(folder / names.BASE_RECORD, inputs.identity.model_dump_json(indent=1) + "\n")
         for stage in stages(recipe):
@@ -292,7 +292,12 @@ def mounts(stage: Stage, inputs: Inputs, display: Display) -> tuple[Mount, ...]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder for as long as the block lasts, against other launchers.
+
+    Raises:
+        UserError: another one holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:

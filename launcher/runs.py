@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from launcher.project import MODELS, shown
 from trainer.contract import places as names
 from trainer.contract.errors import UserError
@@ -14,6 +16,11 @@ from trainer.contract.whole_file import write_whole
 def model_folder(model: str) -> Path:
     """`data/models/<model>/`; '/' and ':' in the name become '--'."""
     return MODELS / model.replace("/", "--").replace(":", "--")
+
+
+def is_made_here(model: str) -> bool:
+    """Whether there is a finished run of this model."""
+    return any(model_folder(model).glob(f"*/{names.MANIFEST}"))
 
 
 def find_run(model: str, key: str = "") -> Path:
@@ -34,13 +41,36 @@ def find_run(model: str, key: str = "") -> Path:
         raise UserError.one(
             "--run", f"{shown(folder)} has no finished run {key}", f"There: {runs}."
         )
+    readable = [run for run in matching if _is_readable(run)]
     # By what it says: a later verification writes it anew.
-    return max(matching, key=lambda run: read_manifest(run).created)
+    return max(readable or matching, key=lambda run: read_manifest(run).created)
+
+
+def _is_readable(run: Path) -> bool:
+    try:
+        read_manifest(run)
+    except UserError:
+        return False
+    return True
 
 
 def read_manifest(run: Path) -> Manifest:
-    """What a finished run wrote down of itself."""
-    return Manifest.model_validate_json((run / names.MANIFEST).read_bytes())
+    """What a finished run wrote down of itself.
+
+    Raises:
+        UserError: another version of this project wrote it.
+    """
+    path = run / names.MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError.one(
+            shown(path),
+            f"was written by another version of Affineur ({key}: {first['msg'].lower()})",
+            "Run ./invoke train again: what still holds is kept.",
+        ) from None
 
 
 def write_manifest(run: Path, manifest: Manifest) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from launcher.project import shown
+from launcher.promote.promotion import GateSaidNo
 from launcher.serving.verifying import NotTheTrainedModel
 from launcher.stage import StageCrashed
 from trainer.contract.errors import ExitCode, UserError
@@ -40,6 +41,8 @@ def exits(exit_with: Callable[..., Exception]) -> Iterator[None]:
         raise exit_with(refusal_text(error), int(ExitCode.USER_CAN_MEND)) from None
     except NotTheTrainedModel as failure:
         raise exit_with(failure_text(failure), int(ExitCode.BUG)) from None
+    except GateSaidNo as no:
+        raise exit_with(gate_text(no), int(ExitCode.GATE_SAID_NO)) from None
     except StageCrashed as crash:
         raise exit_with(crash_text(crash), int(ExitCode.BUG)) from None
     except KeyboardInterrupt:
@@ -64,6 +67,13 @@ def failure_text(failure: NotTheTrainedModel) -> str:
     lines = [f"  {'✓' if c.passed else '✗'} {c.name}: {c.found}" for c in failure.checks]
     kept = "What was served before under its name still is."
     return "\n".join([*lines, "", f"affineur: {failure}. {kept}"])
+
+
+def gate_text(no: GateSaidNo) -> str:
+    """What the gate demands and was not shown, and the way around it."""
+    lines = [f"  {'✓' if ln.passed else '✗'} {ln.name}: {ln.found}" for ln in no.decision.lines]
+    around = 'Nothing was changed. To promote it all the same: --override "the reason".'
+    return "\n".join([*lines, "", f"affineur: {no}. {around}"])
 
 
 def refusal_text(error: OSError) -> str:

@@ -61,10 +61,10 @@ def import_run(
     check_form(server.version, serving)
     blobs = blobs_of(run, serving)
     records = _Records(run.parent / _RECORDS)
-    made_from = digest_of_value({"blobs": blobs, "serving": serving.model_dump()})
+    made = model_digest(blobs, serving)
     standing = server.digest(name)
     candidate = f"{full_name(name)}-candidate"
-    if standing is not None and records.made(standing) == made_from:
+    if standing is not None and records.made(standing) == made:
         # One that was cut off after the last step but one.
         server.delete(candidate)
         display.up_to_date("import")
@@ -83,7 +83,7 @@ def import_run(
     if digest is None:
         raise UserError.one("Ollama", f"{candidate} was made and is gone", "Run it again.")
     # Before the name is taken: a model that stands under it is known as ours from then on.
-    records.add(digest, made_from)
+    records.add(digest, made)
     server.copy(candidate, full_name(name))
     server.delete(candidate)
     return Imported(name, digest, new=True)
@@ -102,14 +102,49 @@ def unrounded(run: Path, served: str, server: OllamaServer, display: Display) ->
         yield served
         return
     blobs = blobs_of(run, exact)
-    beside = f"{full_name(served)}-f16"
-    with display.working("import", "the unrounded file, to compare with") as line:
-        _upload(server, run, blobs, line)
-        server.create(beside, blobs, exact, lambda status: _say(line, status))
-    try:
+    why = "the unrounded file, to compare with"
+    with made_beside(run, exact, blobs, f"{full_name(served)}-f16", server, display, why) as beside:
         yield beside
+
+
+@contextmanager
+def made_beside(
+    folder: Path,
+    serving: Serving,
+    blobs: Mapping[str, str],
+    name: str,
+    server: OllamaServer,
+    display: Display,
+    why: str,
+) -> Iterator[str]:
+    """A model of these files on the server under a name of its own, while the block lasts.
+
+    Args:
+        folder: where the files of `blobs` are.
+        why: is shown while it is made.
+    """
+    with display.working("import", why) as line:
+        _upload(server, folder, blobs, line)
+        server.create(name, blobs, serving, lambda status: _say(line, status))
+    try:
+        yield name
     finally:
-        server.delete(beside)
+        server.delete(name)
+
+
+def model_digest(blobs: Mapping[str, str], serving: Serving) -> str:
+    """The digest of a model's files and of how it is served: the same on every server."""
+    return digest_of_value({"blobs": dict(blobs), "serving": serving.model_dump()})
+
+
+def made_from(run: Path, digest: str) -> str | None:
+    """The `model_digest` of a server's model that was imported from here; None of others.
+
+    Args:
+        run: a run of the model's.
+        digest: of the model's manifest, as the server has it.
+    """
+    return _Records(run.parent / _RECORDS).made(digest)
 
 
 def blobs_of(run: Path, serving: Serving) -> dict[str, str]:

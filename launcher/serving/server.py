@@ -23,6 +23,11 @@ _DEFAULT_PORT = 11434
 _PATIENCE_S = 0.5
 # Creating a model of 70 GB copies and hashes it without a word.
 _SILENCE_S = 1800
+# All else is as the model is served: a penalty that the server adds by itself must be seen. The
+# seed decides nothing at temperature 0, and is sent for servers that draw all the same.
+GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0}
+# What a server says of an answer that it broke off because it repeated itself.
+IN_CIRCLES = "token repeat limit reached"
 _GO_ON = "Start it and run the same command again: what was uploaded is kept."
 
 
@@ -78,11 +83,13 @@ class OllamaServer:
 
     def digest(self, model: str) -> str | None:
         """The digest of the model's manifest, or None where there is no such model."""
+        return self.models().get(full_name(model))
+
+    def models(self) -> dict[str, str]:
+        """Every model that the server has, and its manifest's digest."""
         with self._named("listing its models"):
             listed = self._checked(self._session.get(self._url("tags"), timeout=60)).json()
-        found = {entry["name"]: entry["digest"] for entry in listed.get("models") or []}
-        digest = found.get(full_name(model))
-        return None if digest is None else str(digest)
+        return {str(entry["name"]): str(entry["digest"]) for entry in listed.get("models") or []}
 
     def has_blob(self, digest: str) -> bool:
         """Whether the server has the bytes of this digest (`sha256:...`) already."""
@@ -167,11 +174,11 @@ class OllamaServer:
                 self._checked(answer)
 
     def generate(self, **request: Any) -> dict[str, Any]:
-        """One whole answer of `/api/generate`."""
+        """One whole answer of `/api/generate`; one that went in circles ends by `IN_CIRCLES`."""
         return self._answer("generate", request)
 
     def chat(self, **request: Any) -> dict[str, Any]:
-        """One whole answer of `/api/chat`."""
+        """One whole answer of `/api/chat`; one that went in circles ends by `IN_CIRCLES`."""
         return self._answer("chat", request)
 
     def _answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -179,8 +186,17 @@ class OllamaServer:
             answer = self._session.post(
                 self._url(path), json={**request, "stream": False}, timeout=_SILENCE_S
             )
-            said: dict[str, Any] = self._checked(answer).json()
-        return said
+            if not answer.ok and IN_CIRCLES in answer.text:
+                # Ollama 0.34.1 says so in place of the answer: the model is not right, not the
+                # question.
+                said = f"({IN_CIRCLES})"
+                return {
+                    "response": said,
+                    "message": {"role": "assistant", "content": said},
+                    "done_reason": IN_CIRCLES,
+                }
+            whole: dict[str, Any] = self._checked(answer).json()
+        return whole
 
     def _url(self, path: str) -> str:
         return f"{self.address}/api/{path}"

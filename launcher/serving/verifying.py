@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,9 +16,9 @@ from rich.table import Table
 
 from launcher.display import Display
 from launcher.runs import read_manifest, write_manifest
-from launcher.serving.importing import blobs_of, unrounded
+from launcher.serving.importing import blobs_of, model_digest, unrounded
 from launcher.serving.reported import differences
-from launcher.serving.server import OllamaServer
+from launcher.serving.server import GREEDY, OllamaServer
 from trainer.contract import places as names
 from trainer.contract.errors import UserError
 from trainer.contract.events import Progress
@@ -93,8 +92,10 @@ def verify(
 
 def record(run: Path, server: OllamaServer, model: str, checks: list[Check]) -> None:
     """Write the table into the run's manifest."""
+    serving = Serving.read(run / names.SERVING)
     verification = Verification(
         model=model,
+        model_digest=model_digest(blobs_of(run, serving), serving),
         server=server.version,
         passed=all(check.passed for check in checks),
         checks=checks,
@@ -132,7 +133,7 @@ def _prompt_tokens(
     for number, question in enumerate(reference.questions):
         on_progress("counting prompt tokens", number, len(reference.questions))
         answer = server.chat(
-            model=model, messages=question.messages, options={**_GREEDY, "num_predict": 1}
+            model=model, messages=question.messages, options={**GREEDY, "num_predict": 1}
         )
         counted = answer.get("prompt_eval_count")
         # A system prompt of the model's own stands in front where the conversation has none.
@@ -151,12 +152,11 @@ def _same_answers(
     differing = []
     for number, question in enumerate(reference.questions):
         on_progress("asking the unrounded file", number, len(reference.questions))
-        answer = _asked(
-            server.generate,
+        answer = server.generate(
             model=model,
             prompt=question.prompt,
             raw=True,
-            options={**_GREEDY, "num_predict": reference.answer_tokens},
+            options={**GREEDY, "num_predict": reference.answer_tokens},
         )
         if answer["response"] != question.answer:
             differing.append(
@@ -188,32 +188,13 @@ def _ends(
     endless = []
     for number, question in enumerate(asked):
         on_progress("waiting for ends", number, len(asked))
-        answer = _asked(server.chat, model=model, messages=question.messages, options=_GREEDY)
+        answer = server.chat(model=model, messages=question.messages, options=GREEDY)
         if answer.get("done_reason") != "stop":
             endless.append(
                 f"prompt {number + 1}: {answer.get('done_reason')} after "
                 f"{answer.get('eval_count')} tokens"
             )
     return _of_differences("answers that end", endless, len(asked), f"by a stop, within {bound}")
-
-
-def _asked(ask: Callable[..., dict[str, Any]], **request: Any) -> dict[str, Any]:
-    """The answer; of one that a server broke off because it went in circles, that it did.
-
-    Ollama 0.34.1 says so in place of the answer: it is the model that is not right.
-    """
-    try:
-        return ask(**request)
-    except UserError as error:
-        if _IN_CIRCLES not in str(error):
-            raise
-        return {"response": f"({_IN_CIRCLES})", "done_reason": _IN_CIRCLES}
-
-
-_IN_CIRCLES = "token repeat limit reached"
-# All else is as the model is served: a penalty that the server adds by itself must be seen. The
-# seed decides nothing at temperature 0, and is sent for servers that draw all the same.
-_GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0}
 
 
 def _of_differences(name: str, differing: list[str], asked: int, right: str) -> Check:

@@ -47,9 +47,13 @@ class Check(_Record):
 
 
 class Verification(_Record):
-    """The last proof that a server serves this run's model: under which name, which server."""
+    """The last proof that a server serves this run's model: under which name, which server.
+
+    `model_digest` is of the served files and settings, the same on every server.
+    """
 
     model: str
+    model_digest: str
     server: str
     passed: bool
     checks: list[Check]

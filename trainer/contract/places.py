@@ -25,6 +25,8 @@ class Places(BaseModel):
     base: Path | None = None
     llama_cpp: Path | None = None
     tools: Path | None = None
+    trained: Path | None = None
+    skills: Path | None = None
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> Places:
@@ -67,6 +69,14 @@ REFERENCE = Path("reference.json")
 MANIFEST = Path("manifest.json")
 STAGES = Path("stages")
 LOGS = Path("logs")
+# The evaluation's own folder below the run's, and what lies in it.
+EVALUATION_FOLDER = Path("evaluation")
+QUESTIONS_REQUEST = Path("request.json")
+QUESTIONS = Path("questions.json")
+ANSWERS = Path("answers")
+# Beside the manifest.
+EVALUATION = Path("evaluation.json")
+CARD = Path("card.md")
 
 
 def gguf_name(quantization: str) -> Path:

@@ -14,6 +14,8 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from trainer.contract.evaluation import Metric
+
 # What llama.cpp's converter writes by itself, without a compiled tool.
 CONVERTER_TYPES = ("f32", "f16", "bf16", "q8_0")
 # What the compiled `llama-quantize` makes.
@@ -176,11 +178,24 @@ class VerifySection(SectionKind):
     min_same_top: float = Field(ge=0, le=1, description="share of tokens")
 
 
+class EvaluateSection(SectionKind):
+    """How the served model's answers are scored, and how much of a skill it may lose."""
+
+    metric: Metric | None
+    max_skill_loss: float = Field(ge=0, le=1, description="of a full score of 1")
+
+
 Section = TypeVar("Section", bound=SectionKind)
 
 
 class Recipe(
-    SourceSection, PrepareSection, TrainSection, QuantizeSection, ModelfileSection, VerifySection
+    SourceSection,
+    PrepareSection,
+    TrainSection,
+    QuantizeSection,
+    ModelfileSection,
+    VerifySection,
+    EvaluateSection,
 ):
     """All sections in one flat object: what the manifest holds and what the stages read."""
 

@@ -49,7 +49,7 @@ def convert(places: Places, reporter: Reporter) -> None:
     (places.run / names.GGUF).mkdir(exist_ok=True)
     types = recipe.converter_types()
     files = [(merged, names.gguf_name(kind), kind) for kind in types]
-    with _base_as_merged(places) as base:
+    with base_as_merged(places.need("base"), merged) as base:
         if recipe.serving == "adapter":
             served = {"f16", *({recipe.quantizations[0]} & set(types))}
             files += [(base, names.base_gguf_name(kind), kind) for kind in sorted(served)]
@@ -80,13 +80,13 @@ def _convert_adapter(
 
 
 @contextmanager
-def _base_as_merged(places: Places) -> Iterator[Path]:
+def base_as_merged(base: Path, merged: Path) -> Iterator[Path]:
     """A folder with the base's weights and all else of the merged model's."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "base"
         folder.mkdir()
-        for file in (places.run / names.MERGED).iterdir():
-            own = places.need("base") / file.name
+        for file in merged.iterdir():
+            own = base / file.name
             weights = own.exists() and file.suffix == ".safetensors"
             (folder / file.name).symlink_to((own if weights else file).absolute())
         yield folder

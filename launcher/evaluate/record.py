@@ -1,0 +1,132 @@
+"""What an evaluation found: `evaluation.json`, written whole, beside the run's manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from launcher.evaluate.intervals import Interval, Verdict
+from trainer.contract import places as names
+from trainer.contract.errors import UserError
+from trainer.contract.evaluation import Leak
+from trainer.contract.whole_file import write_whole
+
+
+class _Record(BaseModel):
+    # `model_...` is the field's word here, not pydantic's.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Subject(_Record):
+    """Who was asked.
+
+    `digest` is the served model's own, where a server gives it one; `model_digest` that of its
+    files and settings, None where it was not made here.
+    """
+
+    name: str
+    by: str
+    digest: str
+    model_digest: str | None
+
+
+class Counts(_Record):
+    """Answers that are something else than an answer: scored like all, and counted apart."""
+
+    empty: int
+    no_json: int
+    at_bound: int
+    in_circles: int
+
+
+class Scores(_Record):
+    """One model's mean score on a set, with its 95 % interval."""
+
+    score: Interval
+    counts: Counts
+
+
+class SetResult(_Record):
+    """One set: the model's scores, the base's, and what tells them apart.
+
+    `regression`: a skill that fell by more than the bound, beyond its interval.
+    """
+
+    set: str
+    kind: Literal["task", "skill"]
+    metrics: list[str]
+    rows: int
+    model: Scores
+    base: Scores | None
+    difference: Interval | None
+    verdict: Verdict | None
+    regression: bool
+
+
+class Example(_Record):
+    """A row of the task that the model has wrong, for people to look at."""
+
+    where: str
+    question: str
+    expected: str
+    model: str
+    base: str | None
+
+
+class GateLine(_Record):
+    """One demand of the gate's policy, and what was found."""
+
+    name: str
+    passed: bool
+    found: str
+
+
+class GateDecision(_Record):
+    """What the gate said of this evaluation."""
+
+    ship: bool
+    lines: list[GateLine]
+
+
+class Evaluation(_Record):
+    """All of it; `gate` is there once `./invoke gate` has decided."""
+
+    model: Subject
+    base: Subject | None
+    sets: list[SetResult]
+    dropped: list[Leak]
+    examples: list[Example]
+    bound_tokens: int
+    max_skill_loss: float
+    created: str
+    gate: GateDecision | None = None
+
+    @classmethod
+    def read(cls, run: Path, name: str) -> Evaluation:
+        """The last evaluation of a run's model.
+
+        Raises:
+            UserError: there is none.
+        """
+        path = run / names.EVALUATION
+        if not path.exists():
+            raise UserError.one(
+                "--model", f"{name} was not evaluated yet", f"./invoke evaluate --model {name}"
+            )
+        return cls.model_validate_json(path.read_bytes())
+
+    def write(self, run: Path) -> None:
+        """Put it into the run's folder, whole."""
+        write_whole(run / names.EVALUATION, self.model_dump_json(indent=1) + "\n")
+
+    @property
+    def task(self) -> SetResult:
+        """The task's own set."""
+        return next(result for result in self.sets if result.kind == "task")
+
+    @property
+    def skills(self) -> list[SetResult]:
+        """The sets of what the base knew."""
+        return [result for result in self.sets if result.kind == "skill"]

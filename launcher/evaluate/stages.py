@@ -1,0 +1,150 @@
+"""What is made before anybody is asked: the questions, and the base of a run as a GGUF.
+
+Both are stages in a folder of their own below the run's: evaluating leaves the run as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher import pipeline, sources
+from launcher.bases import find_base
+from launcher.digests import FileDigests
+from launcher.display import Display
+from launcher.engine.interface import Engine, Mount
+from launcher.locks import lock_digest
+from launcher.project import shown
+from launcher.stage import Given, RunFolder, Stage, stage_key
+from launcher.tools import tools, tools_digest
+from trainer.contract import places as names
+from trainer.contract.digest import digest_of_value, files_below
+from trainer.contract.errors import UserError
+from trainer.contract.evaluation import Questions, QuestionsRequest
+from trainer.contract.manifest import Manifest
+from trainer.contract.serving import Serving
+from trainer.contract.whole_file import write_whole
+
+QUESTIONS = Stage(
+    "questions", None, (), ("data", "skills", "trained", "request"), (str(names.QUESTIONS),)
+)
+BASELINE = Stage(
+    "baseline",
+    None,
+    (),
+    ("trained", "base", "llama_cpp", "tools"),
+    (f"{names.GGUF}/model-*.gguf",),
+)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The base as it is asked: its file below the folder, and the tuned model's settings."""
+
+    name: str
+    folder: Path
+    serving: Serving
+    blobs: Mapping[str, str]
+
+
+def make_questions(
+    folder: Path,
+    request: QuestionsRequest,
+    data: Path,
+    skills: Path | None,
+    run: Path | None,
+    lock: str,
+    engine: Engine,
+    display: Display,
+) -> Questions:
+    """Read the sets, where they changed since the last time.
+
+    Args:
+        folder: the evaluation's own.
+        run: whose training data the rows are held against, or None where nobody knows it.
+        lock: the environment to read them in.
+
+    Raises:
+        UserError: every row that cannot be read, or that was trained on.
+    """
+    digests = FileDigests()
+    mounts = [Mount("data", data)]
+    inputs = {"data": digests.of(data), "request": digest_of_value(request.model_dump())}
+    if skills is not None:
+        mounts.append(Mount("skills", skills))
+        inputs["skills"] = digest_of_value(
+            {path.name: digests.of(path) for path in files_below(skills)}
+        )
+    if run is not None:
+        mounts.append(Mount("trained", run))
+        inputs["trained"] = digests.of(run / names.PREPARED_TRAIN)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / names.QUESTIONS_REQUEST, request.model_dump_json(indent=1) + "\n")
+    given = Given(lock, "cpu", tuple(mounts))
+    _bring_up(QUESTIONS, folder, inputs, given, engine, display, digests)
+    return Questions.read(folder / names.QUESTIONS)
+
+
+def make_baseline(
+    run: Path, manifest: Manifest, folder: Path, engine: Engine, display: Display
+) -> Baseline:
+    """Convert the run's base, where that was not done yet.
+
+    Raises:
+        UserError: the base is not there any more, or is another one, or cannot be converted.
+    """
+    recipe = manifest.recipe
+    serving = Serving.read(run / names.SERVING)
+    kind = recipe.quantizations[0]
+    digests = FileDigests()
+    rounded = kind in recipe.quantizer_types()
+    inputs = {
+        "trained": digest_of_value([kind, [s.key for s in manifest.stages if s.stage == "merge"]]),
+        "base": manifest.base.digest,
+        "llama_cpp": lock_digest("llama-cpp"),
+        **({"tools": tools_digest()} if rounded else {}),
+    }
+    mounts = [
+        Mount("trained", run),
+        Mount("base", _base_of(manifest, digests)),
+        Mount("llama_cpp", sources.llama_cpp(display)),
+        *([Mount("tools", tools(display))] if rounded else []),
+    ]
+    given = Given(recipe.lock, "cpu", tuple(mounts), exporter=rounded)
+    _bring_up(BASELINE, folder, inputs, given, engine, display, digests)
+    gguf = names.gguf_name(kind).as_posix()
+    blobs = {gguf: f"sha256:{digests.of(folder / gguf)}"}
+    alone = serving.model_copy(update={"gguf": gguf, "adapter": None})
+    return Baseline(f"base of {recipe.output_model_name}", folder, alone, blobs)
+
+
+def _base_of(manifest: Manifest, digests: FileDigests) -> Path:
+    recipe = manifest.recipe
+    base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
+    identity = base.identity(digests)
+    if identity is None or identity.digest != manifest.base.digest:
+        what = "is not there any more" if identity is None else "is not the one trained on"
+        raise UserError.one(
+            shown(base.model), f"the base {what}", "Run ./invoke train again, or give --base NAME."
+        )
+    return base.model
+
+
+def _bring_up(
+    stage: Stage,
+    folder: Path,
+    inputs: Mapping[str, str],
+    given: Given,
+    engine: Engine,
+    display: Display,
+    digests: FileDigests,
+) -> None:
+    run = RunFolder(folder, digests)
+    key = stage_key(stage, {}, lock_digest(given.lock), inputs, {})
+    with pipeline.alone(folder):
+        if run.is_current(stage, key):
+            display.up_to_date(stage.name)
+        else:
+            run.run(stage, key, given, engine, display)
+    digests.save()

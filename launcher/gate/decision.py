@@ -1,0 +1,75 @@
+"""Whether a model may be used: each of the policy's demands against what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.evaluate.record import Evaluation, GateDecision, GateLine
+from launcher.evaluate.showing import percent
+from launcher.gate.policy import Policy
+from launcher.runs import read_manifest
+from launcher.serving.importing import blobs_of, model_digest
+from trainer.contract import places as names
+from trainer.contract.errors import UserError
+from trainer.contract.serving import Serving
+
+
+def decide(run: Path, evaluation: Evaluation, policy: Policy) -> GateDecision:
+    """Hold an evaluation of a run's model against the policy.
+
+    Raises:
+        UserError: it is not of the model that the run holds now.
+    """
+    serving = Serving.read(run / names.SERVING)
+    now = model_digest(blobs_of(run, serving), serving)
+    if evaluation.model.model_digest != now:
+        name = evaluation.model.name
+        raise UserError.one(
+            "--model",
+            f"the evaluation is of an earlier model of this run than the one that {name} is now",
+            f"./invoke evaluate --model {name}",
+        )
+    lines = [_task(evaluation, policy), _skills(evaluation, policy)]
+    if policy.verified:
+        lines.append(_verified(run, now))
+    return GateDecision(ship=all(line.passed for line in lines), lines=lines)
+
+
+def _task(evaluation: Evaluation, policy: Policy) -> GateLine:
+    task = evaluation.task
+    demand = f"better than its base by more than {100 * policy.min_task_gain:g}"
+    if task.difference is None:
+        return GateLine(name="task", passed=False, found=f"no base was asked; demanded: {demand}")
+    return GateLine(
+        name="task",
+        passed=task.difference.low > policy.min_task_gain,
+        found=f"{task.set}: {percent(task.difference, signed=True)}; demanded: {demand}",
+    )
+
+
+def _skills(evaluation: Evaluation, policy: Policy) -> GateLine:
+    bound = policy.max_skill_loss
+    bound = evaluation.max_skill_loss if bound is None else bound
+    demand = f"none worse by more than {100 * bound:g}"
+    measured = [skill for skill in evaluation.skills if skill.difference is not None]
+    if not measured:
+        return GateLine(name="skills", passed=False, found=f"none was measured; demanded: {demand}")
+    lost = [
+        f"{skill.set} {percent(skill.difference, signed=True)}"
+        for skill in measured
+        if skill.difference is not None and skill.difference.high < -bound
+    ]
+    found = ", ".join(lost) if lost else f"{len(measured)} sets"
+    return GateLine(name="skills", passed=not lost, found=f"{found}; demanded: {demand}")
+
+
+def _verified(run: Path, now: str) -> GateLine:
+    proof = read_manifest(run).verification
+    if proof is None or proof.model_digest != now:
+        found = "not proved to be the trained model (./invoke import, or ./invoke verify)"
+        return GateLine(name="verified", passed=False, found=found)
+    failed = [check.name for check in proof.checks if not check.passed]
+    found = f"on Ollama {proof.server}: " + (
+        f"failed in {', '.join(failed)}" if failed else f"{len(proof.checks)} lines green"
+    )
+    return GateLine(name="verified", passed=proof.passed, found=found)

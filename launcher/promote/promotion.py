@@ -1,0 +1,153 @@
+"""Let an application use a model: through the gate, by digest, written down, and back again.
+
+A name on a server can be given to another model at any time. So the promoted model gets a name of
+its own that bears its digest, and the role is pointed at that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from launcher.evaluate.record import Evaluation, GateDecision
+from launcher.gate.decision import decide
+from launcher.gate.policy import Policy
+from launcher.project import shown
+from launcher.promote.env_file import EnvVariable
+from launcher.promote.log import EnvChange, LogEntry, PromotionLog
+from launcher.promote.models_file import RoleEntry
+from launcher.serving.importing import made_from
+from launcher.serving.server import OllamaServer, full_name
+from trainer.contract import places as names
+from trainer.contract.errors import UserError
+
+_DIGEST_CHARACTERS = 12
+
+
+class GateSaidNo(Exception):
+    """A model that is not to be promoted; the decision says why."""
+
+    def __init__(self, evaluation: Evaluation, decision: GateDecision) -> None:
+        self.evaluation, self.decision = evaluation, decision
+        failed = ", ".join(line.name for line in decision.lines if not line.passed)
+        super().__init__(f"the gate says no to {evaluation.model.name} ({failed})")
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What a promotion or a rollback changed: values of the role's `model_name`."""
+
+    before: str
+    after: str
+
+
+def promote(
+    run: Path,
+    name: str,
+    role: RoleEntry,
+    server: OllamaServer,
+    policy: Policy,
+    override: str = "",
+    env: EnvVariable | None = None,
+    log: PromotionLog | None = None,
+) -> Promoted:
+    """Point the role at the run's model, as the server has it under this name.
+
+    Args:
+        override: why it is promoted even where the gate says no; empty for not at all.
+        env: a variable that gets the path of the run's adapter.
+
+    Raises:
+        GateSaidNo: it is not fit, and nobody overrides that.
+        UserError: it was not evaluated, the server has another model under its name, or the role's
+            file was changed meanwhile.
+    """
+    log = log or PromotionLog()
+    evaluation = Evaluation.read(run, name)
+    decision = decide(run, evaluation, policy)
+    if not decision.ship and not override:
+        raise GateSaidNo(evaluation, decision)
+    digest = server.digest(name)
+    if digest is None or made_from(run, digest) != evaluation.model.model_digest:
+        what = "has no model" if digest is None else "has another model than the evaluated one as"
+        raise UserError.one(
+            "Ollama", f"{server.address} {what} {name}", f"./invoke import --model {name}"
+        )
+    # Reading it says of a bad line before anything is changed.
+    log.standing(role.role)
+    own_name = name_by_digest(name, digest)
+    if server.digest(own_name) != digest:
+        server.copy(full_name(name), own_name)
+    change = None
+    if env is not None:
+        adapter = str((run / names.ADAPTER).resolve())
+        change = EnvChange(file=str(env.path), key=env.key, before=env.value, after=adapter)
+    entry = LogEntry(
+        at=_now(),
+        did="promote",
+        role=role.role,
+        before=role.model_name,
+        after=own_name,
+        model=name,
+        digest=digest,
+        run=run.name,
+        gate=decision,
+        override=override or None,
+        env=change,
+    )
+    role.write(own_name)
+    log.append(entry)
+    if env is not None and change is not None:
+        env.write(change.after)
+    return Promoted(entry.before, entry.after)
+
+
+def rollback(role: RoleEntry, log: PromotionLog | None = None) -> Promoted:
+    """Point the role at what it used before its last promotion.
+
+    Raises:
+        UserError: there was none, or the role or the variable was changed by hand since.
+    """
+    log = log or PromotionLog()
+    last = log.standing(role.role)
+    if last is None:
+        raise UserError.one(
+            "--role", f"{role.role} was never promoted to", f"The log: {shown(log.path)}."
+        )
+    if role.model_name != last.after:
+        raise UserError.one(
+            f"{shown(role.path)}: models.{role.role}",
+            f"says {role.model_name}, and the last promotion left {last.after}: changed by hand",
+            "Change it back by hand, too.",
+        )
+    env = None
+    if last.env is not None:
+        env = EnvVariable.read(Path(last.env.file), last.env.key)
+    entry = last.model_copy(
+        update={
+            "at": _now(),
+            "did": "rollback",
+            "before": last.after,
+            "after": last.before,
+            "gate": None,
+            "override": None,
+            "env": None,
+        }
+    )
+    role.write(last.before)
+    log.append(entry)
+    if env is not None and last.env is not None and env.value == last.env.after:
+        env.write(last.env.before)
+    return Promoted(entry.before, entry.after)
+
+
+def name_by_digest(name: str, digest: str) -> str:
+    """`model:0123456789ab`, or `model:tag-0123456789ab` where the name has a tag of its own."""
+    short = digest.removeprefix("sha256:")[:_DIGEST_CHARACTERS]
+    tagged = ":" in name.rpartition("/")[2] and not name.endswith(":latest")
+    return f"{name}-{short}" if tagged else f"{name.removesuffix(':latest')}:{short}"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

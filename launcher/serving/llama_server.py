@@ -1,0 +1,145 @@
+"""llama.cpp's own server with a run's GGUF, where no Ollama is; it runs while it is asked."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import requests
+
+from launcher.display import Display
+from launcher.project import CACHE, shown
+from launcher.serving.answering import Answer, Answering, Ended, Message
+from launcher.tools import tools
+from trainer.contract.errors import UserError
+from trainer.contract.serving import Serving
+
+_PROGRAM = "llama-server"
+_PATIENCE_S = 300
+_ASKED_EVERY_S = 0.1
+_TIME_TO_STOP_S = 10
+_SILENCE_S = 1800
+_LOG_LINES = 8
+
+
+@dataclass(frozen=True)
+class LlamaServerModel:
+    """A model that llama-server has read, at an address on this machine."""
+
+    address: str
+    serving: Serving
+    name: str
+    digest: str
+    by: str = _PROGRAM
+    _session: requests.Session = field(default_factory=requests.Session, repr=False)
+
+    def ask(self, messages: Sequence[Message], bound_tokens: int) -> Answer:
+        """See `Answering.ask`. The GGUF's own chat template writes the conversation."""
+        asked = list(messages)
+        if self.serving.system and asked[0]["role"] != "system":
+            asked.insert(0, {"role": "system", "content": self.serving.system})
+        request = {
+            "messages": asked,
+            "max_tokens": bound_tokens,
+            "temperature": 0,
+            "seed": 0,
+            "repeat_penalty": 1,
+            "stop": self.serving.parameters.get("stop", []),
+        }
+        try:
+            answer = self._session.post(
+                f"{self.address}/v1/chat/completions", json=request, timeout=_SILENCE_S
+            )
+            answer.raise_for_status()
+        except requests.RequestException as error:
+            said = error.response.text.strip() if error.response is not None else str(error)
+            raise UserError.one(
+                _PROGRAM,
+                f"gave no answer: {said[:200]}",
+                f"Its log: {shown(_log())}. What was answered is kept: run the same command again.",
+            ) from error
+        (choice,) = answer.json()["choices"]
+        ended: Ended = "stop" if choice["finish_reason"] == "stop" else "length"
+        return Answer(str(choice["message"].get("content") or ""), ended)
+
+
+@contextmanager
+def llama_server(
+    folder: Path, serving: Serving, name: str, digest: str, parallel: int, display: Display
+) -> Iterator[Answering]:
+    """The server with the model of these settings, while the block lasts.
+
+    Args:
+        folder: where the files that `serving` names are.
+        parallel: how many are answered at once; each has the whole context.
+
+    Raises:
+        UserError: it ends by itself, or is silent.
+    """
+    program = tools(display) / _PROGRAM
+    port = _free_port()
+    context = int(str(serving.parameters["num_ctx"]))
+    command = [str(program), "--model", str(folder / serving.gguf), "--jinja", "--no-webui"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--parallel", str(parallel), "--ctx-size", str(context * parallel)]
+    if serving.adapter is not None:
+        command += ["--lora", str(folder / serving.adapter)]
+    _log().parent.mkdir(parents=True, exist_ok=True)
+    with _log().open("w") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # A Ctrl-C in the terminal reaches us alone.
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        with display.working(_PROGRAM, f"reading {name}"):
+            _wait(process, address)
+        yield LlamaServerModel(address, serving, name, digest)
+    finally:
+        process.terminate()
+        try:
+            process.wait(_TIME_TO_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], address: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            if requests.get(f"{address}/health", timeout=1).ok:
+                return
+        except requests.RequestException:
+            pass
+        if process.poll() is not None:
+            tail = "\n    ".join(_log().read_text(errors="replace").splitlines()[-_LOG_LINES:])
+            raise UserError.one(
+                _PROGRAM,
+                f"ended by itself (exit code {process.returncode})",
+                f"Its last lines:\n    {tail}",
+            )
+        if time.monotonic() > deadline:
+            raise UserError.one(
+                _PROGRAM, f"has not answered for {_PATIENCE_S} s", f"Its log: {shown(_log())}."
+            )
+        time.sleep(_ASKED_EVERY_S)
+
+
+def _log() -> Path:
+    return CACHE / "logs" / f"{_PROGRAM}.log"
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

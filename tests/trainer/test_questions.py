@@ -1,0 +1,170 @@
+"""Evaluation rows are read as training data is, scored by what fits, and none was trained on."""
+
+import json
+
+import pytest
+
+from tests.conftest import stage
+from trainer.contract import places as names
+from trainer.contract.evaluation import Questions, QuestionsRequest
+from trainer.questions.leakage import Asked, find_leaks
+from trainer.questions.stage import fitting_metric
+
+LONG = " ".join(f"mot{n}" for n in range(40))
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Run the stage on these rows; its exit code, and its events or questions."""
+
+    def asked(*rows, skills=None, trained=None, file="à moi.jsonl", **request):
+        run = tmp_path / "run"
+        run.mkdir(exist_ok=True)
+        given = QuestionsRequest(
+            **{
+                "task": "mine",
+                "metric": None,
+                "columns": {},
+                "system_prompt": None,
+                "drop_leaked": False,
+                **request,
+            }
+        )
+        (run / names.QUESTIONS_REQUEST).write_text(given.model_dump_json())
+        flags = ["--run", str(run), "--data", str(write(tmp_path / file, *rows))]
+        if skills is not None:
+            (tmp_path / "skills").mkdir()
+            for name, content in skills.items():
+                write(tmp_path / "skills" / f"{name}.jsonl", *content)
+            flags += ["--skills", str(tmp_path / "skills")]
+        if trained is not None:
+            (tmp_path / "trained" / "prepared").mkdir(parents=True)
+            write(
+                tmp_path / "trained" / names.PREPARED_TRAIN,
+                *(
+                    {"where": f"t:{n}", "messages": messages(*pair)}
+                    for n, pair in enumerate(trained, 1)
+                ),
+            )
+            flags += ["--trained", str(tmp_path / "trained")]
+        code, events, log = stage("trainer.questions", *flags)
+        assert code in (0, 2), log
+        if code == 2:
+            return code, "\n".join(str(p) for p in events[-1]["problems"])
+        return code, Questions.read(run / names.QUESTIONS)
+
+    return asked
+
+
+def messages(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def row(question, answer, **more):
+    return {"instruction": question, "output": answer, **more}
+
+
+def test_rows_become_questions_with_what_is_expected(ask):
+    code, found = ask(
+        row("Un ?", "1"),
+        row("Deux ?", "deux mots", metric="exact"),
+        system_prompt="Sois bref.",
+        metric="contains",
+        skills={"faits": [row("Où ?", "ici")]},
+    )
+    assert code == 0
+    first, second, skill = found.items
+    assert (first.set, first.kind, first.metric, first.expected) == (
+        "mine",
+        "task",
+        "contains",
+        "1",
+    )
+    assert [turn["role"] for turn in first.messages] == ["system", "user"]
+    assert second.metric == "exact"
+    assert (skill.set, skill.kind, skill.metric) == ("faits", "skill", "normalized")
+    assert [turn["role"] for turn in skill.messages] == ["user"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "metric"),
+    [
+        (['{"a": 1}', "[]"], "json_f1"),
+        (["12", "so\n#### 4", "1 200,5"], "number"),
+        (["oui", "le chat noir"], "normalized"),
+        (["une phrase qui est bien plus longue que cela", "oui"], "chrf"),
+        (["12", '{"a": 1}'], "normalized"),
+    ],
+)
+def test_the_metric_is_what_fits_all_expected_answers(expected, metric):
+    assert fitting_metric(expected) == metric
+
+
+def test_all_bad_rows_are_named(ask):
+    code, said = ask(
+        row("a", "b", metric="bleu"),
+        row("a", "(", metric="regex"),
+        row("a", "{", metric="json_f1"),
+        row("a", "no digit", metric="number"),
+        {"instruction": "a"},
+        row("fine", "yes"),
+    )
+    assert code == 2
+    for part in ("jsonl:1", "known: exact", "jsonl:2", "no regular expression", "jsonl:3"):
+        assert part in said
+    for part in ("jsonl:4", "holds none", "jsonl:5", "has no 'output'"):
+        assert part in said
+    assert "jsonl:6" not in said
+
+
+def test_a_row_that_was_trained_on_is_refused_by_name_or_dropped(ask, tmp_path):
+    rows = (row("« Où est le CHAT ? »", "là"), row("Où est le chien ?", "ici"))
+    code, said = ask(*rows, trained=[("Où est le chat ?", "là"), ("autre", "chose")])
+    assert code == 2
+    assert "jsonl:1" in said
+    assert "t:1, word for word" in said
+    assert "--drop-leaked" in said
+    assert "jsonl:2" not in said
+
+
+def test_rows_left_out_are_written_down(ask):
+    rows = (row("Où est le chat ?", "là"), row("Où est le chien ?", "ici"))
+    code, found = ask(*rows, trained=[("Où est le chat ?", "là")], drop_leaked=True)
+    assert code == 0
+    assert [item.expected for item in found.items] == ["ici"]
+    assert [leak.trained_where for leak in found.dropped] == ["t:1"]
+
+
+def test_a_task_that_was_trained_on_whole_cannot_be_asked(ask):
+    code, said = ask(row("Où ?", "là"), trained=[("Où ?", "là")], drop_leaked=True)
+    assert code == 2
+    assert "every row of it stands in the training data" in said
+
+
+def leaks(asked, *trained):
+    rows = [Asked(f"t:{n}", text) for n, text in enumerate(trained, 1)]
+    return [leak.overlap for leak in find_leaks([Asked("e:1", asked)], rows)]
+
+
+def test_near_is_half_of_the_13_grams():
+    words = LONG.split()
+    other = " ".join(f"autre{n}" for n in range(40))
+    assert leaks(LONG, LONG) == [None]
+    assert leaks(LONG, LONG + " et une fin") == [1.0]
+    assert leaks(" ".join(words[:30]) + " " + other[:40], LONG)[0] > 0.5
+    assert leaks(" ".join(words[:20]) + " " + other, LONG) == []
+    assert leaks(" ".join(words[:12]), LONG) == []
+    assert leaks(other, LONG) == []
+
+
+def test_a_tasks_own_instruction_is_no_leak():
+    instruction = " ".join(f"consigne{n}" for n in range(30))
+    trained = [f"{instruction}\n\nquestion {n}" for n in range(40)]
+    assert leaks(f"{instruction}\n\nquestion neuve", *trained) == []
+    # On one line with the question as well: many rows have it.
+    assert leaks(f"{instruction} question neuve", *(f"{instruction} {n}" for n in range(40))) == []

@@ -1,0 +1,45 @@
+"""The story of `baseline`: the base itself as a GGUF, of the type that the tuned model has.
+
+So that the two differ by the training alone, the base gets the merged model's tokenizer and the
+same rounding.
+"""
+
+from __future__ import annotations
+
+from trainer.contract import places as names
+from trainer.contract.places import Places
+from trainer.contract.recipe import CONVERTER_TYPES, Recipe
+from trainer.convert.llama_cpp import write_gguf
+from trainer.convert.stage import base_as_merged
+from trainer.entrypoint import Reporter
+
+
+def baseline(places: Places, reporter: Reporter) -> None:
+    """Make `gguf/model-<type>.gguf` of the base, in a folder of its own.
+
+    Raises:
+        UserError: llama.cpp's converter or its tool refuses it.
+    """
+    trained = places.need("trained")
+    recipe = Recipe.read(trained / names.RECIPE)
+    kind = recipe.quantizations[0]
+    written = kind if kind in CONVERTER_TYPES else "f16"
+    gguf = places.run / names.gguf_name(written)
+    gguf.parent.mkdir(parents=True, exist_ok=True)
+    reporter.progress("converting the base", 0, 1, "files")
+    with base_as_merged(places.need("base"), trained / names.MERGED) as base:
+        write_gguf(places.need("llama_cpp"), base, gguf, written, recipe.output_model_name)
+    if kind != written:
+        from trainer.quantize.llama_cpp import quantize_gguf
+
+        imatrix = trained / names.IMATRIX
+        quantize_gguf(
+            places.need("tools"),
+            gguf,
+            places.run / names.gguf_name(kind),
+            kind,
+            imatrix if imatrix.exists() else None,
+            lambda done, total: reporter.progress("quantizing the base", done, total, "tensors"),
+        )
+        gguf.unlink()
+    reporter.result({"type": kind})
