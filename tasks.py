@@ -345,27 +345,35 @@ def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> Non
         "gpu": "the tests that need a card; they fail without one",
         "container": "the tests that need a Docker engine; they fail without one",
         "serving": "the tests that need Ollama; they fail without it",
+        "everything": "all tests but those that need a card, in one run",
+        "model": "a served model for the tests of accuracy and regression (default: smoke's)",
+        "base": "a served model that they compare with (default: the base that it was made from)",
     },
 )
 def test(
     _context: Context,
     only: str = "",
     match: str = "",
+    model: str = "",
+    base: str = "",
     gpu: bool = False,
     container: bool = False,
     serving: bool = False,
+    everything: bool = False,
 ) -> None:
     """Run the tests.
 
     Examples:
       ./invoke test
       ./invoke test --only tests/contract
+      ./invoke test --only tests/performance --model qwen2.5-sfd-analyzer
     """
     with _spoken():
         from launcher import checks
 
-        asked = {"gpu": gpu, "container": container, "serving": serving}
-        checks.test(only, match, [name for name, wanted in asked.items() if wanted])
+        asked = {"gpu": gpu, "container": container, "serving": serving, "everything": everything}
+        chosen = [name for name, wanted in asked.items() if wanted]
+        checks.test(only, match, chosen, model, base)
 
 
 @task(positional=["name"], help={"name": "merge: a module of benchmarks/"})

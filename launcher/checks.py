@@ -17,10 +17,11 @@ _SOURCES = ("tasks.py", "launcher", "trainer", "benchmarks", "tests")
 _NEEDS_MORE = ("gpu", "container", "serving")
 
 
-def test(path: str, match: str, asked: Sequence[str]) -> None:
+def test(path: str, match: str, asked: Sequence[str], model: str, base: str) -> None:
     """Run pytest on everything that needs neither Docker, GPU nor Ollama, or on what is named.
 
-    `asked` are folders of tests that need one of them.
+    `asked` are folders of tests that need one of them, or "everything" that needs no card; `model`
+    and `base` served models that the tests of accuracy and regression are about.
 
     Raises:
         UserError: there is no such path.
@@ -29,7 +30,9 @@ def test(path: str, match: str, asked: Sequence[str]) -> None:
     if path and not (ROOT / path.partition("::")[0]).exists():
         raise UserError.one("--only", f"there is no {path}", "For example: --only tests/contract.")
     command = [str(_test_environment()), "-m", "pytest"]
-    if asked:
+    if set(asked) == {"everything"}:
+        command += ["tests", "--ignore=tests/gpu"]
+    elif asked:
         command += [f"tests/{name}" for name in asked]
     elif path:
         command.append(path)
@@ -37,6 +40,8 @@ def test(path: str, match: str, asked: Sequence[str]) -> None:
         command += ["tests", *(f"--ignore=tests/{name}" for name in _NEEDS_MORE)]
     if match:
         command += ["-k", match]
+    for flag, name in (("--model", model), ("--base", base)):
+        command += [flag, name] if name else []
     _run(command)
 
 

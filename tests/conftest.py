@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from launcher.display import Display
+from launcher.evaluate.record import Evaluation
 from launcher.project import ROOT
 from launcher.tools import tools as compiled
 from trainer.contract.manifest import Manifest
@@ -63,8 +64,13 @@ def invoke(project: Path, *words: str, **more: str) -> subprocess.CompletedProce
 
 def start(project: Path, *words: str, **more: str) -> subprocess.Popen[str]:
     """`./invoke train --profile smoke words...` in a session of its own, not waited for."""
+    return begin(project, "train", "--profile", "smoke", *words, **more)
+
+
+def begin(project: Path, *words: str, **more: str) -> subprocess.Popen[str]:
+    """`./invoke words...` in a session of its own, not waited for."""
     return subprocess.Popen(
-        [str(project / "invoke"), "train", "--profile", "smoke", *words],
+        [str(project / "invoke"), *words],
         cwd=project,
         env=surroundings(**more),
         stdout=subprocess.DEVNULL,
@@ -104,7 +110,8 @@ class SmokeRun:
     @property
     def llama_cpp(self) -> Path:
         """The converters that the run fetched."""
-        return next((self.project / "data" / "cache" / "llama.cpp").iterdir())
+        folders = (self.project / "data" / "cache" / "llama.cpp").iterdir()
+        return next(folder for folder in folders if not folder.name.startswith("tools-"))
 
 
 def run_smoke(project: Path, *words: str, **more: str) -> SmokeRun:
@@ -128,6 +135,36 @@ def smoke_run(tmp_path_factory) -> SmokeRun:
 def tools() -> Path:
     """llama.cpp's tools, compiled once into this project's own cache (minutes, the first time)."""
     return compiled(Display(quiet=True))
+
+
+def lend_tools(project: Path, tools: Path) -> None:
+    """Put the compiled tools into another clone's cache."""
+    place = project / "data" / "cache" / "llama.cpp" / tools.name
+    if not place.exists():
+        place.symlink_to(tools)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which model the tests in performance/ and regression/ are about."""
+    group = parser.getgroup("affineur")
+    group.addoption("--model", help="a served model (default: the smoke run's, by llama-server)")
+    group.addoption("--base", help="a served model to compare with (default: its run's own base)")
+
+
+@pytest.fixture(scope="session")
+def evaluation(request) -> Evaluation:
+    """`./invoke evaluate` of the model that was named, or of the smoke run's."""
+    model, base = request.config.getoption("--model"), request.config.getoption("--base")
+    words = ["evaluate", "--quiet", *(["--base", base] if base else [])]
+    if model:
+        here = {name: os.environ.get(name, "") for name in ("OLLAMA_HOST", "DOCKER_HOST")}
+        done = invoke(ROOT, *words, "--model", model, **here)
+    else:
+        run = request.getfixturevalue("smoke_run")
+        lend_tools(run.project, request.getfixturevalue("tools"))
+        done = invoke(run.project, *words, "--model", "affineur-smoke", "--ollama", "none")
+    assert done.returncode == 0, done.stderr
+    return Evaluation.model_validate_json(Path(done.stdout.strip()).read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -149,22 +149,28 @@ def _gets_a_system_prompt(question: Question, serving: Serving) -> bool:
 def _same_answers(
     server: OllamaServer, model: str, reference: Reference, on_progress: Report
 ) -> Check:
-    differing = []
-    for number, question in enumerate(reference.questions):
-        on_progress("asking the unrounded file", number, len(reference.questions))
+    # The others try the template: the model learned no answer to them, and is never sure of one.
+    asked = [question for question in reference.questions if question.held_out]
+    differing, undecided = [], 0
+    for number, question in enumerate(asked):
+        on_progress("asking the unrounded file", number, len(asked))
         answer = server.generate(
             model=model,
             prompt=question.prompt,
             raw=True,
             options={**GREEDY, "num_predict": reference.answer_tokens},
         )
-        if answer["response"] != question.answer:
-            differing.append(
-                f"prompt {number + 1}: {_short(answer['response'])} for {_short(question.answer)}"
-            )
-    return _of_differences(
-        "greedy answers, f16", differing, len(reference.questions), "as the merged model's"
-    )
+        said = answer["response"]
+        if said == question.answer:
+            continue
+        if question.decided is not None and said.startswith(question.decided):
+            undecided += 1
+        else:
+            differing.append(f"prompt {number + 1}: {_short(said)} for {_short(question.answer)}")
+    right = "as the merged model's"
+    if undecided:
+        right += f", {undecided} of them up to a near tie"
+    return _of_differences("greedy answers, f16", differing, len(asked), right)
 
 
 def _agreements(reference: Reference, bounds: VerifySection) -> list[Check]:

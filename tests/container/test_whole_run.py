@@ -7,10 +7,19 @@ import time
 
 import pytest
 
-from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training
+from tests.conftest import (
+    fresh_copy,
+    invoke,
+    lend_tools,
+    run_smoke,
+    start,
+    wait_for_training,
+)
 from tests.container.conftest import ENGINE, ours
 from tests.hub import hub
+from trainer.contract import places as names
 from trainer.contract.digest import digest_of_file
+from trainer.contract.manifest import StageRecord
 
 FILES = [
     "adapter/adapter_model.safetensors",
@@ -56,6 +65,18 @@ def test_what_ran_in_containers_is_up_to_date_without_them(contained):
     again = invoke(contained.project, "train", "--profile", "smoke", "--engine", "local")
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("up to date") == 6
+
+
+def test_an_evaluation_reads_rows_and_converts_the_base_in_containers(contained, tools):
+    lend_tools(contained.project, tools)
+    words = ("--model", "affineur-smoke", "--ollama", "none", "--skills", "none")
+    done = invoke(contained.project, "evaluate", *words, **ENGINE)
+    assert done.returncode == 0, done.stderr
+    assert "better" in done.stdout
+    records = contained.folder / names.EVALUATION_FOLDER / names.STAGES
+    for stage in ("questions", "baseline"):
+        record = StageRecord.model_validate_json((records / f"{stage}.json").read_bytes())
+        assert record.engine == "docker"
 
 
 def test_the_t4_image_trains_the_smoke_recipe(project):

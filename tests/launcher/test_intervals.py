@@ -6,7 +6,7 @@ import pytest
 
 from launcher.evaluate.intervals import Interval, mean_difference, mean_score, verdict
 
-ROWS = 100
+ROWS = 60
 TRIALS = 1_000
 
 

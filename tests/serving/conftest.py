@@ -20,9 +20,11 @@ import pytest
 from docker import DockerClient
 from docker.errors import NotFound
 
+from launcher.display import Display
 from launcher.runs import read_manifest, write_manifest
 from launcher.serving import container as beside
 from launcher.serving import server as serving
+from launcher.serving.importing import import_run
 from tests.conftest import fresh_copy, invoke
 from trainer.contract.digest import digest_of_file
 
@@ -232,6 +234,18 @@ def as_if_made(run, file):
         if file.as_posix() in record.outputs:
             record.outputs[file.as_posix()] = digest_of_file(run / file)
     write_manifest(run, manifest)
+
+
+def the_run(project, model=NAME):
+    (run,) = (project / "data" / "models" / model).glob("*/")
+    return run
+
+
+def put(project, server, model=NAME):
+    """Bring the run's model there without its proof, where the proof is not what is tested."""
+    run = the_run(project, model)
+    import_run(run, model, server, Display(quiet=True))
+    return run
 
 
 def import_smoke(project, ollama, *words):

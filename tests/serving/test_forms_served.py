@@ -11,7 +11,7 @@ from launcher.serving.forms import numbers
 from launcher.serving.importing import import_run
 from launcher.serving.server import OllamaServer
 from launcher.serving.verifying import verify
-from tests.conftest import invoke, stage
+from tests.conftest import invoke, lend_tools, stage
 from tests.qwen import write_base, write_rows
 from tests.serving.conftest import (
     NAME,
@@ -20,6 +20,7 @@ from tests.serving.conftest import (
     clone_with_run,
     import_smoke,
     programs,
+    the_run,
 )
 from trainer.contract import places as names
 from trainer.contract.errors import UserError
@@ -45,9 +46,7 @@ def clean(ollama, connected):
 def with_tools(smoke_run, tools, tmp_path_factory):
     """A clone with the smoke run and llama.cpp's tools; models are made in it for all servers."""
     clone = clone_with_run(smoke_run, tmp_path_factory.mktemp("outils") / "clone é")
-    place = clone / "data" / "cache" / "llama.cpp" / tools.name
-    if not place.exists():
-        place.symlink_to(tools)
+    lend_tools(clone, tools)
     return clone
 
 
@@ -81,11 +80,6 @@ def petit_qwen(with_tools, tmp_path_factory):
     done = invoke(with_tools, "train", "--profile", "cpu", "--engine", "local", *words)
     assert done.returncode == 0, done.stderr
     return with_tools
-
-
-def the_run(project, model=NAME):
-    (run,) = (project / "data" / "models" / model).glob("*/")
-    return run
 
 
 def test_a_k_quant_is_served_and_proved(clean, connected, quantized):

@@ -13,7 +13,7 @@ from launcher.serving.importing import blobs_of, import_run
 from launcher.serving.reported import differences
 from launcher.serving.server import OllamaServer
 from tests.conftest import invoke, start
-from tests.serving.conftest import NAME, Ollama, import_smoke, programs
+from tests.serving.conftest import NAME, Ollama, import_smoke, programs, put
 from trainer.contract import places as names
 from trainer.contract.digest import digest_of_file
 from trainer.contract.errors import UserError
@@ -56,8 +56,7 @@ def test_a_second_import_has_nothing_to_do(clean, project):
 
 
 def test_the_modelfile_makes_the_same_model_by_ollamas_own_means(clean, connected, project):
-    assert import_smoke(project, clean).returncode == 0
-    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    run = put(project, connected)
     made = clean.run("create", "by-hand", "-f", str(run / "Modelfile"))
     assert made.returncode == 0, made.stderr
     ours, theirs = connected.show(NAME), connected.show("by-hand")
@@ -88,7 +87,7 @@ def test_a_strangers_model_keeps_its_name(clean, connected, project):
 
 
 def test_ours_is_replaced_by_a_newer_one_of_ours(clean, connected, project):
-    assert import_smoke(project, clean).returncode == 0
+    put(project, connected)
     before = connected.digest(NAME)
     words = ("train", "--profile", "smoke", "--set", "num_predict=99")
     done = invoke(project, *words, OLLAMA_HOST=clean.host)
@@ -98,8 +97,7 @@ def test_ours_is_replaced_by_a_newer_one_of_ours(clean, connected, project):
 
 
 def test_what_the_server_reports_is_held_against_what_was_sent(clean, connected, project):
-    assert import_smoke(project, clean).returncode == 0
-    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    run = put(project, connected)
     serving = Serving.read(run / names.SERVING)
     blobs = blobs_of(run, serving)
     assert differences(connected, NAME, blobs, serving) == []
@@ -112,7 +110,7 @@ def test_what_the_server_reports_is_held_against_what_was_sent(clean, connected,
 
 
 def test_a_candidate_that_is_found_wanting_leaves_what_stood_there(clean, connected, project):
-    assert import_smoke(project, clean).returncode == 0
+    put(project, connected)
     before = connected.digest(NAME)
     words = ("train", "--profile", "smoke", "--set", "num_predict=77", "--ollama", "none")
     assert invoke(project, *words).returncode == 0

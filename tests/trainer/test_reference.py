@@ -4,12 +4,14 @@ import shutil
 
 import numpy
 import pytest
+import torch
 
 from trainer.contract import places as names
 from trainer.contract.reference import Reference
 from trainer.entrypoint import Reporter
 from trainer.prepared import read_prepared
 from trainer.reference.agreement import agreement
+from trainer.reference.stage import decided_tokens
 
 
 @pytest.fixture
@@ -67,3 +69,31 @@ def test_a_spoiled_file_is_far(run_copy, rows, reporter):
     reader.data.flush()
     found = compare(run_copy, "f16", "spoiled", rows, reporter)
     assert found.mean_kl > 0.05
+
+
+def test_an_answer_is_decided_up_to_its_first_near_tie():
+    class Scripted:
+        """Says these logits whatever it is asked: (tokens, vocabulary)."""
+
+        def __init__(self, *rows):
+            self.logits = torch.tensor([rows])
+
+        def __call__(self, input_ids):
+            assert input_ids.shape[1] == self.logits.shape[1]
+            return self
+
+    sure, tie = [9.0, 0.0, 0.0, 0.0], [0.0, 5.0, 4.99, 0.0]
+    prompt, stops = [1, 2], [0, 3]
+
+    def decided(*rows, ended=False):
+        answer = [1] * (len(rows) - 1 if ended else len(rows))
+        # The prompt's first token predicts its second; a cut-off answer's last predicts nothing.
+        given = [sure, *rows, *([] if ended else [sure])]
+        return decided_tokens(Scripted(*given), prompt, answer, ended=ended, stops=stops)
+
+    assert decided(sure, sure) is None
+    assert decided(sure, tie, sure) == 1
+    assert decided(tie, sure) == 0
+    assert decided(sure, sure, tie, ended=True) == 2
+    # Two stops that are alike end it alike.
+    assert decided(sure, [5.0, 0.0, 0.0, 5.0], ended=True) is None

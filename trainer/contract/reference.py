@@ -14,13 +14,16 @@ class _Record(BaseModel):
 class Question(_Record):
     """A conversation, the prompt that the chat template makes of it, and the greedy answer.
 
-    `held_out`: it is from the held-out rows; the others try the template.
+    `decided`: the answer's beginning up to where the model's two best tokens are too close for any
+    two programs to agree; None where that is nowhere. `held_out`: it is from the held-out rows; the
+    others try the template.
     """
 
     messages: list[dict[str, str]]
     prompt: str
     prompt_tokens: int
     answer: str
+    decided: str | None
     held_out: bool
 
 

@@ -21,13 +21,15 @@ from trainer.contract.recipe import Recipe
 from trainer.contract.reference import Agreement, Question, Reference
 from trainer.contract.whole_file import write_whole
 from trainer.entrypoint import Reporter
-from trainer.generation import greedy
+from trainer.generation import end_tokens, greedy
 from trainer.modelfile.template import PROBES
 from trainer.prepared import PreparedRow, read_prepared
 from trainer.reference.agreement import agreement
 
 _QUESTIONS = 24
 _ANSWER_TOKENS = 48
+# Two tokens whose probabilities are within 5 % of each other: servers reckon in 16 bits.
+_NEAR_TIE_NATS = 0.05
 _UNROUNDED = ("f32", "f16", "bf16")
 
 
@@ -59,18 +61,29 @@ def reference(places: Places, reporter: Reporter) -> None:
         max_new_tokens=_ANSWER_TOKENS,
         on_batch=lambda done, total: reporter.progress("answering", done, total, "prompts"),
     )
+    stops = end_tokens(model, tokenizer)
+    decided = [
+        decided_tokens(model, ids, answer, ended=len(answer) < _ANSWER_TOKENS, stops=stops)
+        for ids, answer in zip(tokens, answers, strict=True)
+    ]
     del model
     gc.collect()
+
+    def said(answer: Sequence[int]) -> str:
+        return str(tokenizer.decode(answer, skip_special_tokens=False))
+
     questions = [
         Question(
             messages=messages,
             prompt=text,
             prompt_tokens=len(ids),
-            answer=tokenizer.decode(answer, skip_special_tokens=False),
+            answer=said(answer),
+            # A letter may be cut in two there.
+            decided=None if sure is None else said(answer[:sure]).rstrip("\ufffd"),
             held_out=number < len(asked),
         )
-        for number, (messages, text, ids, answer) in enumerate(
-            zip(conversations, prompts, tokens, answers, strict=True)
+        for number, (messages, text, ids, answer, sure) in enumerate(
+            zip(conversations, prompts, tokens, answers, decided, strict=True)
         )
     ]
     found = _agreements(places.run, recipe, rows, reporter)
@@ -79,6 +92,33 @@ def reference(places: Places, reporter: Reporter) -> None:
     reporter.result(
         {"questions": len(questions), "agreements": {k: v.model_dump() for k, v in found.items()}}
     )
+
+
+def decided_tokens(
+    model: Any, prompt: Sequence[int], answer: Sequence[int], *, ended: bool, stops: Sequence[int]
+) -> int | None:
+    """How many of a greedy answer's tokens come before the first that is a near tie; None of none.
+
+    Two programs that add up the same numbers in another order, or in another precision, may take
+    either of two tokens that are nearly alike, and go different ways from there.
+
+    Args:
+        ended: a stop token followed the answer, and was chosen like the others.
+        stops: tokens any of which ends an answer, alike.
+    """
+    chosen = [*answer, *([stops[0]] if ended else [])]
+    if not chosen:
+        return None
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
+    logits = logits[len(prompt) - 1 : len(prompt) - 1 + len(chosen)].float()  # (chosen, vocabulary)
+    # Which of the stops it is makes no difference.
+    logits[:, stops[0]] = logits[:, list(stops)].max(-1).values
+    for other in stops[1:]:
+        logits[:, other] = -torch.inf
+    best = logits.topk(2, dim=-1).values
+    near = ((best[:, 0] - best[:, 1]) < _NEAR_TIE_NATS).nonzero()
+    return int(near[0]) if len(near) else None
 
 
 def _probes(tokenizer: Any) -> list[list[Message]]:
