@@ -345,7 +345,6 @@ def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> Non
         "gpu": "the tests that need a card; they fail without one",
         "container": "the tests that need a Docker engine; they fail without one",
         "serving": "the tests that need Ollama; they fail without it",
-        "everything": "all tests but those that need a card, in one run",
         "model": "a served model for the tests of accuracy and regression (default: smoke's)",
         "base": "a served model that they compare with (default: the base that it was made from)",
     },
@@ -359,7 +358,6 @@ def test(
     gpu: bool = False,
     container: bool = False,
     serving: bool = False,
-    everything: bool = False,
 ) -> None:
     """Run the tests.
 
@@ -371,7 +369,7 @@ def test(
     with _spoken():
         from launcher import checks
 
-        asked = {"gpu": gpu, "container": container, "serving": serving, "everything": everything}
+        asked = {"gpu": gpu, "container": container, "serving": serving}
         chosen = [name for name, wanted in asked.items() if wanted]
         checks.test(only, match, chosen, model, base)
 

@@ -20,8 +20,8 @@ _NEEDS_MORE = ("gpu", "container", "serving")
 def test(path: str, match: str, asked: Sequence[str], model: str, base: str) -> None:
     """Run pytest on everything that needs neither Docker, GPU nor Ollama, or on what is named.
 
-    `asked` are folders of tests that need one of them, or "everything" that needs no card; `model`
-    and `base` served models that the tests of accuracy and regression are about.
+    `asked` are folders of tests that need one of them; `model` and `base` served models that the
+    tests of accuracy and regression are about.
 
     Raises:
         UserError: there is no such path.
@@ -30,9 +30,7 @@ def test(path: str, match: str, asked: Sequence[str], model: str, base: str) -> 
     if path and not (ROOT / path.partition("::")[0]).exists():
         raise UserError.one("--only", f"there is no {path}", "For example: --only tests/contract.")
     command = [str(_test_environment()), "-m", "pytest"]
-    if set(asked) == {"everything"}:
-        command += ["tests", "--ignore=tests/gpu"]
-    elif asked:
+    if asked:
         command += [f"tests/{name}" for name in asked]
     elif path:
         command.append(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Sequence
@@ -27,6 +28,14 @@ def environment(name: str, locks: Sequence[str], display: Display) -> Path:
     if (ready := _ready(locks)) is not None:
         return ready
     folder = CACHE / "environments" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Another launcher may be making it: it is waited for.
+    with (folder.parent / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _made(name, folder, locks, display)
+
+
+def _made(name: str, folder: Path, locks: Sequence[str], display: Display) -> Path:
     python = folder / "bin" / "python"
     marker = folder / ".locks"
     wanted = "".join(f"{lock} {lock_digest(lock)}\n" for lock in locks)

@@ -20,7 +20,7 @@ from launcher.display import Display
 from launcher.engine.interface import Engine, Job, Mount
 from launcher.locks import lock_digest, pinned
 from launcher.project import CACHE, ROOT, VERSION, lock_file, shown
-from launcher.runs import model_folder, read_manifest, write_manifest
+from launcher.runs import has_manifest, model_folder, read_manifest, write_manifest
 from launcher.stage import Given, RunFolder, Stage, run_job, stage_key
 from launcher.tools import tools, tools_digest
 from trainer.contract import places as names
@@ -310,7 +310,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def _manifest(recipe: Recipe, inputs: Inputs, keys: dict[str, str], run: RunFolder) -> Manifest:
-    if (run.path / names.MANIFEST).exists():
+    if has_manifest(run.path):
         return read_manifest(run.path)
     versions = {**pinned(recipe.lock), **pinned("llama-cpp")}
     manifest = Manifest(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from launcher.project import MODELS, shown
 from trainer.contract import places as names
 from trainer.contract.errors import UserError
 from trainer.contract.manifest import Manifest
+from trainer.contract.record import read_record
 from trainer.contract.whole_file import write_whole
 
 
@@ -41,15 +40,16 @@ def find_run(model: str, key: str = "") -> Path:
         raise UserError.one(
             "--run", f"{shown(folder)} has no finished run {key}", f"There: {runs}."
         )
-    readable = [run for run in matching if _is_readable(run)]
+    readable = [run for run in matching if has_manifest(run)]
     # By what it says: a later verification writes it anew.
     return max(readable or matching, key=lambda run: read_manifest(run).created)
 
 
-def _is_readable(run: Path) -> bool:
+def has_manifest(run: Path) -> bool:
+    """Whether the run is finished, by this version's manifest."""
     try:
         read_manifest(run)
-    except UserError:
+    except (FileNotFoundError, UserError):
         return False
     return True
 
@@ -60,17 +60,7 @@ def read_manifest(run: Path) -> Manifest:
     Raises:
         UserError: another version of this project wrote it.
     """
-    path = run / names.MANIFEST
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UserError.one(
-            shown(path),
-            f"was written by another version of Affineur ({key}: {first['msg'].lower()})",
-            "Run ./invoke train again: what still holds is kept.",
-        ) from None
+    return read_record(Manifest, run / names.MANIFEST)
 
 
 def write_manifest(run: Path, manifest: Manifest) -> None:

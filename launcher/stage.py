@@ -25,6 +25,7 @@ from trainer.contract.digest import digest_of_value, files_below
 from trainer.contract.errors import ExitCode, Problem, UserError
 from trainer.contract.manifest import CONTRACT_VERSION, StageRecord
 from trainer.contract.recipe import SectionKind
+from trainer.contract.record import read_record
 from trainer.contract.whole_file import write_whole
 
 _TAIL_LINES = 20
@@ -112,9 +113,11 @@ class RunFolder:
         self._digests = digests
 
     def record(self, stage: str) -> StageRecord | None:
-        """What was written down of a stage, or None."""
-        path = self._record_path(stage)
-        return StageRecord.model_validate_json(path.read_bytes()) if path.exists() else None
+        """What was written down of a stage, or None; another version's record is none."""
+        try:
+            return read_record(StageRecord, self._record_path(stage))
+        except (FileNotFoundError, UserError):
+            return None
 
     def is_current(self, stage: Stage, key: str) -> bool:
         """Whether the stage need not run."""

@@ -10,6 +10,8 @@ import os
 import platform
 import re
 import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from launcher.display import Display, StageLine
@@ -68,15 +70,36 @@ def tools_folder() -> Path:
 def tools(display: Display) -> Path:
     """The folder of the compiled programs, built once for each version that is locked.
 
-    A build that is cut off goes on where it was.
+    A build that is cut off goes on where it was. Clones share what was compiled, as they do their
+    packages in uv's cache: it is the same to the byte.
 
     Raises:
         UserError: no room, a package that cannot be had, or a compilation that failed.
     """
     folder = tools_folder()
     if not folder.is_dir():
-        compile_into(folder, display)
+        shared = _shared_cache() / folder.name
+        if not shared.is_dir():
+            compile_into(folder, display)
+            _copy(folder, shared)
+        else:
+            _copy(shared, folder)
     return folder
+
+
+def _shared_cache() -> Path:
+    """This user's cache, beside uv's."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(given) if given else Path.home() / ".cache") / "affineur"
+
+
+def _copy(folder: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        copied = Path(shutil.copytree(folder, Path(scratch) / target.name))
+        with suppress(OSError):
+            # Where it cannot be, another launcher was quicker: it is the same.
+            copied.rename(target)
 
 
 def compile_into(folder: Path, display: Display) -> None:

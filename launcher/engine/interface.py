@@ -96,6 +96,9 @@ class Job:
             "PYTHONHASHSEED": "0",
             "PYTHONUNBUFFERED": "1",
             "TOKENIZERS_PARALLELISM": "false",
+            # Threads that wait for each other by spinning stand still as soon as anything else
+            # wants a core: on two busy ones a training came to a halt. Alone it costs some percent.
+            "OMP_WAIT_POLICY": "PASSIVE",
             "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",

@@ -11,6 +11,7 @@ from launcher.evaluate.intervals import Interval, Verdict
 from trainer.contract import places as names
 from trainer.contract.errors import UserError
 from trainer.contract.evaluation import Leak
+from trainer.contract.record import read_record
 from trainer.contract.whole_file import write_whole
 
 
@@ -115,7 +116,7 @@ class Evaluation(_Record):
             raise UserError.one(
                 "--model", f"{name} was not evaluated yet", f"./invoke evaluate --model {name}"
             )
-        return cls.model_validate_json(path.read_bytes())
+        return read_record(cls, path)
 
     def write(self, run: Path) -> None:
         """Put it into the run's folder, whole."""

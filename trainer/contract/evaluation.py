@@ -9,6 +9,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from trainer.contract.record import read_record
+
 # How an answer is held against what was expected; launcher/evaluate/metrics.py has each.
 Metric = Literal[
     "exact", "normalized", "number", "json_valid", "json_f1", "contains", "regex", "chrf"
@@ -36,7 +38,7 @@ class QuestionsRequest(_Record):
     @classmethod
     def read(cls, path: Path) -> QuestionsRequest:
         """What the launcher wrote."""
-        return cls.model_validate_json(path.read_bytes())
+        return read_record(cls, path)
 
 
 class Item(_Record):
@@ -71,4 +73,4 @@ class Questions(_Record):
     @classmethod
     def read(cls, path: Path) -> Questions:
         """What the stage left."""
-        return cls.model_validate_json(path.read_bytes())
+        return read_record(cls, path)

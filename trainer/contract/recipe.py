@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainer.contract.evaluation import Metric
+from trainer.contract.record import read_record
 
 # What llama.cpp's converter writes by itself, without a compiled tool.
 CONVERTER_TYPES = ("f32", "f16", "bf16", "q8_0")
@@ -209,4 +210,4 @@ class Recipe(
     @classmethod
     def read(cls, path: Path) -> Recipe:
         """The recipe that the launcher wrote into the run's folder."""
-        return cls.model_validate_json(path.read_bytes())
+        return read_record(cls, path)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from trainer.contract.record import read_record
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,4 +50,4 @@ class Reference(_Record):
     @classmethod
     def read(cls, path: Path) -> Reference:
         """What the stage left."""
-        return cls.model_validate_json(path.read_bytes())
+        return read_record(cls, path)

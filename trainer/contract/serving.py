@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from trainer.contract.record import read_record
+
 
 class Serving(BaseModel):
     """The served file and what Ollama is told beside it.
@@ -26,4 +28,4 @@ class Serving(BaseModel):
     @classmethod
     def read(cls, path: Path) -> Serving:
         """What the stage `modelfile` left."""
-        return cls.model_validate_json(path.read_bytes())
+        return read_record(cls, path)
