@@ -149,8 +149,7 @@ def _gets_a_system_prompt(question: Question, serving: Serving) -> bool:
 def _same_answers(
     server: OllamaServer, model: str, reference: Reference, on_progress: Report
 ) -> Check:
-    # The others try the template: the model learned no answer to them, and is never sure of one.
-    asked = [question for question in reference.questions if question.held_out]
+    asked = reference.questions
     differing, undecided = [], 0
     for number, question in enumerate(asked):
         on_progress("asking the unrounded file", number, len(asked))

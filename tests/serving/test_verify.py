@@ -42,7 +42,7 @@ def test_the_trained_model_passes_every_line(imported, ollama, connected, projec
     assert failed == set()
     assert done.stdout.count("✓") == 5
     assert "28 of 28 as trained" in done.stdout
-    assert "24 of 24 as the merged model's" in done.stdout
+    assert "28 of 28 as the merged model's" in done.stdout
     assert "24 of 24 by a stop, within 128" in done.stdout
     assert connected.digest(f"{full_name(NAME)}-f16") is None
 

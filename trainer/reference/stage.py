@@ -30,6 +30,8 @@ _QUESTIONS = 24
 _ANSWER_TOKENS = 48
 # Two tokens whose probabilities are within 5 % of each other: servers reckon in 16 bits.
 _NEAR_TIE_NATS = 0.05
+# Of questions that no answer was learned for: what is off by itself adds up over such an answer.
+_NEAR_TIE_UNLEARNED_NATS = 0.5
 _UNROUNDED = ("f32", "f16", "bf16")
 
 
@@ -63,8 +65,15 @@ def reference(places: Places, reporter: Reporter) -> None:
     )
     stops = end_tokens(model, tokenizer)
     decided = [
-        decided_tokens(model, ids, answer, ended=len(answer) < _ANSWER_TOKENS, stops=stops)
-        for ids, answer in zip(tokens, answers, strict=True)
+        decided_tokens(
+            model,
+            ids,
+            answer,
+            ended=len(answer) < _ANSWER_TOKENS,
+            stops=stops,
+            near_nats=_NEAR_TIE_NATS if number < len(asked) else _NEAR_TIE_UNLEARNED_NATS,
+        )
+        for number, (ids, answer) in enumerate(zip(tokens, answers, strict=True))
     ]
     del model
     gc.collect()
@@ -95,7 +104,13 @@ def reference(places: Places, reporter: Reporter) -> None:
 
 
 def decided_tokens(
-    model: Any, prompt: Sequence[int], answer: Sequence[int], *, ended: bool, stops: Sequence[int]
+    model: Any,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    *,
+    ended: bool,
+    stops: Sequence[int],
+    near_nats: float = _NEAR_TIE_NATS,
 ) -> int | None:
     """How many of a greedy answer's tokens come before the first that is a near tie; None of none.
 
@@ -105,6 +120,7 @@ def decided_tokens(
     Args:
         ended: a stop token followed the answer, and was chosen like the others.
         stops: tokens any of which ends an answer, alike.
+        near_nats: log-probabilities that are closer are a near tie.
     """
     chosen = [*answer, *([stops[0]] if ended else [])]
     if not chosen:
@@ -117,7 +133,7 @@ def decided_tokens(
     for other in stops[1:]:
         logits[:, other] = -torch.inf
     best = logits.topk(2, dim=-1).values
-    near = ((best[:, 0] - best[:, 1]) < _NEAR_TIE_NATS).nonzero()
+    near = ((best[:, 0] - best[:, 1]) < near_nats).nonzero()
     return int(near[0]) if len(near) else None
 
 
