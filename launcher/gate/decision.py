@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from launcher.evaluate.intervals import verdict
 from launcher.evaluate.record import Evaluation, GateDecision, GateLine
 from launcher.evaluate.showing import percent
 from launcher.gate.policy import Policy
@@ -42,7 +43,7 @@ def _task(evaluation: Evaluation, policy: Policy) -> GateLine:
         return GateLine(name="task", passed=False, found=f"no base was asked; demanded: {demand}")
     return GateLine(
         name="task",
-        passed=task.difference.low > policy.min_task_gain,
+        passed=verdict(task.difference, policy.min_task_gain) == "better",
         found=f"{task.set}: {percent(task.difference, signed=True)}; demanded: {demand}",
     )
 
@@ -57,7 +58,7 @@ def _skills(evaluation: Evaluation, policy: Policy) -> GateLine:
     lost = [
         f"{skill.set} {percent(skill.difference, signed=True)}"
         for skill in measured
-        if skill.difference is not None and skill.difference.high < -bound
+        if skill.difference is not None and verdict(skill.difference, bound) == "worse"
     ]
     found = ", ".join(lost) if lost else f"{len(measured)} sets"
     return GateLine(name="skills", passed=not lost, found=f"{found}; demanded: {demand}")
