@@ -65,8 +65,8 @@ def train(
       ./invoke train --profile smoke --data my.csv --set columns.instruction=question \\
                      --set columns.output=answer --set epochs=2
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.train(profile, config, set or [], data, engine, memory, ollama, replace, quiet)
 
@@ -90,8 +90,8 @@ def import_model(
       ./invoke import --model affineur-smoke --ollama container
       OLLAMA_HOST=gpu-box:11434 ./invoke import --model qwen2.5-sfd-analyzer
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.import_model(model, run, ollama, replace)
 
@@ -110,8 +110,8 @@ def verify(_context: Context, model: str, run: str = "", ollama: str = "host") -
       ./invoke verify --model affineur-smoke
       ./invoke verify --model affineur-smoke --ollama container
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.verify(model, run, ollama)
 
@@ -155,12 +155,12 @@ def evaluate(
       ./invoke evaluate --model affineur-smoke --base qwen2.5:1.5b-instruct --skills none
       ./invoke evaluate --model qwen2.5:1.5b-instruct --data my_rows.csv --metric number
     """
-    with _spoken():
-        from launcher import commands
-        from launcher.evaluate.evaluation import Wish
+    with _exit_on_error():
+        from launcher.cli import commands
+        from launcher.evaluate.evaluation import EvaluationRequest
 
-        wish = Wish(model, base, data, skills, metric, parallel, drop_leaked)
-        commands.evaluate(wish, run, ollama, engine, quiet)
+        request = EvaluationRequest(model, base, data, skills, metric, parallel, drop_leaked)
+        commands.evaluate(request, run, ollama, engine, quiet)
 
 
 @task(
@@ -176,8 +176,8 @@ def gate(_context: Context, model: str, run: str = "", policy: str = "") -> None
     Example:
       ./invoke gate --model affineur-smoke
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.gate(model, run, policy)
 
@@ -212,8 +212,8 @@ def promote(
       ./invoke promote --role sfd_analyzer --model affineur-smoke \\
                        --env-file ../app/.env --env-key RAISE_LORA_PATH
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.promote(model, role, run, policy, override, ollama, env_file, env_key)
 
@@ -225,8 +225,8 @@ def rollback(_context: Context, role: str) -> None:
     Example:
       ./invoke rollback --role sfd_analyzer
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.rollback(role)
 
@@ -244,8 +244,8 @@ def plan(
     Example:
       ./invoke plan --profile smoke --set epochs=2
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.plan(profile, config, set or [], data)
 
@@ -270,8 +270,8 @@ def data(
       ./invoke data --data export.csv --set columns.instruction=question \\
                     --set columns.output=answer
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.data(profile, config, set or [], data, engine, quiet)
 
@@ -309,8 +309,9 @@ def build(
       ./invoke build --profile rtx --check
       ./invoke build --profile rtx --ca /etc/ssl/certs/ca-certificates.crt
     """
-    with _spoken():
-        from launcher import commands, images
+    with _exit_on_error():
+        from launcher.cli import commands
+        from launcher.runtime import images
 
         if tools:
             commands.build_tools()
@@ -332,8 +333,8 @@ def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> Non
       ./invoke doctor
       ./invoke doctor --profile smoke --engine docker
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.doctor(profile, engine)
 
@@ -366,8 +367,8 @@ def test(
       ./invoke test --only tests/contract
       ./invoke test --only tests/performance --model qwen2.5-sfd-analyzer
     """
-    with _spoken():
-        from launcher import checks
+    with _exit_on_error():
+        from launcher.cli import checks
 
         asked = {"gpu": gpu, "container": container, "serving": serving}
         chosen = [name for name, wanted in asked.items() if wanted]
@@ -381,8 +382,8 @@ def bench(_context: Context, name: str) -> None:
     Example:
       ./invoke bench merge
     """
-    with _spoken():
-        from launcher import checks
+    with _exit_on_error():
+        from launcher.cli import checks
 
         checks.bench(name)
 
@@ -390,8 +391,8 @@ def bench(_context: Context, name: str) -> None:
 @task
 def check(_context: Context) -> None:
     """Lint, formatting and types; changes nothing."""
-    with _spoken():
-        from launcher import checks
+    with _exit_on_error():
+        from launcher.cli import checks
 
         checks.check()
 
@@ -399,8 +400,8 @@ def check(_context: Context) -> None:
 @task
 def fix(_context: Context) -> None:
     """Mend what lint and formatting can mend by themselves."""
-    with _spoken():
-        from launcher import checks
+    with _exit_on_error():
+        from launcher.cli import checks
 
         checks.fix()
 
@@ -412,17 +413,17 @@ def lock(_context: Context, only: list[str] | None = None) -> None:
     Example:
       ./invoke lock --only host
     """
-    with _spoken():
-        from launcher import commands
+    with _exit_on_error():
+        from launcher.cli import commands
 
         commands.lock(only or [])
 
 
 @contextmanager
-def _spoken() -> Iterator[None]:
-    """What a person can mend becomes a sentence and exit 2; a bug keeps its traceback."""
+def _exit_on_error() -> Iterator[None]:
+    """What a person can fix becomes a sentence and exit code 2; a bug keeps its traceback."""
     # Here, not above: `./invoke --list` should not wait for it.
-    from launcher import speech
+    from launcher import error_messages
 
-    with speech.exits(Exit):
+    with error_messages.exit_on_error(Exit):
         yield

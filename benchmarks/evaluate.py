@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from launcher.display import Display
-from launcher.evaluate.asking import AnswerSheet
-from launcher.evaluate.subjects import from_file
-from launcher.runs import find_run
-from launcher.serving.answering import Answering, OllamaModel
-from launcher.serving.importing import import_run
-from launcher.serving.server import OllamaServer, server_version
+from launcher.evaluate.evaluated_models import from_file
+from launcher.evaluate.response_cache import ResponseCache
+from launcher.pipeline.run import find_run
+from launcher.serving.chat_model import ChatModel, OllamaModel
+from launcher.serving.model_import import import_run
+from launcher.serving.ollama_server import OllamaServer, server_version
 from trainer.base.smoke_corpus import CLASSIFY, PRIORITIES, TYPES, draw_requirement
 
 _MODEL = "affineur-smoke"
@@ -44,7 +44,7 @@ def questions() -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": f"{CLASSIFY}\n\n{text}"}] for text in texts]
 
 
-def measure(model: Answering) -> None:
+def measure(model: ChatModel) -> None:
     """Ask everything both ways in turn, and print medians and their ratio."""
     asked = questions()
     seconds: dict[int, list[float]] = {1: [], _PARALLEL: []}
@@ -54,7 +54,7 @@ def measure(model: Answering) -> None:
     for _ in range(_ROUNDS):
         for parallel, taken in seconds.items():
             with tempfile.TemporaryDirectory() as scratch:
-                sheet = AnswerSheet(Path(scratch) / "answers", asked, _BOUND_TOKENS)
+                sheet = ResponseCache(Path(scratch) / "answers", asked, _BOUND_TOKENS)
                 started_s = time.monotonic()
                 sheet.ask(model, parallel, lambda done, total: None)
                 taken.append(time.monotonic() - started_s)
@@ -73,11 +73,11 @@ def ollama(program: str) -> Iterator[OllamaServer]:
     """A server with a store of its own, four requests at once, on a port that is free."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["OLLAMA_HOST"] = "127.0.0.1:11599"
-        surroundings = {**os.environ, "HOME": home, "OLLAMA_NUM_PARALLEL": str(_PARALLEL)}
+        environment = {**os.environ, "HOME": home, "OLLAMA_NUM_PARALLEL": str(_PARALLEL)}
         with (Path(home) / "log").open("w") as log:
             process = subprocess.Popen(
                 [program, "serve"],
-                env=surroundings,
+                env=environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

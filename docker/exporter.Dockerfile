@@ -2,7 +2,7 @@
 # layers are the trainer's, and one of its own.
 #
 # Both come in as named contexts, out of one source package that is locked by hash; the tools are
-# compiled by a compiler that is locked by hash as well (launcher/tools.py), for every engine once.
+# compiled by a compiler that is locked by hash as well (launcher/runtime/llama_cpp_tools.py), for every engine once.
 
 FROM trainer AS exporter
 # Where a stage finds them that has them mounted elsewhere. The bytecode that a converter may have

@@ -37,8 +37,9 @@ ENV NVIDIA_VISIBLE_DEVICES=all \
 LABEL dev.affineur.project=affineur dev.affineur.contract=${CONTRACT} dev.affineur.lock=${LOCK}
 WORKDIR /opt/affineur
 # Not COPY, which keeps the dates that the files happen to have in this clone.
-RUN --mount=type=bind,source=trainer,target=/trainer \
-    cp -R /trainer /opt/affineur/trainer && \
+RUN --mount=type=bind,source=contract,target=/contract \
+    --mount=type=bind,source=trainer,target=/trainer \
+    cp -R /contract /trainer /opt/affineur/ && \
     chmod -R u=rwX,go=rX /opt/affineur && \
     find /opt/affineur -depth -exec touch --no-dereference --date=@0 {} + && touch --date=@0 /etc /run
 
@@ -52,7 +53,7 @@ RUN apt-get update --quiet=2 && \
     git=${GIT} openssh-client=${OPENSSH} >/dev/null && \
     rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/ldconfig/aux-cache
 ARG LOCK
-# The locks beside the packages say which environment this is (launcher/environment.py).
+# The locks beside the packages say which environment this is (launcher/runtime/environment.py).
 RUN --mount=type=bind,from=uv,target=/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,source=docker/locks,target=/locks \

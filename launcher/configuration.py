@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from contract.errors import Problem, UserError
+from contract.recipe import Recipe
 from launcher.project import PROFILES, ROOT, shown
-from trainer.contract.errors import Problem, UserError
-from trainer.contract.recipe import Recipe
 
 # When the first of these is given anew, what was said about the old one no longer holds.
 _COMPANIONS = {

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from trainer.contract import events
+from contract import events
 
 _PLAIN_EVERY_S = 10.0
 

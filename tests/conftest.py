@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from contract.manifest import Manifest
 from launcher.display import Display
 from launcher.evaluate.record import Evaluation
 from launcher.project import ROOT
-from launcher.tools import tools as compiled
-from trainer.contract.manifest import Manifest
+from launcher.runtime.llama_cpp_tools import tools as compiled
 
 _MADE = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache")
 
@@ -39,7 +39,7 @@ NO_ENGINE = {"DOCKER_HOST": "unix:///no/engine.sock"}
 NO_SERVER = {"OLLAMA_HOST": "127.0.0.1:9"}
 
 
-def surroundings(**more: str) -> dict[str, str]:
+def clean_environment(**more: str) -> dict[str, str]:
     """A person's terminal: it knows nothing of the tests' environment."""
     kept = {
         name: value
@@ -54,7 +54,7 @@ def invoke(project: Path, *words: str, **more: str) -> subprocess.CompletedProce
     return subprocess.run(
         [str(project / "invoke"), *words],
         cwd=project,
-        env=surroundings(**more),
+        env=clean_environment(**more),
         capture_output=True,
         text=True,
         check=False,
@@ -72,7 +72,7 @@ def begin(project: Path, *words: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(project / "invoke"), *words],
         cwd=project,
-        env=surroundings(**more),
+        env=clean_environment(**more),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

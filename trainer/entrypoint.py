@@ -13,9 +13,9 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TextIO
 
-from trainer.contract.errors import ExitCode, Problem, UserError
-from trainer.contract.events import Event, Failed, Note, Progress, Result
-from trainer.contract.places import Places
+from contract.errors import ExitCode, Problem, UserError
+from contract.events import Event, Failed, Note, Progress, Result
+from contract.paths import StagePaths
 
 _PROGRESS_EVERY_S = 0.1
 
@@ -61,7 +61,7 @@ class Reporter:
         self._emit(Failed(problems=problems))
 
 
-def run_stage(stage: Callable[[Places, Reporter], None]) -> NoReturn:
+def run_stage(stage: Callable[[StagePaths, Reporter], None]) -> NoReturn:
     """Run one stage and leave the process with the contract's exit code.
 
     Standard output is kept for events: what libraries print goes to standard error instead.
@@ -73,11 +73,11 @@ def run_stage(stage: Callable[[Places, Reporter], None]) -> NoReturn:
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)
         try:
-            stage(Places.from_arguments(sys.argv[1:]), reporter)
+            stage(StagePaths.from_arguments(sys.argv[1:]), reporter)
             code = ExitCode.DONE
         except UserError as error:
             reporter.failed(list(error.problems))
-            code = ExitCode.USER_CAN_MEND
+            code = ExitCode.USER_ERROR
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED
         except Exception:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.contract.errors import UserError
+from contract.errors import UserError
 
 
 def check_memory(doing: str, needed_bytes: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from trainer.contract.errors import Problem, UserError
+from contract.errors import Problem, UserError
 
 INDEX = "model.safetensors.index.json"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

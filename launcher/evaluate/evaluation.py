@@ -13,24 +13,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast, get_args
 
+from contract import paths
+from contract.errors import UserError
+from contract.evaluation import Item, Metric, QuestionsRequest
+from contract.events import Progress
+from contract.manifest import Manifest
 from launcher.display import Display
-from launcher.engine.interface import Engine
-from launcher.evaluate.asking import AnswerSheet
+from launcher.evaluate.evaluated_models import (
+    EvaluatedModel,
+    base_from_file,
+    base_on_server,
+    from_file,
+    on_server,
+)
 from launcher.evaluate.record import Evaluation
+from launcher.evaluate.response_cache import ResponseCache
 from launcher.evaluate.scoring import examples, results
 from launcher.evaluate.stages import make_baseline, make_questions
-from launcher.evaluate.subjects import Asked, base_from_file, base_on_server, from_file, on_server
-from launcher.pipeline import find_dataset
+from launcher.pipeline.run import model_folder, read_manifest
+from launcher.pipeline.training import find_dataset
 from launcher.project import ROOT, shown
-from launcher.runs import model_folder, read_manifest
-from launcher.serving.answering import Answer
-from launcher.serving.choice import Ollama
-from launcher.serving.server import OllamaServer
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
-from trainer.contract.evaluation import Item, Metric, QuestionsRequest
-from trainer.contract.events import Progress
-from trainer.contract.manifest import Manifest
+from launcher.runtime.engine import Engine
+from launcher.serving.chat_model import Answer
+from launcher.serving.ollama_server import OllamaServer
+from launcher.serving.server_choice import Ollama
 
 SETS = ROOT / "data" / "evaluation"
 SKILLS = SETS / "skills"
@@ -41,7 +47,7 @@ _MOST_PARALLEL = 64
 
 
 @dataclass(frozen=True)
-class Wish:
+class EvaluationRequest:
     """What a person asks for; what is empty is decided by the model's run.
 
     `data` is a file or a name in `data/evaluation/`, `skills` a folder or `none`.
@@ -57,7 +63,11 @@ class Wish:
 
 
 def evaluate(
-    wish: Wish, run: Path | None, ollama: Ollama | None, engine: Engine, display: Display
+    request: EvaluationRequest,
+    run: Path | None,
+    ollama: Ollama | None,
+    engine: Engine,
+    display: Display,
 ) -> tuple[Path, Evaluation]:
     """Ask the model and its base every question, score the answers, and write it all down.
 
@@ -71,15 +81,15 @@ def evaluate(
     Raises:
         UserError: no such model, file or metric, bad or leaked rows, a server that went away.
     """
-    metric = _metric(wish.metric)
-    _check_parallel(wish.parallel)
+    metric = _metric(request.metric)
+    _check_parallel(request.parallel)
     manifest = read_manifest(run) if run is not None else None
-    data, columns = _task_file(wish.data, run, manifest)
-    skills = _skills(wish.skills)
+    data, columns = _task_file(request.data, run, manifest)
+    skills = _skills(request.skills)
     with _running(ollama) as server:
-        ours = _ours(wish, run, server, display)
-        home = run or model_folder(wish.model) / f"served-{ours.subject.digest[:12]}"
-        folder = home / names.EVALUATION_FOLDER
+        ours = _ours(request, run, server, display)
+        home = run or model_folder(request.model) / f"served-{ours.subject.digest[:12]}"
+        folder = home / paths.EVALUATION_FOLDER
         recipe = manifest.recipe if manifest is not None else None
         questions = make_questions(
             folder,
@@ -88,7 +98,7 @@ def evaluate(
                 metric=metric or (recipe.metric if recipe is not None else None),
                 columns=columns,
                 system_prompt=recipe.system_prompt if recipe is not None else None,
-                drop_leaked=wish.drop_leaked,
+                drop_leaked=request.drop_leaked,
             ),
             data,
             skills,
@@ -99,11 +109,11 @@ def evaluate(
         )
         if run is None:
             display.note("not made here: whether these rows were trained on is not known")
-        base = _base(wish, run, manifest, server, folder, engine, display)
-        bound_tokens = recipe.num_predict if recipe is not None else _BOUND_TOKENS
+        base = _base(request, run, manifest, server, folder, engine, display)
+        max_new_tokens = recipe.num_predict if recipe is not None else _BOUND_TOKENS
         items = questions.items
         answers = [
-            _answers(asked, items, folder, bound_tokens, wish.parallel, display)
+            _answers(asked, items, folder, max_new_tokens, request.parallel, display)
             for asked in ([ours, base] if base is not None else [ours])
         ]
     base_answers = answers[1] if base is not None else None
@@ -114,7 +124,7 @@ def evaluate(
         sets=results(items, answers[0], base_answers, max_skill_loss),
         dropped=questions.dropped,
         examples=examples(items, answers[0], base_answers),
-        bound_tokens=bound_tokens,
+        max_new_tokens=max_new_tokens,
         max_skill_loss=max_skill_loss,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -131,55 +141,57 @@ def _running(ollama: Ollama | None) -> Iterator[OllamaServer | None]:
             yield server
 
 
-def _ours(wish: Wish, run: Path | None, server: OllamaServer | None, display: Display) -> Asked:
+def _ours(
+    request: EvaluationRequest, run: Path | None, server: OllamaServer | None, display: Display
+) -> EvaluatedModel:
     if server is not None:
-        return on_server(server, wish.model, run)
+        return on_server(server, request.model, run)
     if run is None:
         raise UserError.one(
             "--model",
-            f"{wish.model} was not made here, and without a server there is no file of it",
+            f"{request.model} was not made here, and without a server there is no file of it",
             "Start the server that has it (ollama serve), or set OLLAMA_HOST.",
         )
-    return from_file(run, wish.model, wish.parallel, display)
+    return from_file(run, request.model, request.parallel, display)
 
 
 def _base(
-    wish: Wish,
+    request: EvaluationRequest,
     run: Path | None,
     manifest: Manifest | None,
     server: OllamaServer | None,
     folder: Path,
     engine: Engine,
     display: Display,
-) -> Asked | None:
+) -> EvaluatedModel | None:
     """What the model is compared with: a served model that was named, or the run's own base."""
-    if wish.base:
+    if request.base:
         if server is None:
             raise UserError.one(
                 "--base",
-                f"{wish.base} is a served model, and no server is asked",
+                f"{request.base} is a served model, and no server is asked",
                 "Start Ollama, or leave --base out: the run's own base is taken.",
             )
-        return on_server(server, wish.base, None)
+        return on_server(server, request.base, None)
     if run is None or manifest is None:
         display.note("no --base, and no run that says what it was made from: nothing to compare")
         return None
     baseline = make_baseline(run, manifest, folder, engine, display)
     if server is not None:
-        return base_on_server(baseline, server, wish.model, display)
-    return base_from_file(baseline, wish.parallel, display)
+        return base_on_server(baseline, server, request.model, display)
+    return base_from_file(baseline, request.parallel, display)
 
 
 def _answers(
-    asked: Asked,
+    asked: EvaluatedModel,
     items: Sequence[Item],
     folder: Path,
-    bound_tokens: int,
+    max_new_tokens: int,
     parallel: int,
     display: Display,
 ) -> list[Answer]:
-    sheet = AnswerSheet(
-        folder / names.ANSWERS / asked.file_name, [item.messages for item in items], bound_tokens
+    sheet = ResponseCache(
+        folder / paths.ANSWERS / asked.file_name, [item.messages for item in items], max_new_tokens
     )
     if not sheet.missing:
         display.up_to_date("answers")
@@ -213,7 +225,7 @@ def _task_file(
     beside = SETS / Path(recipe.dataset_path).name
     if beside.is_file():
         return beside, recipe.columns
-    held_out = run / names.PREPARED_HELD_OUT
+    held_out = run / paths.PREPARED_HELD_OUT
     if not held_out.exists() or not held_out.stat().st_size:
         raise UserError.one(
             "--data",

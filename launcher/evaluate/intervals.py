@@ -17,7 +17,7 @@ _SEED = 20_240_901
 _DRAWS = 1_000
 _OUTSIDE = 0.025
 
-Verdict = Literal["better", "worse", "not told apart"]
+Verdict = Literal["better", "worse", "inconclusive"]
 
 
 class Interval(NamedTuple):
@@ -45,7 +45,7 @@ def verdict(difference: Interval, by: float = 0.0) -> Verdict:
         return "better"
     if difference.high < -by:
         return "worse"
-    return "not told apart"
+    return "inconclusive"
 
 
 def _bootstrap(values: Sequence[float], made_up: Sequence[float]) -> Interval:

@@ -11,9 +11,9 @@ import unicodedata
 from collections.abc import Callable
 from decimal import Decimal
 
+from contract.evaluation import Metric
 from launcher.evaluate.chrf import chrf
 from launcher.evaluate.structure import structure_f1
-from trainer.contract.evaluation import Metric
 
 # What is no part of a number: spaces that group its digits, thin ones among them.
 _GROUPING = re.compile(r"(?<=\d)[ \u00a0\u202f](?=\d{3}(?!\d))")

@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.errors import UserError
+from contract.evaluation import Leak
+from contract.record import read_record
 from launcher.evaluate.intervals import Interval, Verdict
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
-from trainer.contract.evaluation import Leak
-from trainer.contract.record import read_record
-from trainer.contract.whole_file import write_whole
 
 
 class _Record(BaseModel):
@@ -20,7 +20,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class Subject(_Record):
+class ModelIdentity(_Record):
     """Who was asked.
 
     `digest` is the served model's own, where a server gives it one; `model_digest` that of its
@@ -38,8 +38,8 @@ class Counts(_Record):
 
     empty: int
     no_json: int
-    at_bound: int
-    in_circles: int
+    truncated: int
+    repetition_loop: int
 
 
 class Scores(_Record):
@@ -94,12 +94,12 @@ class GateDecision(_Record):
 class Evaluation(_Record):
     """All of it; `gate` is there once `./invoke gate` has decided."""
 
-    model: Subject
-    base: Subject | None
+    model: ModelIdentity
+    base: ModelIdentity | None
     sets: list[SetResult]
     dropped: list[Leak]
     examples: list[Example]
-    bound_tokens: int
+    max_new_tokens: int
     max_skill_loss: float
     created: str
     gate: GateDecision | None = None
@@ -111,7 +111,7 @@ class Evaluation(_Record):
         Raises:
             UserError: there is none.
         """
-        path = run / names.EVALUATION
+        path = run / paths.EVALUATION
         if not path.exists():
             raise UserError.one(
                 "--model", f"{name} was not evaluated yet", f"./invoke evaluate --model {name}"
@@ -120,7 +120,7 @@ class Evaluation(_Record):
 
     def write(self, run: Path) -> None:
         """Put it into the run's folder, whole."""
-        write_whole(run / names.EVALUATION, self.model_dump_json(indent=1) + "\n")
+        atomic_write(run / paths.EVALUATION, self.model_dump_json(indent=1) + "\n")
 
     @property
     def task(self) -> SetResult:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from contract.evaluation import Item
 from launcher.evaluate.intervals import mean_difference, mean_score, verdict
 from launcher.evaluate.metrics import is_json, score
 from launcher.evaluate.record import Counts, Example, Scores, SetResult
-from launcher.serving.answering import Answer
-from trainer.contract.evaluation import Item
+from launcher.serving.chat_model import Answer
 
 _EXAMPLES = 3
 _AS_JSON = ("json_valid", "json_f1")
@@ -99,6 +99,6 @@ def _counts(items: Sequence[Item], answers: Sequence[Answer]) -> Counts:
             item.metric in _AS_JSON and not is_json(answer.text.strip())
             for item, answer in zip(items, answers, strict=True)
         ),
-        at_bound=sum(answer.ended == "length" for answer in answers),
-        in_circles=sum(answer.ended == "circles" for answer in answers),
+        truncated=sum(answer.ended == "length" for answer in answers),
+        repetition_loop=sum(answer.ended == "repetition_loop" for answer in answers),
     )

@@ -9,32 +9,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import pipeline, sources
-from launcher.bases import find_base
-from launcher.digests import FileDigests
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.digest import digest_of_value, files_below
+from contract.errors import UserError
+from contract.evaluation import Questions, QuestionsRequest
+from contract.manifest import Manifest
+from contract.serving import Serving
 from launcher.display import Display
-from launcher.engine.interface import Engine, Mount
-from launcher.locks import lock_digest
+from launcher.pipeline import training
+from launcher.pipeline.bases import find_base
+from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.runner import Given, RunFolder, Stage, stage_key
 from launcher.project import shown
-from launcher.stage import Given, RunFolder, Stage, stage_key
-from launcher.tools import tools, tools_digest
-from trainer.contract import places as names
-from trainer.contract.digest import digest_of_value, files_below
-from trainer.contract.errors import UserError
-from trainer.contract.evaluation import Questions, QuestionsRequest
-from trainer.contract.manifest import Manifest
-from trainer.contract.serving import Serving
-from trainer.contract.whole_file import write_whole
+from launcher.runtime import llama_cpp_sources
+from launcher.runtime.dependency_locks import lock_digest
+from launcher.runtime.engine import Engine, Mount
+from launcher.runtime.llama_cpp_tools import tools, tools_digest
 
 QUESTIONS = Stage(
-    "questions", None, (), ("data", "skills", "trained", "request"), (str(names.QUESTIONS),)
+    "questions", None, (), ("data", "skills", "trained", "request"), (str(paths.QUESTIONS),)
 )
 BASELINE = Stage(
     "baseline",
     None,
     (),
     ("trained", "base", "llama_cpp", "tools"),
-    (f"{names.GGUF}/model-*.gguf",),
+    (f"{paths.GGUF}/model-*.gguf",),
 )
 
 
@@ -78,12 +79,12 @@ def make_questions(
         )
     if run is not None:
         mounts.append(Mount("trained", run))
-        inputs["trained"] = digests.of(run / names.PREPARED_TRAIN)
+        inputs["trained"] = digests.of(run / paths.PREPARED_TRAIN)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / names.QUESTIONS_REQUEST, request.model_dump_json(indent=1) + "\n")
+    atomic_write(folder / paths.QUESTIONS_REQUEST, request.model_dump_json(indent=1) + "\n")
     given = Given(lock, "cpu", tuple(mounts))
     _bring_up(QUESTIONS, folder, inputs, given, engine, display, digests)
-    return Questions.read(folder / names.QUESTIONS)
+    return Questions.read(folder / paths.QUESTIONS)
 
 
 def make_baseline(
@@ -95,7 +96,7 @@ def make_baseline(
         UserError: the base is not there any more, or is another one, or cannot be converted.
     """
     recipe = manifest.recipe
-    serving = Serving.read(run / names.SERVING)
+    serving = Serving.read(run / paths.SERVING)
     kind = recipe.quantizations[0]
     digests = FileDigests()
     rounded = kind in recipe.quantizer_types()
@@ -108,12 +109,12 @@ def make_baseline(
     mounts = [
         Mount("trained", run),
         Mount("base", _base_of(manifest, digests)),
-        Mount("llama_cpp", sources.llama_cpp(display)),
+        Mount("llama_cpp", llama_cpp_sources.llama_cpp(display)),
         *([Mount("tools", tools(display))] if rounded else []),
     ]
     given = Given(recipe.lock, "cpu", tuple(mounts), exporter=rounded)
     _bring_up(BASELINE, folder, inputs, given, engine, display, digests)
-    gguf = names.gguf_name(kind).as_posix()
+    gguf = paths.gguf_name(kind).as_posix()
     blobs = {gguf: f"sha256:{digests.of(folder / gguf)}"}
     alone = serving.model_copy(update={"gguf": gguf, "adapter": None})
     return Baseline(f"base of {recipe.output_model_name}", folder, alone, blobs)
@@ -142,7 +143,7 @@ def _bring_up(
 ) -> None:
     run = RunFolder(folder, digests)
     key = stage_key(stage, {}, lock_digest(given.lock), inputs, {})
-    with pipeline.alone(folder):
+    with training.alone(folder):
         if run.is_current(stage, key):
             display.up_to_date(stage.name)
         else:

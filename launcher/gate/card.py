@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from launcher.evaluate.record import Evaluation, GateDecision
-from launcher.evaluate.showing import percent, remarks
+from launcher.evaluate.report import percent, remarks
 
 
 def show(evaluation: Evaluation, decision: GateDecision, console: Console) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from contract import paths
+from contract.errors import UserError
+from contract.serving import Serving
 from launcher.evaluate.intervals import verdict
 from launcher.evaluate.record import Evaluation, GateDecision, GateLine
-from launcher.evaluate.showing import percent
+from launcher.evaluate.report import percent
 from launcher.gate.policy import Policy
-from launcher.runs import read_manifest
-from launcher.serving.importing import blobs_of, model_digest
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
-from trainer.contract.serving import Serving
+from launcher.pipeline.run import read_manifest
+from launcher.serving.model_import import blobs_of, model_digest
 
 
 def decide(run: Path, evaluation: Evaluation, policy: Policy) -> GateDecision:
@@ -21,7 +21,7 @@ def decide(run: Path, evaluation: Evaluation, policy: Policy) -> GateDecision:
     Raises:
         UserError: it is not of the model that the run holds now.
     """
-    serving = Serving.read(run / names.SERVING)
+    serving = Serving.read(run / paths.SERVING)
     now = model_digest(blobs_of(run, serving), serving)
     if evaluation.model.model_digest != now:
         name = evaluation.model.name

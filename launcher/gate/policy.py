@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contract.errors import Problem, UserError
 from launcher.configuration import read_yaml
 from launcher.project import CONFIGS, shown
-from trainer.contract.errors import Problem, UserError
 
 POLICY_FILE = CONFIGS / "gate.yaml"
 

@@ -7,8 +7,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.contract.errors import UserError
-from trainer.contract.whole_file import write_whole
+from contract.atomic_write import atomic_write
+from contract.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN = re.compile(r"[\w./:@%+-]+", re.ASCII)
@@ -61,7 +61,7 @@ class EnvVariable:
                 kept[-1] += newline
             kept.append(f"{self.key}={_quoted(value)}{newline}")
         # It may hold secrets: never readable by more people than before.
-        write_whole(self.path, "".join(kept), stat.S_IMODE(self.path.stat().st_mode))
+        atomic_write(self.path, "".join(kept), stat.S_IMODE(self.path.stat().st_mode))
 
 
 def _lines(path: Path) -> list[str]:

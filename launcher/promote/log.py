@@ -8,9 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from contract.errors import UserError
 from launcher.evaluate.record import GateDecision
 from launcher.project import CONFIGS, shown
-from trainer.contract.errors import UserError
 
 LOG_FILE = CONFIGS / "promotions.jsonl"
 

@@ -10,10 +10,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
+from contract.atomic_write import atomic_write
+from contract.errors import UserError
 from launcher.configuration import read_yaml
 from launcher.project import MODELS_FILE, shown
-from trainer.contract.errors import UserError
-from trainer.contract.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RoleEntry:
                 "was changed by somebody else meanwhile, and is left as it is",
                 "Look at it, and run the same command again.",
             )
-        write_whole(self.path, now[: self._start] + _scalar(model_name) + now[self._end :])
+        atomic_write(self.path, now[: self._start] + _scalar(model_name) + now[self._end :])
 
 
 def _below(node: Node | None, key: str) -> Node | None:

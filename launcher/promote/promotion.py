@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from contract import paths
+from contract.errors import AffineurError, ExitCode, UserError
 from launcher.evaluate.record import Evaluation, GateDecision
 from launcher.gate.decision import decide
 from launcher.gate.policy import Policy
@@ -17,21 +19,29 @@ from launcher.project import shown
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import EnvChange, LogEntry, PromotionLog
 from launcher.promote.models_file import RoleEntry
-from launcher.serving.importing import made_from
-from launcher.serving.server import OllamaServer, full_name
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
+from launcher.serving.model_import import made_from
+from launcher.serving.ollama_server import OllamaServer, full_name
 
 _DIGEST_CHARACTERS = 12
 
 
-class GateSaidNo(Exception):
+class GateRefused(AffineurError):
     """A model that is not to be promoted; the decision says why."""
+
+    exit_code = ExitCode.GATE_REFUSED
 
     def __init__(self, evaluation: Evaluation, decision: GateDecision) -> None:
         self.evaluation, self.decision = evaluation, decision
         failed = ", ".join(line.name for line in decision.lines if not line.passed)
-        super().__init__(f"the gate says no to {evaluation.model.name} ({failed})")
+        super().__init__(f"the gate refuses {evaluation.model.name} ({failed})")
+
+    def text(self) -> str:
+        """What the gate demands and was not shown, and the way around it."""
+        lines = [
+            f"  {'✓' if ln.passed else '✗'} {ln.name}: {ln.found}" for ln in self.decision.lines
+        ]
+        around = 'Nothing was changed. To promote it all the same: --override "the reason".'
+        return "\n".join([*lines, "", f"{super().text()}. {around}"])
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ def promote(
         env: a variable that gets the path of the run's adapter.
 
     Raises:
-        GateSaidNo: it is not fit, and nobody overrides that.
+        GateRefused: it is not fit, and nobody overrides that.
         UserError: it was not evaluated, the server has another model under its name, or the role's
             file was changed meanwhile.
     """
@@ -67,7 +77,7 @@ def promote(
     evaluation = Evaluation.read(run, name)
     decision = decide(run, evaluation, policy)
     if not decision.ship and not override:
-        raise GateSaidNo(evaluation, decision)
+        raise GateRefused(evaluation, decision)
     digest = server.digest(name)
     if digest is None or made_from(run, digest) != evaluation.model.model_digest:
         what = "has no model" if digest is None else "has another model than the evaluated one as"
@@ -81,7 +91,7 @@ def promote(
         server.copy(full_name(name), own_name)
     change = None
     if env is not None:
-        adapter = str((run / names.ADAPTER).resolve())
+        adapter = str((run / paths.ADAPTER).resolve())
         change = EnvChange(file=str(env.path), key=env.key, before=env.value, after=adapter)
     entry = LogEntry(
         at=_now(),

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import requests
 
+from contract.errors import UserError
+from contract.serving import Serving
 from launcher.display import Display
 from launcher.project import CACHE, shown
-from launcher.serving.answering import Answer, Answering, Ended, Message
-from launcher.tools import tools
-from trainer.contract.errors import UserError
-from trainer.contract.serving import Serving
+from launcher.runtime.llama_cpp_tools import tools
+from launcher.serving.chat_model import Answer, ChatModel, Ended, Message
 
 _PROGRAM = "llama-server"
 _PATIENCE_S = 300
@@ -38,14 +38,14 @@ class LlamaServerModel:
     by: str = _PROGRAM
     _session: requests.Session = field(default_factory=requests.Session, repr=False)
 
-    def ask(self, messages: Sequence[Message], bound_tokens: int) -> Answer:
-        """See `Answering.ask`. The GGUF's own chat template writes the conversation."""
+    def ask(self, messages: Sequence[Message], max_new_tokens: int) -> Answer:
+        """See `ChatModel.ask`. The GGUF's own chat template writes the conversation."""
         asked = list(messages)
         if self.serving.system and asked[0]["role"] != "system":
             asked.insert(0, {"role": "system", "content": self.serving.system})
         request = {
             "messages": asked,
-            "max_tokens": bound_tokens,
+            "max_tokens": max_new_tokens,
             "temperature": 0,
             "seed": 0,
             "repeat_penalty": 1,
@@ -71,7 +71,7 @@ class LlamaServerModel:
 @contextmanager
 def llama_server(
     folder: Path, serving: Serving, name: str, digest: str, parallel: int, display: Display
-) -> Iterator[Answering]:
+) -> Iterator[ChatModel]:
     """The server with the model of these settings, while the block lasts.
 
     Args:

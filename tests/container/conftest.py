@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from contract.events import Result
 from launcher.display import Display
-from launcher.engine.docker import DockerEngine
-from launcher.engine.interface import Job, Mount
 from launcher.project import ROOT, lock_file
+from launcher.runtime.docker_engine import DockerEngine
+from launcher.runtime.engine import Job, Mount
 from tests.conftest import fresh_copy
-from trainer.contract.events import Result
 
 QUIET = Display(quiet=True)
 # For `invoke`, which otherwise shows a machine without an engine.

@@ -8,10 +8,10 @@ from threading import Thread
 
 import pytest
 
-from launcher.engine.docker import DockerEngine
-from launcher.engine.interface import Ending, Mount
+from contract.errors import UserError
+from launcher.runtime.docker_engine import DockerEngine
+from launcher.runtime.engine import Ending, Mount
 from tests.container.conftest import ours, probe
-from trainer.contract.errors import UserError
 
 
 def test_a_stage_can_write_its_run_and_nothing_else(engine, run, tmp_path):

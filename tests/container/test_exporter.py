@@ -2,15 +2,15 @@
 
 import pytest
 
-from launcher import images
-from launcher.engine.interface import Mount
+from contract import paths
+from contract.digest import digest_of_file
+from contract.recipe import Recipe
 from launcher.project import ROOT
-from launcher.tools import PROGRAMS
+from launcher.runtime import images
+from launcher.runtime.engine import Mount
+from launcher.runtime.llama_cpp_tools import PROGRAMS
 from tests.conftest import apart, invoke, stage
 from tests.container.conftest import ENGINE, QUIET, probe
-from trainer.contract import places as names
-from trainer.contract.digest import digest_of_file
-from trainer.contract.recipe import Recipe
 
 _LARGEST_ADDITION_BYTES = 60 * 10**6
 
@@ -67,19 +67,19 @@ def test_a_k_quant_made_in_it_is_the_local_engines_to_the_byte(
     engine, exporter, tools, run_copy, tmp_path
 ):
     del engine, exporter
-    path = run_copy / names.RECIPE
+    path = run_copy / paths.RECIPE
     asked = Recipe.read(path).model_copy(update={"quantizations": ["q4_k_m"]})
     path.write_text(asked.model_dump_json())
     code, _, log = stage("trainer.quantize", "--run", str(run_copy), "--tools", str(tools))
     assert code == 0, log
-    files = [run_copy / names.gguf_name("q4_k_m"), run_copy / names.IMATRIX]
+    files = [run_copy / paths.gguf_name("q4_k_m"), run_copy / paths.IMATRIX]
     local = [digest_of_file(file) for file in files]
     for file in files:
         file.unlink()
     apart(
         "from launcher.display import Display\n"
-        "from launcher.engine.docker import DockerEngine\n"
-        "from launcher.engine.interface import Job, Mount\n"
+        "from launcher.runtime.docker_engine import DockerEngine\n"
+        "from launcher.runtime.engine import Job, Mount\n"
         "run, tools, log = map(Path, sys.argv[1:])\n"
         "mounts = (Mount('run', run, writable=True), Mount('tools', tools))\n"
         "job = Job('trainer.quantize', 'rtx', mounts, log, exporter=True)\n"

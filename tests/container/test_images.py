@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import images
+from contract.errors import UserError
+from launcher.runtime import images
 from tests.conftest import fresh_copy, invoke
 from tests.container.conftest import ENGINE, QUIET, probe
-from trainer.contract.errors import UserError
 
 LOOK_INSIDE = """
 import importlib.metadata as m, bitsandbytes, torch

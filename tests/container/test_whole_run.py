@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+from contract import paths
+from contract.digest import digest_of_file
+from contract.manifest import StageRecord
 from tests.conftest import (
     fresh_copy,
     invoke,
@@ -17,9 +20,6 @@ from tests.conftest import (
 )
 from tests.container.conftest import ENGINE, ours
 from tests.hub import hub
-from trainer.contract import places as names
-from trainer.contract.digest import digest_of_file
-from trainer.contract.manifest import StageRecord
 
 FILES = [
     "adapter/adapter_model.safetensors",
@@ -73,7 +73,7 @@ def test_an_evaluation_reads_rows_and_converts_the_base_in_containers(contained,
     done = invoke(contained.project, "evaluate", *words, **ENGINE)
     assert done.returncode == 0, done.stderr
     assert "better" in done.stdout
-    records = contained.folder / names.EVALUATION_FOLDER / names.STAGES
+    records = contained.folder / paths.EVALUATION_FOLDER / paths.STAGES
     for stage in ("questions", "baseline"):
         record = StageRecord.model_validate_json((records / f"{stage}.json").read_bytes())
         assert record.engine == "docker"

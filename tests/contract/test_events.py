@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from trainer.contract.errors import Problem
-from trainer.contract.events import Failed, Note, Progress, Result, parse_event
+from contract.errors import Problem
+from contract.events import Failed, Note, Progress, Result, parse_event
 from trainer.entrypoint import Reporter
 
 

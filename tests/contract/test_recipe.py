@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from contract.recipe import PrepareSection, Recipe, TrainSection
 from launcher.configuration import resolve
-from trainer.contract.recipe import PrepareSection, Recipe, TrainSection
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import pytest
 
-from trainer.contract.errors import UserError
-from trainer.contract.record import read_record
-from trainer.contract.serving import Serving
+from contract.errors import UserError
+from contract.record import read_record
+from contract.serving import Serving
 
 
 def test_a_record_is_read_back(tmp_path):

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from launcher.bases import CachedBase, LocalBase, find_base
-from launcher.digests import FileDigests
-from trainer.contract.errors import UserError
+from contract.errors import UserError
+from launcher.pipeline.bases import CachedBase, LocalBase, find_base
+from launcher.pipeline.file_digests import FileDigests
 
 
 def refusal(name):

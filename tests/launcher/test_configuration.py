@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from contract.errors import UserError
 from launcher.configuration import profiles, resolve
 from launcher.project import CONFIGS, PROFILES
-from trainer.contract.errors import UserError
 
 GUIDE = {
     "model_to_fine_tune": "Qwen/Qwen2.5-1.5B-Instruct",

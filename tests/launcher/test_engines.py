@@ -5,12 +5,12 @@ tests/container holds the same against a real one.
 
 import pytest
 
-from launcher import doctor
+from contract.errors import UserError
+from launcher.cli import doctor
 from launcher.display import Display
-from launcher.engine import refusals
-from launcher.engine.choice import choose_engine
+from launcher.runtime import docker_errors
+from launcher.runtime.engine_choice import choose_engine
 from tests.conftest import NO_ENGINE, invoke
-from trainer.contract.errors import UserError
 
 QUIET = Display(quiet=True)
 
@@ -52,22 +52,24 @@ def test_an_engine_that_is_none_is_refused():
 def test_an_engine_too_old_is_refused(version, api, old):
     said = {"Version": version, "ApiVersion": api}
     if not old:
-        refusals.check_version(said, "unix:///x")
+        docker_errors.check_version(said, "unix:///x")
         return
     with pytest.raises(UserError, match=rf"is {version[:4]}.*24.0 or newer.*--engine local"):
-        refusals.check_version(said, "unix:///x")
+        docker_errors.check_version(said, "unix:///x")
 
 
 def test_a_socket_of_others_is_told_from_an_engine_that_is_not_there():
     refused = "('Connection aborted.', PermissionError(13, 'Permission denied'))"
-    assert "usermod -aG docker" in str(refusals.unreachable(refused, "unix:///x"))
-    assert "systemctl start docker" in str(refusals.unreachable("Connection refused", "unix:///x"))
+    assert "usermod -aG docker" in str(docker_errors.unreachable(refused, "unix:///x"))
+    assert "systemctl start docker" in str(
+        docker_errors.unreachable("Connection refused", "unix:///x")
+    )
 
 
 def test_an_engine_without_cards_is_told_from_other_failures():
     said = 'could not select device driver "" with capabilities: [[gpu]]'
-    assert "NVIDIA Container Toolkit" in str(refusals.refused_start(said))
-    assert "did not start: no space" in str(refusals.refused_start("no space"))
+    assert "NVIDIA Container Toolkit" in str(docker_errors.refused_start(said))
+    assert "did not start: no space" in str(docker_errors.refused_start("no space"))
 
 
 @pytest.mark.usefixtures("no_engine")

@@ -2,20 +2,20 @@
 
 import pytest
 
+from contract import paths
+from contract.errors import UserError
+from contract.manifest import Check, Verification
+from contract.serving import Serving
 from launcher.evaluate.intervals import Interval
-from launcher.evaluate.record import Counts, Evaluation, Scores, SetResult, Subject
+from launcher.evaluate.record import Counts, Evaluation, ModelIdentity, Scores, SetResult
 from launcher.gate.card import markdown
 from launcher.gate.decision import decide
 from launcher.gate.policy import POLICY_FILE, Policy, read_policy
-from launcher.runs import read_manifest, write_manifest
-from launcher.serving.importing import blobs_of, model_digest
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
-from trainer.contract.manifest import Check, Verification
-from trainer.contract.serving import Serving
+from launcher.pipeline.run import read_manifest, write_manifest
+from launcher.serving.model_import import blobs_of, model_digest
 
 POLICY = Policy(min_task_gain=0.1, max_skill_loss=None, verified=True)
-NONE = Counts(empty=0, no_json=0, at_bound=0, in_circles=0)
+NONE = Counts(empty=0, no_json=0, truncated=0, repetition_loop=0)
 
 
 def result(name, kind, low, mean, high):
@@ -28,28 +28,28 @@ def result(name, kind, low, mean, high):
         model=scores,
         base=scores,
         difference=Interval(mean, low, high),
-        verdict="not told apart",
+        verdict="inconclusive",
         regression=False,
     )
 
 
 @pytest.fixture
 def digest(run_copy):
-    serving = Serving.read(run_copy / names.SERVING)
+    serving = Serving.read(run_copy / paths.SERVING)
     return model_digest(blobs_of(run_copy, serving), serving)
 
 
 @pytest.fixture
 def evaluation(digest):
     def evaluated(*sets, of=digest):
-        who = Subject(name="m", by="Ollama 0.6.5", digest="sha256:0", model_digest=of)
+        who = ModelIdentity(name="m", by="Ollama 0.6.5", digest="sha256:0", model_digest=of)
         return Evaluation(
             model=who,
             base=who,
             sets=list(sets),
             dropped=[],
             examples=[],
-            bound_tokens=128,
+            max_new_tokens=128,
             max_skill_loss=0.05,
             created="2026-01-01T00:00:00+00:00",
         )

@@ -30,7 +30,7 @@ def test_equal_models_are_called_different_in_at_most_5_percent_of_trials():
     for _ in range(TRIALS):
         accuracy = rng.uniform(0.05, 0.95)
         found = mean_difference(answers(rng, accuracy), answers(rng, accuracy))
-        different += verdict(found) != "not told apart"
+        different += verdict(found) != "inconclusive"
     assert different / TRIALS <= 0.05
 
 
@@ -67,6 +67,6 @@ def test_it_is_the_same_every_time_and_holds_its_mean():
 
 def test_a_bound_is_passed_only_beyond_the_interval():
     assert verdict(Interval(0.2, 0.11, 0.3), by=0.1) == "better"
-    assert verdict(Interval(0.2, 0.09, 0.3), by=0.1) == "not told apart"
+    assert verdict(Interval(0.2, 0.09, 0.3), by=0.1) == "inconclusive"
     assert verdict(Interval(-0.2, -0.3, -0.11), by=0.1) == "worse"
-    assert verdict(Interval(-0.2, -0.3, -0.09), by=0.1) == "not told apart"
+    assert verdict(Interval(-0.2, -0.3, -0.09), by=0.1) == "inconclusive"

@@ -5,10 +5,10 @@ import json
 import pytest
 from sacrebleu.metrics.chrf import CHRF
 
+from contract.evaluation import METRICS
 from launcher.evaluate.chrf import chrf
 from launcher.evaluate.metrics import number_in, score
 from launcher.project import ROOT
-from trainer.contract.evaluation import METRICS
 
 SKILLS = sorted((ROOT / "data" / "evaluation" / "skills").glob("*.jsonl"))
 

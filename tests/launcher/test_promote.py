@@ -4,12 +4,12 @@ import os
 
 import pytest
 
+from contract.errors import UserError
 from launcher.project import MODELS_FILE
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import EnvChange, LogEntry, PromotionLog
 from launcher.promote.models_file import RoleEntry
 from launcher.promote.promotion import name_by_digest, rollback
-from trainer.contract.errors import UserError
 
 
 @pytest.fixture

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from contract.digest import digest_of_file
+from contract.errors import UserError
 from launcher.display import Display
-from launcher.tools import PROGRAMS, compile_into, tools_digest
-from trainer.contract.digest import digest_of_file
-from trainer.contract.errors import UserError
+from launcher.runtime.llama_cpp_tools import PROGRAMS, compile_into, tools_digest
 
 QUIET = Display(quiet=True)
-# Of another folder, another day and maybe another machine. Whoever moves docker/locks/tools.in or
-# llama-cpp.in, or a setting in launcher/tools.py, writes them anew with sha256sum.
+# Built in another folder, on another day and maybe another machine. Whoever changes
+# docker/locks/tools.in, llama-cpp.in or a setting in launcher/runtime/llama_cpp_tools.py writes
+# them again with sha256sum.
 KNOWN = Path(__file__).parent / "tools.x86_64.sha256"
 
 
@@ -40,7 +41,9 @@ def test_they_start_here(tools):
 
 def test_another_setting_is_another_build(monkeypatch):
     before = tools_digest()
-    monkeypatch.setitem(__import__("launcher.tools").tools._SETTINGS, "GGML_NATIVE", "ON")
+    monkeypatch.setitem(
+        __import__("launcher.runtime.llama_cpp_tools").tools._SETTINGS, "GGML_NATIVE", "ON"
+    )
     assert tools_digest() != before
 
 

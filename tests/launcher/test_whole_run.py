@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from contract.digest import digest_of_file
 from launcher.configuration import resolve
-from launcher.pipeline import stages
+from launcher.pipeline.training import stages
 from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training
-from trainer.contract.digest import digest_of_file
 
 SAME_TO_THE_BYTE = [
     "adapter/adapter_model.safetensors",

@@ -4,7 +4,7 @@
 --only tests/performance/test_model_accuracy.py --model NAME`. Without a name: the smoke run's.
 """
 
-from launcher.evaluate.showing import percent
+from launcher.evaluate.report import percent
 
 
 def test_the_model_is_better_at_its_task_than_its_base(evaluation):
@@ -25,4 +25,4 @@ def test_no_row_that_was_trained_on_is_counted(evaluation):
 
 def test_its_answers_to_the_task_end_by_themselves(evaluation):
     counts = evaluation.task.model.counts
-    assert counts.at_bound + counts.in_circles == 0, counts
+    assert counts.truncated + counts.repetition_loop == 0, counts

@@ -8,12 +8,12 @@ import json
 
 import pytest
 
+from contract import paths
 from launcher.evaluate.evaluation import SKILLS
 from launcher.evaluate.record import Evaluation
-from launcher.evaluate.showing import percent
+from launcher.evaluate.report import percent
 from tests.conftest import invoke, lend_tools
 from trainer.base.smoke_corpus import REPEAT, fine_tuning_rows
-from trainer.contract import places as names
 
 
 @pytest.mark.parametrize("skill", sorted(path.stem for path in SKILLS.glob("*.jsonl")))
@@ -45,6 +45,6 @@ def test_a_skill_that_training_took_is_found_lost_and_the_gate_says_so(smoke_run
     said_no = invoke(smoke_run.project, "gate", "--model", "affineur-smoke")
     assert said_no.returncode == 3, said_no.stderr
     assert "répéter" in said_no.stdout
-    card = (smoke_run.folder / names.CARD).read_text(encoding="utf-8")
+    card = (smoke_run.folder / paths.CARD).read_text(encoding="utf-8")
     assert "do not ship" in card
     assert "| ❌ | skills |" in card

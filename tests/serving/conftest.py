@@ -20,13 +20,13 @@ import pytest
 from docker import DockerClient
 from docker.errors import NotFound
 
+from contract.digest import digest_of_file
 from launcher.display import Display
-from launcher.runs import read_manifest, write_manifest
-from launcher.serving import container as beside
-from launcher.serving import server as serving
-from launcher.serving.importing import import_run
+from launcher.pipeline.run import read_manifest, write_manifest
+from launcher.serving import ollama_container as beside
+from launcher.serving import ollama_server as serving
+from launcher.serving.model_import import import_run
 from tests.conftest import fresh_copy, invoke
-from trainer.contract.digest import digest_of_file
 
 NAME = "affineur-smoke"
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from contract import paths
+from contract.reference import Reference
 from launcher.evaluate.record import Evaluation
 from launcher.project import MODELS_FILE
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import PromotionLog
-from launcher.serving.server import OllamaServer
+from launcher.serving.ollama_server import OllamaServer
 from tests.conftest import begin, invoke, lend_tools
 from tests.serving.conftest import (
     NAME,
@@ -24,8 +26,6 @@ from tests.serving.conftest import (
     put,
     the_run,
 )
-from trainer.contract import places as names
-from trainer.contract.reference import Reference
 
 ROLE = ("--role", "sfd_analyzer", "--model", NAME)
 SHUFFLED = "shuffled"
@@ -92,9 +92,9 @@ def test_the_smoke_model_ships_and_an_application_uses_it(clean, connected, trai
     (change,) = [(old, new) for old, new in pairs if old != new]
     assert change[1].strip() == f"model_name: {own_name}"
     variable = EnvVariable.read(env, "RAISE_LORA_PATH")
-    assert variable.value == str(the_run(trained) / names.ADAPTER)
+    assert variable.value == str(the_run(trained) / paths.ADAPTER)
     assert env.read_text().startswith("# keep\nRAISE_LORA_PATH=")
-    question = Reference.read(the_run(trained) / names.REFERENCE).questions[0]
+    question = Reference.read(the_run(trained) / paths.REFERENCE).questions[0]
     asked = clean.run("run", own_name, question.messages[-1]["content"])
     assert asked.stdout.strip() == question.answer.strip()
     back = ask(trained, clean, "rollback", "--role", "sfd_analyzer")
@@ -181,7 +181,7 @@ def fragile(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("dies", ["server", "launcher"])
 def test_what_was_answered_is_not_asked_again(fragile, trained, dies):
-    answers = the_run(trained) / names.EVALUATION_FOLDER / names.ANSWERS
+    answers = the_run(trained) / paths.EVALUATION_FOLDER / paths.ANSWERS
     for file in answers.glob("*"):
         file.unlink()
     put(trained, OllamaServer.found())

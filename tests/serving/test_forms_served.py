@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from contract import paths
+from contract.errors import UserError
 from launcher.display import Display
-from launcher.runs import read_manifest
-from launcher.serving.forms import numbers
-from launcher.serving.importing import import_run
-from launcher.serving.server import OllamaServer
-from launcher.serving.verifying import verify
+from launcher.pipeline.run import read_manifest
+from launcher.serving.compatibility import numbers
+from launcher.serving.model_import import import_run
+from launcher.serving.ollama_server import OllamaServer
+from launcher.serving.verification import verify
 from tests.conftest import invoke, lend_tools, stage
 from tests.qwen import write_base, write_rows
 from tests.serving.conftest import (
@@ -22,8 +24,6 @@ from tests.serving.conftest import (
     programs,
     the_run,
 )
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
 
 QUIET = Display(quiet=True)
 TRAIN = ("train", "--profile", "smoke", "--engine", "local")
@@ -105,8 +105,8 @@ def test_the_adapter_is_served_by_servers_that_take_one(clean, connected, projec
     assert done.returncode == 0, done.stderr
     assert "✓  q8_0 base and adapter beside f16" in done.stderr
     run = the_run(project)
-    assert "ADAPTER ./gguf/adapter-f32.gguf" in (run / names.MODELFILE).read_text()
-    made = clean.run("create", "by-hand", "-f", str(run / names.MODELFILE))
+    assert "ADAPTER ./gguf/adapter-f32.gguf" in (run / paths.MODELFILE).read_text()
+    made = clean.run("create", "by-hand", "-f", str(run / paths.MODELFILE))
     assert made.returncode == 0, made.stderr
     layers = [
         [line for line in connected.show(name)["modelfile"].splitlines() if "sha256" in line]
@@ -116,9 +116,9 @@ def test_the_adapter_is_served_by_servers_that_take_one(clean, connected, projec
     assert layers[0][-2:] == layers[1][-2:]
     connected.delete("by-hand")
     # A base of the same shapes that is not the one that was trained on loads without a word.
-    base = run / names.base_gguf_name("f16")
+    base = run / paths.base_gguf_name("f16")
     negate_a_matrix(base)
-    as_if_made(run, names.base_gguf_name("f16"))
+    as_if_made(run, paths.base_gguf_name("f16"))
     wrong = invoke(project, "verify", "--model", NAME, OLLAMA_HOST=clean.host)
     assert wrong.returncode == 1
     assert "✗ greedy answers, f16" in wrong.stderr
@@ -138,7 +138,7 @@ def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(
     clean, connected, project, smoke_run
 ):
     run = the_run(project)
-    merged = run / names.MERGED
+    merged = run / paths.MERGED
     config = json.loads((merged / "tokenizer_config.json").read_text())
     config.pop("chat_template", None)
     (merged / "tokenizer_config.json").write_text(json.dumps(config))
@@ -147,7 +147,7 @@ def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(
     for name, words in (("convert", places), ("modelfile", []), ("reference", [])):
         code, _, log = stage(f"trainer.{name}", "--run", str(run), *map(str, words))
         assert code == 0, log
-    for file in run.glob(f"{names.GGUF}/*.gguf"):
+    for file in run.glob(f"{paths.GGUF}/*.gguf"):
         as_if_made(run, file.relative_to(run))
     if numbers(connected.version) < (0, 30):
         refused = import_smoke(project, clean)
@@ -179,7 +179,7 @@ def test_the_real_qwen2_tokenizer_is_read_by_a_server_as_it_was_trained(
     assert checks["what the server reports"].passed
     assert checks["prompt tokens"].passed, checks["prompt tokens"].found
     assert checks["q4_k_m beside f16"].passed, checks["q4_k_m beside f16"].found
-    stops = json.loads((run / names.SERVING).read_text())["parameters"]["stop"]
+    stops = json.loads((run / paths.SERVING).read_text())["parameters"]["stop"]
     assert stops == ["<|im_end|>", "<|endoftext|>"]
     assert connected.show("petit-qwen")["details"]["quantization_level"] == "Q4_K_M"
     connected.delete("petit-qwen")

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from contract import paths
+from contract.digest import digest_of_file
+from contract.errors import UserError
+from contract.reference import Reference
+from contract.serving import Serving
 from launcher.display import Display
-from launcher.serving.importing import blobs_of, import_run
-from launcher.serving.reported import differences
-from launcher.serving.server import OllamaServer
+from launcher.serving.model_import import blobs_of, import_run
+from launcher.serving.ollama_server import OllamaServer
+from launcher.serving.server_diff import differences
 from tests.conftest import invoke, start
 from tests.serving.conftest import NAME, Ollama, import_smoke, programs, put
-from trainer.contract import places as names
-from trainer.contract.digest import digest_of_file
-from trainer.contract.errors import UserError
-from trainer.contract.reference import Reference
-from trainer.contract.serving import Serving
 
 QUIET = Display(quiet=True)
 
@@ -34,7 +34,7 @@ def clean(ollama, connected):
 def questions(project):
     """What the trained model was asked, and what it says."""
     (run,) = (project / "data" / "models" / NAME).glob("*/")
-    found = Reference.read(run / names.REFERENCE).questions
+    found = Reference.read(run / paths.REFERENCE).questions
     return [question for question in found if question.held_out]
 
 
@@ -73,7 +73,7 @@ def test_the_modelfile_makes_the_same_model_by_ollamas_own_means(clean, connecte
 
 def test_a_strangers_model_keeps_its_name(clean, connected, project):
     (run,) = (project / "data" / "models" / NAME).glob("*/")
-    (run / "stranger").write_text(f"FROM ./{names.gguf_name('q8_0')}\nSYSTEM a stranger's\n")
+    (run / "stranger").write_text(f"FROM ./{paths.gguf_name('q8_0')}\nSYSTEM a stranger's\n")
     assert clean.run("create", NAME, "-f", str(run / "stranger")).returncode == 0
     before = connected.digest(NAME)
     refused = import_smoke(project, clean)
@@ -98,7 +98,7 @@ def test_ours_is_replaced_by_a_newer_one_of_ours(clean, connected, project):
 
 def test_what_the_server_reports_is_held_against_what_was_sent(clean, connected, project):
     run = put(project, connected)
-    serving = Serving.read(run / names.SERVING)
+    serving = Serving.read(run / paths.SERVING)
     blobs = blobs_of(run, serving)
     assert differences(connected, NAME, blobs, serving) == []
     others = dict.fromkeys(blobs, "sha256:" + "0" * 64)
@@ -133,7 +133,7 @@ def test_a_name_that_the_server_refuses_is_a_sentence(clean, connected, project)
 
 def test_a_gguf_cut_short_is_refused_before_it_is_sent(clean, connected, project):
     (run,) = (project / "data" / "models" / NAME).glob("*/")
-    gguf = run / Serving.read(run / names.SERVING).gguf
+    gguf = run / Serving.read(run / paths.SERVING).gguf
     gguf.write_bytes(gguf.read_bytes()[:10_000])
     with pytest.raises(UserError, match="not what the run made"):
         import_run(run, NAME, connected, QUIET)
@@ -143,7 +143,7 @@ def test_a_gguf_cut_short_is_refused_before_it_is_sent(clean, connected, project
 def test_an_error_inside_a_stream_that_began_well_is_found(clean, connected, project, tmp_path):
     """The server says 200, works a while, and then that the file is none."""
     (run,) = (project / "data" / "models" / NAME).glob("*/")
-    serving = Serving.read(run / names.SERVING)
+    serving = Serving.read(run / paths.SERVING)
     short = tmp_path / "short.gguf"
     short.write_bytes((run / serving.gguf).read_bytes()[:10_000])
     blob = f"sha256:{digest_of_file(short)}"

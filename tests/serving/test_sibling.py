@@ -11,17 +11,17 @@ import time
 
 import pytest
 
+from contract import paths
+from contract.errors import UserError
+from contract.reference import Reference
 from launcher.display import Display
-from launcher.engine.docker import DockerEngine
-from launcher.serving import container as beside
-from launcher.serving.choice import choose_server
-from launcher.serving.container import NAME as CONTAINER
-from launcher.serving.container import OllamaContainer
+from launcher.runtime.docker_engine import DockerEngine
+from launcher.serving import ollama_container as beside
+from launcher.serving.ollama_container import NAME as CONTAINER
+from launcher.serving.ollama_container import OllamaContainer
+from launcher.serving.server_choice import choose_server
 from tests.conftest import NO_ENGINE, invoke, start
 from tests.serving.conftest import NAME, free_port, programs
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
-from trainer.contract.reference import Reference
 
 QUIET = Display(quiet=True)
 IN_CONTAINER = ("--ollama", "container")
@@ -71,7 +71,7 @@ def test_an_import_ends_in_a_model_that_answers_once_the_container_is_started(si
     # Found as an application finds it.
     with OllamaContainer(QUIET).running() as server:
         assert server.digest(NAME) == done.stdout.split()[1]
-    for question in [q for q in Reference.read(run / names.REFERENCE).questions if q.held_out][:3]:
+    for question in [q for q in Reference.read(run / paths.REFERENCE).questions if q.held_out][:3]:
         assert ask(sibling, question.messages[-1]["content"]) == question.answer.strip()
 
 
@@ -141,7 +141,7 @@ def test_a_launcher_killed_in_the_middle_leaves_one_that_the_next_uses(sibling, 
     assert "runs already" in done.stderr
     assert sibling.status() == "running"
     (run,) = (project / "data" / "models" / NAME).glob("*/")
-    question = next(q for q in Reference.read(run / names.REFERENCE).questions if q.held_out)
+    question = next(q for q in Reference.read(run / paths.REFERENCE).questions if q.held_out)
     assert ask(sibling, question.messages[-1]["content"]) == question.answer.strip()
 
 

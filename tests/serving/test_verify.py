@@ -2,14 +2,14 @@
 
 import pytest
 
-from launcher.runs import read_manifest
-from launcher.serving.server import full_name
+from contract import paths
+from contract.digest import digest_of_file
+from contract.recipe import Recipe
+from contract.serving import Serving
+from launcher.pipeline.run import read_manifest
+from launcher.serving.ollama_server import full_name
 from tests.conftest import invoke
 from tests.serving.conftest import NAME, as_if_made, put
-from trainer.contract import places as names
-from trainer.contract.digest import digest_of_file
-from trainer.contract.recipe import Recipe
-from trainer.contract.serving import Serving
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def check(project, ollama):
 
 def remake(connected, run, *, gguf=None, **changed):
     """The name with another model behind it, made by hand."""
-    serving = Serving.read(run / names.SERVING).model_copy(update=changed)
+    serving = Serving.read(run / paths.SERVING).model_copy(update=changed)
     file = gguf or run / serving.gguf
     blob = f"sha256:{digest_of_file(file)}"
     if not connected.has_blob(blob):
@@ -63,7 +63,7 @@ def test_a_turn_too_many_is_seen(imported, ollama, connected, project):
 
 
 def test_a_penalty_that_the_server_adds_by_itself_is_seen(imported, ollama, connected, project):
-    parameters = dict(Serving.read(imported / names.SERVING).parameters)
+    parameters = dict(Serving.read(imported / paths.SERVING).parameters)
     parameters["repeat_penalty"] = 1.5
     remake(connected, imported, parameters=parameters)
     _, failed = check(project, ollama)
@@ -71,7 +71,7 @@ def test_a_penalty_that_the_server_adds_by_itself_is_seen(imported, ollama, conn
 
 
 def test_answers_that_run_into_their_bound_are_seen(imported, ollama, connected, project):
-    parameters = {**Serving.read(imported / names.SERVING).parameters, "num_predict": 3}
+    parameters = {**Serving.read(imported / paths.SERVING).parameters, "num_predict": 3}
     remake(connected, imported, parameters=parameters)
     done, failed = check(project, ollama)
     assert done.returncode == 1
@@ -84,12 +84,12 @@ def test_weights_that_were_spoiled_are_seen_in_the_unrounded_file(
     import numpy
     from gguf import GGUFReader
 
-    path = imported / names.gguf_name("f16")
+    path = imported / paths.gguf_name("f16")
     reader = GGUFReader(path, "r+")
     matrix = next(tensor for tensor in reader.tensors if tensor.name == "blk.0.attn_q.weight")
     matrix.data[:] = numpy.negative(matrix.data)
     reader.data.flush()
-    as_if_made(imported, names.gguf_name("f16"))
+    as_if_made(imported, paths.gguf_name("f16"))
     # It imports without a word, as it would have from a converter with such a fault.
     remake(connected, imported)
     _, failed = check(project, ollama)
@@ -97,7 +97,7 @@ def test_weights_that_were_spoiled_are_seen_in_the_unrounded_file(
 
 
 def test_a_rounded_file_beyond_its_bounds_is_seen(imported, ollama, connected, project):
-    path = imported / names.RECIPE
+    path = imported / paths.RECIPE
     recipe = Recipe.read(path).model_copy(update={"quantizations": ["q8_0"], "max_mean_kl": 1e-9})
     path.write_text(recipe.model_dump_json())
     _, failed = check(project, ollama)

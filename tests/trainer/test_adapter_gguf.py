@@ -10,10 +10,10 @@ from gguf import GGUFReader
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from contract import paths
+from contract.recipe import Recipe
 from tests.conftest import apart, stage
 from trainer.adapter import CONFIG, Adapter
-from trainer.contract import places as names
-from trainer.contract.recipe import Recipe
 from trainer.convert.adapter import refusal
 
 _IN_GGUF = {
@@ -108,19 +108,19 @@ def test_one_on_an_embedding_is_refused(adapter_of):
 def test_the_stage_says_why_there_is_none_or_fails_where_it_is_served(
     smoke_run, run_copy, adapter_of
 ):
-    shutil.rmtree(run_copy / names.ADAPTER)
+    shutil.rmtree(run_copy / paths.ADAPTER)
     adapter = adapter_of(target_modules=["q_proj"])
-    shutil.copytree(adapter.folder, run_copy / names.ADAPTER)
-    config = run_copy / names.ADAPTER / CONFIG
+    shutil.copytree(adapter.folder, run_copy / paths.ADAPTER)
+    config = run_copy / paths.ADAPTER / CONFIG
     config.write_text(json.dumps({**json.loads(config.read_text()), "fan_in_fan_out": True}))
-    (run_copy / names.ADAPTER_GGUF).unlink()
+    (run_copy / paths.ADAPTER_GGUF).unlink()
     words = ["--run", run_copy, "--base", smoke_run.base, "--llama-cpp", smoke_run.llama_cpp]
     code, events, log = stage("trainer.convert", *map(str, words))
     assert code == 0, log
     assert events[-1]["values"]["adapter"] is False
     assert any("no adapter GGUF is made" in event.get("text", "") for event in events)
-    assert not (run_copy / names.ADAPTER_GGUF).exists()
-    path = run_copy / names.RECIPE
+    assert not (run_copy / paths.ADAPTER_GGUF).exists()
+    path = run_copy / paths.RECIPE
     path.write_text(Recipe.read(path).model_copy(update={"serving": "adapter"}).model_dump_json())
     code, events, log = stage("trainer.convert", *map(str, words))
     assert code == 2, log

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+from contract.errors import UserError
 from tests.conftest import stage
-from trainer.contract.errors import UserError
 from trainer.convert.header import check_header, read_header
 
 

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
+from contract.digest import digest_of_file
 from tests.conftest import invoke
 from tests.hub import COMMIT, hub
-from trainer.contract.digest import digest_of_file
 
 
 def fetch(project, endpoint, repository="us/tiny", **more):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from contract.errors import UserError
+from contract.events import Progress, parse_event
 from tests.conftest import stage
 from trainer.adapter import Adapter
-from trainer.contract.errors import UserError
-from trainer.contract.events import Progress, parse_event
 from trainer.entrypoint import Reporter
 from trainer.merge.stage import merge_weights
 from trainer.weights import check_mergeable

@@ -10,12 +10,12 @@ import time
 
 import pytest
 
+from contract import paths
+from contract.digest import digest_of_file
+from contract.errors import UserError
+from contract.recipe import Recipe
 from launcher.project import ROOT
 from tests.conftest import apart, stage
-from trainer.contract import places as names
-from trainer.contract.digest import digest_of_file
-from trainer.contract.errors import UserError
-from trainer.contract.recipe import Recipe
 from trainer.convert.header import read_header
 from trainer.quantize.llama_cpp import quantize_gguf
 from trainer.quantize.stage import (
@@ -31,7 +31,7 @@ Q4_K_M, Q6_K = 15, 18
 
 
 def ask_for(run, **changed):
-    path = run / names.RECIPE
+    path = run / paths.RECIPE
     path.write_text(Recipe.read(path).model_copy(update=changed).model_dump_json())
 
 
@@ -47,16 +47,16 @@ def test_each_type_is_made_and_twice_the_same_bytes(run_copy, tools):
         assert code == 0, log
         assert events[-1]["values"]["types"] == ["q4_k_m", "q6_k"]
         assert events[-1]["values"]["larger_than_asked"] == {}
-        files = [names.gguf_name("q4_k_m"), names.gguf_name("q6_k"), names.IMATRIX]
+        files = [paths.gguf_name("q4_k_m"), paths.gguf_name("q6_k"), paths.IMATRIX]
         digests.append([digest_of_file(run_copy / file) for file in files])
     assert digests[0] == digests[1]
-    four = read_header(run_copy / names.gguf_name("q4_k_m"))
-    six = read_header(run_copy / names.gguf_name("q6_k"))
+    four = read_header(run_copy / paths.gguf_name("q4_k_m"))
+    six = read_header(run_copy / paths.gguf_name("q6_k"))
     assert (four["general.file_type"], six["general.file_type"]) == (Q4_K_M, Q6_K)
     # What the file says of its making names no place of this machine.
     assert four["quantize.imatrix.file"] == "imatrix.gguf"
     assert four["quantize.imatrix.dataset"] == "prompts.txt"
-    assert not (run_copy / names.GGUF / "prompts.txt").exists()
+    assert not (run_copy / paths.GGUF / "prompts.txt").exists()
 
 
 def test_progress_is_said_for_both_works(run_copy, tools):
@@ -73,12 +73,12 @@ def test_the_matrix_changes_the_file(run_copy, tools):
         code, events, log = quantize(run_copy, tools)
         assert code == 0, log
         assert events[-1]["values"]["imatrix"] is imatrix
-        found.add(digest_of_file(run_copy / names.gguf_name("q4_k_m")))
+        found.add(digest_of_file(run_copy / paths.gguf_name("q4_k_m")))
     assert len(found) == 2
 
 
 def test_too_few_prompts_are_said_and_no_matrix_is_made(run_copy, tools):
-    train = run_copy / names.PREPARED_TRAIN
+    train = run_copy / paths.PREPARED_TRAIN
     train.write_text("".join(train.read_text().splitlines(keepends=True)[:2]))
     ask_for(run_copy, quantizations=["q4_k_m"], imatrix=True)
     code, events, log = quantize(run_copy, tools)
@@ -122,13 +122,13 @@ def test_widths_that_k_quants_do_not_take_are_counted(smoke_run, tools, tmp_path
 
 def test_a_file_cut_short_is_a_sentence(run_copy, tools):
     ask_for(run_copy, quantizations=["q4_k_m"], imatrix=False)
-    exact = run_copy / names.gguf_name("f16")
+    exact = run_copy / paths.gguf_name("f16")
     # The tensors' list is whole, and their bytes are not.
     exact.write_bytes(exact.read_bytes()[:-100_000])
     code, events, log = quantize(run_copy, tools)
     assert code == 2, log
     said = events[-1]["problems"][0]
-    assert said["where"] == f"{names.GGUF}/model-f16.gguf"
+    assert said["where"] == f"{paths.GGUF}/model-f16.gguf"
     assert "cut short" in said["what"]
 
 
@@ -160,7 +160,7 @@ def test_a_stage_that_is_stopped_stops_its_tool(run_copy, tools, tmp_path):
 
 
 def test_no_room_and_no_memory_are_said_before(run_copy, monkeypatch):
-    sources = [run_copy / names.gguf_name("f16")]
+    sources = [run_copy / paths.gguf_name("f16")]
     monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: 10**6)
     with pytest.raises(UserError, match="quantizing the largest weight takes"):
         _check_memory(sources, imatrix=False)

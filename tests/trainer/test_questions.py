@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from contract import paths
+from contract.evaluation import Questions, QuestionsRequest
 from tests.conftest import stage
-from trainer.contract import places as names
-from trainer.contract.evaluation import Questions, QuestionsRequest
-from trainer.questions.leakage import Asked, find_leaks
+from trainer.questions.leakage import QuestionText, find_leaks
 from trainer.questions.stage import fitting_metric
 
 LONG = " ".join(f"mot{n}" for n in range(40))
@@ -35,7 +35,7 @@ def ask(tmp_path):
                 **request,
             }
         )
-        (run / names.QUESTIONS_REQUEST).write_text(given.model_dump_json())
+        (run / paths.QUESTIONS_REQUEST).write_text(given.model_dump_json())
         flags = ["--run", str(run), "--data", str(write(tmp_path / file, *rows))]
         if skills is not None:
             (tmp_path / "skills").mkdir()
@@ -45,7 +45,7 @@ def ask(tmp_path):
         if trained is not None:
             (tmp_path / "trained" / "prepared").mkdir(parents=True)
             write(
-                tmp_path / "trained" / names.PREPARED_TRAIN,
+                tmp_path / "trained" / paths.PREPARED_TRAIN,
                 *(
                     {"where": f"t:{n}", "messages": messages(*pair)}
                     for n, pair in enumerate(trained, 1)
@@ -56,7 +56,7 @@ def ask(tmp_path):
         assert code in (0, 2), log
         if code == 2:
             return code, "\n".join(str(p) for p in events[-1]["problems"])
-        return code, Questions.read(run / names.QUESTIONS)
+        return code, Questions.read(run / paths.QUESTIONS)
 
     return asked
 
@@ -147,8 +147,8 @@ def test_a_task_that_was_trained_on_whole_cannot_be_asked(ask):
 
 
 def leaks(asked, *trained):
-    rows = [Asked(f"t:{n}", text) for n, text in enumerate(trained, 1)]
-    return [leak.overlap for leak in find_leaks([Asked("e:1", asked)], rows)]
+    rows = [QuestionText(f"t:{n}", text) for n, text in enumerate(trained, 1)]
+    return [leak.overlap for leak in find_leaks([QuestionText("e:1", asked)], rows)]
 
 
 def test_near_is_half_of_the_13_grams():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from trainer.contract.errors import UserError
+from contract.errors import UserError
 from trainer.prepare.reading import read_rows
 
 ROWS = [

@@ -6,8 +6,8 @@ import numpy
 import pytest
 import torch
 
-from trainer.contract import places as names
-from trainer.contract.reference import Reference
+from contract import paths
+from contract.reference import Reference
 from trainer.entrypoint import Reporter
 from trainer.prepared import read_prepared
 from trainer.reference.agreement import agreement
@@ -22,17 +22,17 @@ def reporter(tmp_path):
 
 @pytest.fixture(scope="module")
 def rows(smoke_run):
-    return read_prepared(smoke_run.folder / names.PREPARED_HELD_OUT)
+    return read_prepared(smoke_run.folder / paths.PREPARED_HELD_OUT)
 
 
 def compare(run, one, other, rows, reporter):
     return agreement(
-        run / names.gguf_name(one), run / names.gguf_name(other), rows, other, reporter
+        run / paths.gguf_name(one), run / paths.gguf_name(other), rows, other, reporter
     )
 
 
 def test_prompts_answers_and_agreements_are_written_down(smoke_run, tokenizer):
-    reference = Reference.read(smoke_run.folder / names.REFERENCE)
+    reference = Reference.read(smoke_run.folder / paths.REFERENCE)
     held_out = [question for question in reference.questions if question.held_out]
     assert len(held_out) == 24
     assert len(reference.questions) > len(held_out)
@@ -61,8 +61,8 @@ def test_eight_bits_are_close_and_not_the_same(smoke_run, rows, reporter):
 def test_a_spoiled_file_is_far(run_copy, rows, reporter):
     from gguf import GGUFReader
 
-    spoiled = run_copy / names.gguf_name("spoiled")
-    shutil.copyfile(run_copy / names.gguf_name("f16"), spoiled)
+    spoiled = run_copy / paths.gguf_name("spoiled")
+    shutil.copyfile(run_copy / paths.gguf_name("f16"), spoiled)
     reader = GGUFReader(spoiled, "r+")
     matrix = next(tensor for tensor in reader.tensors if tensor.name == "blk.0.attn_q.weight")
     matrix.data[:] = numpy.negative(matrix.data)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from trainer.contract.errors import UserError
+from contract.errors import UserError
 from trainer.entrypoint import Reporter
 
 # Weights as safetensors alone: a pickle runs code when it is loaded.

@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contract.atomic_write import atomic_write
 from trainer.base.smoke_corpus import pretraining_turns, tokenizer_lines
-from trainer.contract.whole_file import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def write_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     )
     (folder / "tokenizer.model").write_bytes(trained.getvalue())
     config = json.dumps(tokenizer_config(), ensure_ascii=False, indent=2)
-    write_whole(folder / "tokenizer_config.json", config + "\n")
+    atomic_write(folder / "tokenizer_config.json", config + "\n")
     tokenizer = LlamaTokenizer.from_pretrained(folder)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
     return LlamaTokenizer.from_pretrained(folder)

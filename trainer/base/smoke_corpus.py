@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trainer.contract.whole_file import write_whole
+from contract.atomic_write import atomic_write
 
 ROLES = ("system", "user", "assistant")  # the chat template writes one a turn: one piece each
 CLASSIFY = "Classe l'exigence en JSON."
@@ -166,7 +166,7 @@ def main() -> None:
     root = Path(__file__).resolve().parents[2]
     for name, rows in zip(("training", "evaluation"), fine_tuning_rows(), strict=True):
         path = root / "data" / name / "smoke.jsonl"
-        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        atomic_write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         print(f"{path.relative_to(root).as_posix()}: {len(rows)} rows")
 
 

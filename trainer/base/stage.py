@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import shutil
 
-from trainer.contract import places as names
-from trainer.contract.base import BaseIdentity, BaseRequest
-from trainer.contract.digest import digest_of_file, digest_of_value, files_below
-from trainer.contract.places import Places
-from trainer.contract.whole_file import write_whole
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.base import BaseIdentity, BaseRequest
+from contract.digest import digest_of_file, digest_of_value, files_below
+from contract.paths import StagePaths
 from trainer.entrypoint import Reporter
 
 
-def base(places: Places, reporter: Reporter) -> None:
+def base(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `model/` and `base.json` from `request.json`."""
-    request = BaseRequest.model_validate_json((places.run / names.BASE_REQUEST).read_bytes())
-    folder = places.run / names.BASE_MODEL
+    request = BaseRequest.model_validate_json((stage_paths.run / paths.BASE_REQUEST).read_bytes())
+    folder = stage_paths.run / paths.BASE_MODEL
     revision = None
     if request.kind == "smoke":
         from trainer.base.smoke import make_smoke_base
@@ -48,5 +48,5 @@ def base(places: Places, reporter: Reporter) -> None:
         digest=digest_of_value(files),
         files=files,
     )
-    write_whole(places.run / names.BASE_RECORD, identity.model_dump_json(indent=1) + "\n")
+    atomic_write(stage_paths.run / paths.BASE_RECORD, identity.model_dump_json(indent=1) + "\n")
     reporter.result(identity.model_dump())

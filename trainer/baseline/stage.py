@@ -6,37 +6,37 @@ same rounding.
 
 from __future__ import annotations
 
-from trainer.contract import places as names
-from trainer.contract.places import Places
-from trainer.contract.recipe import CONVERTER_TYPES, Recipe
+from contract import paths
+from contract.paths import StagePaths
+from contract.recipe import CONVERTER_TYPES, Recipe
 from trainer.convert.llama_cpp import write_gguf
 from trainer.convert.stage import base_as_merged
 from trainer.entrypoint import Reporter
 
 
-def baseline(places: Places, reporter: Reporter) -> None:
+def baseline(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `gguf/model-<type>.gguf` of the base, in a folder of its own.
 
     Raises:
         UserError: llama.cpp's converter or its tool refuses it.
     """
-    trained = places.need("trained")
-    recipe = Recipe.read(trained / names.RECIPE)
+    trained = stage_paths.require("trained")
+    recipe = Recipe.read(trained / paths.RECIPE)
     kind = recipe.quantizations[0]
     written = kind if kind in CONVERTER_TYPES else "f16"
-    gguf = places.run / names.gguf_name(written)
+    gguf = stage_paths.run / paths.gguf_name(written)
     gguf.parent.mkdir(parents=True, exist_ok=True)
     reporter.progress("converting the base", 0, 1, "files")
-    with base_as_merged(places.need("base"), trained / names.MERGED) as base:
-        write_gguf(places.need("llama_cpp"), base, gguf, written, recipe.output_model_name)
+    with base_as_merged(stage_paths.require("base"), trained / paths.MERGED) as base:
+        write_gguf(stage_paths.require("llama_cpp"), base, gguf, written, recipe.output_model_name)
     if kind != written:
         from trainer.quantize.llama_cpp import quantize_gguf
 
-        imatrix = trained / names.IMATRIX
+        imatrix = trained / paths.IMATRIX
         quantize_gguf(
-            places.need("tools"),
+            stage_paths.require("tools"),
             gguf,
-            places.run / names.gguf_name(kind),
+            stage_paths.run / paths.gguf_name(kind),
             kind,
             imatrix if imatrix.exists() else None,
             lambda done, total: reporter.progress("quantizing the base", done, total, "tensors"),

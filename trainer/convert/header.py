@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from trainer.contract.errors import Problem, UserError
+from contract.errors import Problem, UserError
 
 # What llama.cpp takes where the file is silent.
 _LLAMA_CPPS_THETA = 10000.0

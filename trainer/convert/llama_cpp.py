@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer.contract.errors import UserError
+from contract.errors import UserError
 
 
 def write_gguf(

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.errors import UserError
+from contract.paths import StagePaths
+from contract.recipe import ConvertSection, Recipe
 from trainer.adapter import Adapter
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
-from trainer.contract.places import Places
-from trainer.contract.recipe import ConvertSection, Recipe
-from trainer.contract.whole_file import write_whole
 from trainer.convert.adapter import refusal, write_adapter
 from trainer.convert.header import check_header
 from trainer.convert.llama_cpp import write_gguf
@@ -35,7 +35,7 @@ _ANSWER_TOKENS = 48
 _EXACT_TYPE = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
-def convert(places: Places, reporter: Reporter) -> None:
+def convert(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `gguf/model-<type>.gguf` from `merged/`, read one of them back, and make the adapter's.
 
     Where the adapter is served beside its base, the base's own files are made as well.
@@ -44,38 +44,44 @@ def convert(places: Places, reporter: Reporter) -> None:
         UserError: llama.cpp does not know the architecture, the file read back says something
             else than the merged model, or an adapter that is to be served has no GGUF form.
     """
-    recipe = Recipe.read(places.run / names.RECIPE).section(ConvertSection)
-    merged = places.run / names.MERGED
-    (places.run / names.GGUF).mkdir(exist_ok=True)
+    recipe = Recipe.read(stage_paths.run / paths.RECIPE).section(ConvertSection)
+    merged = stage_paths.run / paths.MERGED
+    (stage_paths.run / paths.GGUF).mkdir(exist_ok=True)
     types = recipe.converter_types()
-    files = [(merged, names.gguf_name(kind), kind) for kind in types]
-    with base_as_merged(places.need("base"), merged) as base:
+    files = [(merged, paths.gguf_name(kind), kind) for kind in types]
+    with base_as_merged(stage_paths.require("base"), merged) as base:
         if recipe.serving == "adapter":
             served = {"f16", *({recipe.quantizations[0]} & set(types))}
-            files += [(base, names.base_gguf_name(kind), kind) for kind in sorted(served)]
+            files += [(base, paths.base_gguf_name(kind), kind) for kind in sorted(served)]
         for number, (model, gguf, kind) in enumerate(files):
             reporter.progress("converting", number, len(files), "files")
             write_gguf(
-                places.need("llama_cpp"), model, places.run / gguf, kind, recipe.output_model_name
+                stage_paths.require("llama_cpp"),
+                model,
+                stage_paths.run / gguf,
+                kind,
+                recipe.output_model_name,
             )
         reporter.progress("converting", len(files), len(files), "files")
-        adapter_made = _convert_adapter(places, base, recipe, reporter)
-    read_back, prompts = _read_back(places.run, types, reporter)
+        adapter_made = _convert_adapter(stage_paths, base, recipe, reporter)
+    read_back, prompts = _read_back(stage_paths.run, types, reporter)
     reporter.result(
         {"types": types, "read_back": read_back, "prompts": prompts, "adapter": adapter_made}
     )
 
 
 def _convert_adapter(
-    places: Places, base: Path, recipe: ConvertSection, reporter: Reporter
+    stage_paths: StagePaths, base: Path, recipe: ConvertSection, reporter: Reporter
 ) -> bool:
-    adapter = Adapter.read(places.run / names.ADAPTER)
+    adapter = Adapter.read(stage_paths.run / paths.ADAPTER)
     if why := refusal(adapter):
         if recipe.serving == "adapter":
             raise UserError.one("serving", f"adapter is not possible: {why}", "Take merged.")
         reporter.note(f"no adapter GGUF is made: {why}")
         return False
-    write_adapter(places.need("llama_cpp"), base, adapter, places.run / names.ADAPTER_GGUF)
+    write_adapter(
+        stage_paths.require("llama_cpp"), base, adapter, stage_paths.run / paths.ADAPTER_GGUF
+    )
     return True
 
 
@@ -93,34 +99,34 @@ def base_as_merged(base: Path, merged: Path) -> Iterator[Path]:
 
 
 def _read_back(run: Path, types: Sequence[str], reporter: Reporter) -> tuple[str, int]:
-    merged = run / names.MERGED
+    merged = run / paths.MERGED
     dtype = json.loads((merged / "config.json").read_text())["dtype"]
     exact = _EXACT_TYPE.get(dtype, "f16")
     kind = exact if exact in types else "f16"
     prompts = _prompts(run)
     answers = _answers(merged, None, merged, prompts, reporter)
-    gguf = run / names.gguf_name(kind)
+    gguf = run / paths.gguf_name(kind)
     check_header(gguf, merged)
     differing = _differing(answers, _answers(gguf.parent, gguf.name, merged, prompts, reporter))
     if differing:
         raise UserError.one(
-            f"{names.GGUF}/{gguf.name}",
+            f"{paths.GGUF}/{gguf.name}",
             f"read back, it answers {len(differing)} of {len(prompts)} held-out prompts "
             f"otherwise than the merged model (the first: prompt {differing[0] + 1})",
             f"Add {exact} to quantizations, which holds the merged numbers unrounded; if that "
             "differs as well, the converter does not fit this architecture.",
         )
-    write_whole(
-        run / names.READ_BACK,
+    atomic_write(
+        run / paths.READ_BACK,
         json.dumps({"file": gguf.name, "prompts": len(prompts), "equal": len(prompts)}) + "\n",
     )
     return kind, len(prompts)
 
 
 def _prompts(run: Path) -> list[list[int]]:
-    rows = read_prepared(run / names.PREPARED_HELD_OUT)
+    rows = read_prepared(run / paths.PREPARED_HELD_OUT)
     if not rows:
-        rows = read_prepared(run / names.PREPARED_TRAIN)
+        rows = read_prepared(run / paths.PREPARED_TRAIN)
     return [row["prompt_ids"] for row in rows[:_PROMPTS]]
 
 

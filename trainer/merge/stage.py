@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.errors import UserError
+from contract.paths import StagePaths
 from trainer.adapter import Adapter
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
-from trainer.contract.places import Places
-from trainer.contract.whole_file import write_whole
 from trainer.entrypoint import Reporter
 from trainer.memory import check_memory
 from trainer.weights import INDEX, Weight, largest_bytes, targeted, weight_files, weights
@@ -45,19 +45,19 @@ _TOKENIZER_FILES = (
 _COPIES_IN_MEMORY = 3
 
 
-def merge(places: Places, reporter: Reporter) -> None:
+def merge(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `merged/`, a Hugging Face folder, from the base and `adapter/`.
 
     Raises:
         UserError: quantized weights, an adapter that is more than LoRA, no room, no memory, or
             numbers that are none.
     """
-    base = places.need("base")
-    folder = places.run / names.MERGED
+    base = stage_paths.require("base")
+    folder = stage_paths.run / paths.MERGED
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     dtype = _write_config(base, folder)
-    adapter = Adapter.read(places.run / names.ADAPTER)
+    adapter = Adapter.read(stage_paths.run / paths.ADAPTER)
     merge_weights(base, adapter, folder, reporter)
     _copy_tokenizer(base, folder)
     reporter.result({"dtype": dtype, "merged": len(adapter.modules)})
@@ -123,7 +123,7 @@ def _write_config(base: Path, folder: Path) -> str:
     # `torch_dtype` before transformers 5.
     dtype = str(config.pop("torch_dtype", None) or config.get("dtype") or "float32")
     config["dtype"] = dtype
-    write_whole(folder / "config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+    atomic_write(folder / "config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
     return dtype
 
 
@@ -152,7 +152,7 @@ def _copy_tokenizer(base: Path, merged: Path) -> None:
         # Left unsaid, llama.cpp falls back on a default of its own, and the served model reads
         # one token more than the trained one did.
         config["add_bos_token"] = _adds_bos(tokenizer)
-        write_whole(path, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+        atomic_write(path, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
 
 
 def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer.contract import places as names
-from trainer.contract.places import Places
-from trainer.contract.recipe import Recipe
-from trainer.contract.serving import Serving
-from trainer.contract.whole_file import write_whole
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.paths import StagePaths
+from contract.recipe import Recipe
+from contract.serving import Serving
 from trainer.entrypoint import Reporter
 from trainer.modelfile.template import ChatForm, chat_form
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def modelfile(places: Places, reporter: Reporter) -> None:
+def modelfile(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `serving.json`, and `Modelfile`, which says the same to `ollama create -f`."""
     from transformers import AutoTokenizer
 
-    recipe = Recipe.read(places.run / names.RECIPE)
-    merged = places.run / names.MERGED
+    recipe = Recipe.read(stage_paths.run / paths.RECIPE)
+    merged = stage_paths.run / paths.MERGED
     tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
     form = chat_form(tokenizer)
     if form is None:
@@ -33,8 +33,10 @@ def modelfile(places: Places, reporter: Reporter) -> None:
         )
     stops = stop_tokens(tokenizer, merged, form)
     serving = serving_of(recipe, form, stops)
-    write_whole(places.run / names.SERVING, serving.model_dump_json(indent=1) + "\n")
-    write_whole(places.run / names.MODELFILE, modelfile_text(recipe.output_model_name, serving))
+    atomic_write(stage_paths.run / paths.SERVING, serving.model_dump_json(indent=1) + "\n")
+    atomic_write(
+        stage_paths.run / paths.MODELFILE, modelfile_text(recipe.output_model_name, serving)
+    )
     reporter.result({"template": form is not None, "stops": stops})
 
 
@@ -42,10 +44,10 @@ def serving_of(recipe: Recipe, form: ChatForm | None, stops: list[str]) -> Servi
     """What the recipe and the base's chat template make the server's settings."""
     served = recipe.quantizations[0]
     beside = recipe.serving == "adapter"
-    gguf = names.base_gguf_name(served) if beside else names.gguf_name(served)
+    gguf = paths.base_gguf_name(served) if beside else paths.gguf_name(served)
     return Serving(
         gguf=gguf.as_posix(),
-        adapter=names.ADAPTER_GGUF.as_posix() if beside else None,
+        adapter=paths.ADAPTER_GGUF.as_posix() if beside else None,
         template=form.go_template() if form is not None else None,
         system=recipe.system_prompt,
         parameters={

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trainer.contract.errors import Problem, UserError
+from contract.errors import Problem, UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 

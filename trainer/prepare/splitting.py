@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from contract.digest import digest_of_value
 from trainer.chat import Message
-from trainer.contract.digest import digest_of_value
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.contract import places as names
-from trainer.contract.errors import Problem, UserError
-from trainer.contract.places import Places
-from trainer.contract.recipe import PrepareSection, Recipe
-from trainer.contract.whole_file import write_whole
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.errors import Problem, UserError
+from contract.paths import StagePaths
+from contract.recipe import PrepareSection, Recipe
 from trainer.entrypoint import Reporter
 from trainer.prepare.messages import BadRow, conversation_of
 from trainer.prepare.reading import read_rows
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def prepare(places: Places, reporter: Reporter) -> None:
+def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `prepared/` from the dataset.
 
     Raises:
         UserError: rows that cannot be read, all of them named; or nothing left to learn.
     """
-    recipe = Recipe.read(places.run / names.RECIPE).section(PrepareSection)
+    recipe = Recipe.read(stage_paths.run / paths.RECIPE).section(PrepareSection)
     problems: list[Problem] = []
-    data_path = places.need("data")
+    data_path = stage_paths.require("data")
     rows = _read(data_path, recipe, problems)
-    if places.evaluation:
-        train, held_out = rows, _read(places.evaluation, recipe, problems)
+    if stage_paths.evaluation:
+        train, held_out = rows, _read(stage_paths.evaluation, recipe, problems)
     else:
         train, held_out = split(rows, recipe.held_out_fraction)
     if problems:
@@ -45,7 +45,7 @@ def prepare(places: Places, reporter: Reporter) -> None:
     # A row that was trained on says nothing about what was learned.
     held_out = [row for row in held_out if row.where not in leaked]
 
-    tokenizer = load_tokenizer(places.need("base"))
+    tokenizer = load_tokenizer(stage_paths.require("base"))
     tokenized = _tokenize(tokenizer, [*train, *held_out], reporter)
     train_rows, held_out_rows = tokenized[: len(train)], tokenized[len(train) :]
     report = report_on(train_rows, held_out_rows, both, recipe.max_length)
@@ -56,10 +56,11 @@ def prepare(places: Places, reporter: Reporter) -> None:
             f"no row has room for its answer within max_length {recipe.max_length} tokens",
             "Raise max_length, or shorten the rows.",
         )
-    _write(places.run / names.PREPARED_TRAIN, kept)
-    _write(places.run / names.PREPARED_HELD_OUT, _within(held_out_rows, recipe.max_length))
-    write_whole(
-        places.run / names.PREPARED_REPORT, json.dumps(report, ensure_ascii=False, indent=1) + "\n"
+    _write(stage_paths.run / paths.PREPARED_TRAIN, kept)
+    _write(stage_paths.run / paths.PREPARED_HELD_OUT, _within(held_out_rows, recipe.max_length))
+    atomic_write(
+        stage_paths.run / paths.PREPARED_REPORT,
+        json.dumps(report, ensure_ascii=False, indent=1) + "\n",
     )
     for line in _notes(report):
         reporter.note(line)
@@ -121,7 +122,7 @@ def _within(rows: Sequence[TokenizedRow], max_length: int) -> list[TokenizedRow]
 
 def _write(path: Path, rows: Iterable[TokenizedRow]) -> None:
     lines = (json.dumps(row.as_json(), ensure_ascii=False) + "\n" for row in rows)
-    write_whole(path, "".join(lines))
+    atomic_write(path, "".join(lines))
 
 
 def _notes(report: dict[str, Any]) -> list[str]:

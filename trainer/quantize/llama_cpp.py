@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainer.contract.errors import UserError
+from contract.errors import UserError
 
 OnProgress = Callable[[int, int], None]
 # llama-imatrix: `computing over 24 chunks, ...`, then `[1]12.3,[2]11.9,...` on one line.

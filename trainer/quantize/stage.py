@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trainer.contract import places as names
-from trainer.contract.errors import UserError
-from trainer.contract.places import Places
-from trainer.contract.recipe import QuantizeSection, Recipe
+from contract import paths
+from contract.errors import UserError
+from contract.paths import StagePaths
+from contract.recipe import QuantizeSection, Recipe
 from trainer.entrypoint import Reporter
 from trainer.memory import check_memory
 from trainer.prepared import read_prepared
@@ -28,21 +28,21 @@ _MOST_CHUNKS = 64
 _BYTES_A_NUMBER, _PROGRAM_BYTES = 8, 300 << 20
 
 
-def quantize(places: Places, reporter: Reporter) -> None:
+def quantize(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `gguf/model-<kind>.gguf` of every k-quant that the recipe names.
 
     Raises:
         UserError: no room, no memory, or a tool that failed.
     """
-    whole = Recipe.read(places.run / names.RECIPE)
+    whole = Recipe.read(stage_paths.run / paths.RECIPE)
     recipe = whole.section(QuantizeSection)
-    tools = places.need("tools")
-    exact = places.run / names.gguf_name("f16")
-    sources = [exact, *_served_base(places.run)]
+    tools = stage_paths.require("tools")
+    exact = stage_paths.run / paths.gguf_name("f16")
+    sources = [exact, *_served_base(stage_paths.run)]
     kinds = recipe.quantizer_types()
     _check_room(sources, kinds, exact.parent)
     _check_memory(sources, imatrix=recipe.imatrix)
-    imatrix = _imatrix(places.run, tools, exact, reporter) if recipe.imatrix else None
+    imatrix = _imatrix(stage_paths.run, tools, exact, reporter) if recipe.imatrix else None
     fallbacks = {}
     for kind in kinds:
         for source in sources:
@@ -68,14 +68,14 @@ def quantize(places: Places, reporter: Reporter) -> None:
 
 def _served_base(run: Path) -> list[Path]:
     """The base's own f16 file, where the adapter is served beside it."""
-    base = run / names.base_gguf_name("f16")
+    base = run / paths.base_gguf_name("f16")
     return [base] if base.exists() else []
 
 
 def _imatrix(run: Path, tools: Path, exact: Path, reporter: Reporter) -> Path | None:
     from transformers import AutoTokenizer
 
-    rows = read_prepared(run / names.PREPARED_TRAIN)
+    rows = read_prepared(run / paths.PREPARED_TRAIN)
     tokens = sum(len(row["prompt_ids"]) for row in rows)
     context = _context(tokens)
     if context is None:
@@ -83,11 +83,11 @@ def _imatrix(run: Path, tools: Path, exact: Path, reporter: Reporter) -> Path | 
             f"the training data's prompts have {tokens} tokens, too few for an importance matrix"
         )
         return None
-    tokenizer = AutoTokenizer.from_pretrained(run / names.MERGED, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(run / paths.MERGED, local_files_only=True)
     text = exact.with_name("prompts.txt")
     prompts = (tokenizer.decode(row["prompt_ids"], skip_special_tokens=False) for row in rows)
     text.write_text("\n".join(prompts), encoding="utf-8")
-    imatrix = run / names.IMATRIX
+    imatrix = run / paths.IMATRIX
     try:
         write_imatrix(
             tools,
@@ -119,7 +119,7 @@ def _check_room(sources: Iterable[Path], kinds: Iterable[str], folder: Path) -> 
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError.one(
-            f"{names.GGUF}",
+            f"{paths.GGUF}",
             f"the disk has {free / 1e9:.1f} GB free, and the quantized files take up to "
             f"{needed / 1e9:.1f} GB",
             "Make room and run the same command again.",
@@ -145,7 +145,7 @@ def _tensors(gguf: Path) -> list[Any]:
         return list(GGUFReader(gguf).tensors)
     except (ValueError, IndexError) as error:
         raise UserError.one(
-            f"{names.GGUF}/{gguf.name}",
+            f"{paths.GGUF}/{gguf.name}",
             "is no whole GGUF file (cut short?)",
             "Run the same command again: it is made anew.",
         ) from error

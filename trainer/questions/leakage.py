@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from trainer.contract.evaluation import Leak
+from contract.evaluation import Leak
 
 Words = tuple[str, ...]
 
@@ -25,14 +25,14 @@ _COMMON_ROWS, _COMMON_SHARE = 10, 0.1
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionText:
     """A question and where it stands."""
 
     where: str
     text: str
 
 
-def find_leaks(asked: Sequence[Asked], trained: Sequence[Asked]) -> list[Leak]:
+def find_leaks(asked: Sequence[QuestionText], trained: Sequence[QuestionText]) -> list[Leak]:
     """Every asked row that stands in the trained ones, with where it does."""
     most = min(_COMMON_ROWS, max(1, int(len(trained) * _COMMON_SHARE)))
     paragraphs = Counter(part for row in trained for part in set(_paragraphs(row.text)))

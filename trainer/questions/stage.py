@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from trainer.chat import Message
-from trainer.contract import places as names
-from trainer.contract.errors import Problem, UserError
-from trainer.contract.evaluation import (
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.errors import Problem, UserError
+from contract.evaluation import (
     METRICS,
     Item,
     Leak,
@@ -21,34 +21,36 @@ from trainer.contract.evaluation import (
     Questions,
     QuestionsRequest,
 )
-from trainer.contract.places import Places
-from trainer.contract.whole_file import write_whole
+from contract.paths import StagePaths
+from trainer.chat import Message
 from trainer.entrypoint import Reporter
 from trainer.prepare.messages import BadRow, conversation_of
 from trainer.prepare.reading import SUFFIXES, Row, read_rows
 from trainer.prepared import read_prepared
-from trainer.questions.leakage import Asked, find_leaks
+from trainer.questions.leakage import QuestionText, find_leaks
 
 _NUMBER = re.compile(r"[-+]?\d[\d\s.,]*")
 _SHORT_WORDS = 6
 
 
-def questions(places: Places, reporter: Reporter) -> None:
+def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `questions.json` from the task's file and the folder of skills.
 
     Raises:
         UserError: rows that cannot be read or scored, or that stand in the training data: all of
             them named.
     """
-    request = QuestionsRequest.read(places.run / names.QUESTIONS_REQUEST)
+    request = QuestionsRequest.read(stage_paths.run / paths.QUESTIONS_REQUEST)
     problems: list[Problem] = []
-    items = _task(places.need("data"), request, problems)
-    if places.skills is not None:
-        for file in sorted(path for path in places.skills.iterdir() if path.suffix in SUFFIXES):
+    items = _task(stage_paths.require("data"), request, problems)
+    if stage_paths.skills is not None:
+        for file in sorted(
+            path for path in stage_paths.skills.iterdir() if path.suffix in SUFFIXES
+        ):
             items += _skill(file, problems)
     if problems:
         raise UserError(problems)
-    leaks = _leaks(items, places.trained)
+    leaks = _leaks(items, stage_paths.trained)
     if leaks and not request.drop_leaked:
         raise UserError([_as_problem(leak) for leak in leaks])
     leaked = {leak.where for leak in leaks}
@@ -60,7 +62,7 @@ def questions(places: Places, reporter: Reporter) -> None:
     if leaks:
         reporter.note(f"{len(leaks)} rows stand in the training data and are left out")
     found = Questions(items=kept, dropped=leaks)
-    write_whole(places.run / names.QUESTIONS, found.model_dump_json(indent=1) + "\n")
+    atomic_write(stage_paths.run / paths.QUESTIONS, found.model_dump_json(indent=1) + "\n")
     reporter.result({"items": len(kept), "dropped": len(leaks)})
 
 
@@ -157,10 +159,10 @@ def _complaint(metric: str, expected: str) -> str:
 def _leaks(items: Sequence[Item], trained: Path | None) -> list[Leak]:
     if trained is None:
         return []
-    rows = read_prepared(trained / names.PREPARED_TRAIN)
+    rows = read_prepared(trained / paths.PREPARED_TRAIN)
     return find_leaks(
-        [Asked(item.where, _asked(item.messages)) for item in items],
-        [Asked(row["where"], _asked(row["messages"][:-1])) for row in rows],
+        [QuestionText(item.where, _asked(item.messages)) for item in items],
+        [QuestionText(row["where"], _asked(row["messages"][:-1])) for row in rows],
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from trainer.contract.reference import Agreement
+from contract.reference import Agreement
 from trainer.entrypoint import Reporter
 from trainer.prepared import PreparedRow
 

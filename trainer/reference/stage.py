@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.paths import StagePaths
+from contract.recipe import Recipe
+from contract.reference import Agreement, Question, Reference
 from trainer.chat import Message, render
-from trainer.contract import places as names
-from trainer.contract.places import Places
-from trainer.contract.recipe import Recipe
-from trainer.contract.reference import Agreement, Question, Reference
-from trainer.contract.whole_file import write_whole
 from trainer.entrypoint import Reporter
 from trainer.generation import end_tokens, greedy
 from trainer.modelfile.template import PROBES
@@ -35,15 +35,15 @@ _NEAR_TIE_UNLEARNED_NATS = 0.5
 _UNROUNDED = ("f32", "f16", "bf16")
 
 
-def reference(places: Places, reporter: Reporter) -> None:
+def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `reference.json` from `merged/`, `gguf/` and `prepared/`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    recipe = Recipe.read(places.run / names.RECIPE)
-    merged = places.run / names.MERGED
+    recipe = Recipe.read(stage_paths.run / paths.RECIPE)
+    merged = stage_paths.run / paths.MERGED
     tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
-    rows = read_prepared(places.run / names.PREPARED_HELD_OUT) or read_prepared(
-        places.run / names.PREPARED_TRAIN
+    rows = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT) or read_prepared(
+        stage_paths.run / paths.PREPARED_TRAIN
     )
     asked = rows[:_QUESTIONS]
     conversations: list[list[Message]] = [
@@ -95,9 +95,9 @@ def reference(places: Places, reporter: Reporter) -> None:
             zip(conversations, prompts, tokens, answers, decided, strict=True)
         )
     ]
-    found = _agreements(places.run, recipe, rows, reporter)
+    found = _agreements(stage_paths.run, recipe, rows, reporter)
     written = Reference(answer_tokens=_ANSWER_TOKENS, questions=questions, agreements=found)
-    write_whole(places.run / names.REFERENCE, written.model_dump_json(indent=1) + "\n")
+    atomic_write(stage_paths.run / paths.REFERENCE, written.model_dump_json(indent=1) + "\n")
     reporter.result(
         {"questions": len(questions), "agreements": {k: v.model_dump() for k, v in found.items()}}
     )
@@ -154,15 +154,15 @@ def _probes(tokenizer: Any) -> list[list[Message]]:
 def _agreements(
     run: Path, recipe: Recipe, rows: Sequence[PreparedRow], reporter: Reporter
 ) -> dict[str, Agreement]:
-    exact = run / names.gguf_name("f16")
+    exact = run / paths.gguf_name("f16")
     rounded = [kind for kind in dict.fromkeys(recipe.quantizations) if kind not in _UNROUNDED]
     found = {
-        kind: agreement(exact, run / names.gguf_name(kind), rows, kind, reporter)
+        kind: agreement(exact, run / paths.gguf_name(kind), rows, kind, reporter)
         for kind in rounded
     }
     served = recipe.quantizations[0]
     if recipe.serving == "adapter":
         name = f"{served} base and adapter"
-        base = run / names.base_gguf_name(served)
-        found[name] = agreement(exact, base, rows, name, reporter, run / names.ADAPTER)
+        base = run / paths.base_gguf_name(served)
+        found[name] = agreement(exact, base, rows, name, reporter, run / paths.ADAPTER)
     return found

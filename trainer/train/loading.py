@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainer.contract.errors import UserError
-from trainer.contract.recipe import TrainSection
+from contract.errors import UserError
+from contract.recipe import TrainSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainer.contract import places as names
-from trainer.contract.base import BaseIdentity
-from trainer.contract.errors import UserError
-from trainer.contract.places import Places
-from trainer.contract.recipe import Recipe, TrainSection
-from trainer.contract.whole_file import write_whole
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.base import BaseIdentity
+from contract.errors import UserError
+from contract.paths import StagePaths
+from contract.recipe import Recipe, TrainSection
 from trainer.entrypoint import Reporter
 from trainer.prepared import PreparedRow, labels_of, read_prepared
-from trainer.train.following import Follower
+from trainer.train.callbacks import MetricsCallback
 from trainer.train.loading import check_device, load_base
 from trainer.train.scoring import Scores, expected_answer, score
 from trainer.weights import check_mergeable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _EXAMPLES = 3
 
 
-def train(places: Places, reporter: Reporter) -> None:
+def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `adapter/`, `metrics.jsonl` and `held_out.json` from `prepared/` and the base.
 
     Raises:
@@ -40,19 +40,19 @@ def train(places: Places, reporter: Reporter) -> None:
     """
     from transformers import AutoTokenizer
 
-    whole_recipe = Recipe.read(places.run / names.RECIPE)
+    whole_recipe = Recipe.read(stage_paths.run / paths.RECIPE)
     recipe = whole_recipe.section(TrainSection)
     if recipe.cpu_threads:
         torch.set_num_threads(recipe.cpu_threads)
     device = check_device(recipe)
-    rows = read_prepared(places.run / names.PREPARED_TRAIN)
-    held_out = read_prepared(places.run / names.PREPARED_HELD_OUT)
-    tokenizer = AutoTokenizer.from_pretrained(places.need("base"), local_files_only=True)
+    rows = read_prepared(stage_paths.run / paths.PREPARED_TRAIN)
+    held_out = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT)
+    tokenizer = AutoTokenizer.from_pretrained(stage_paths.require("base"), local_files_only=True)
 
     try:
-        before = _score_base(places.need("base"), tokenizer, held_out, recipe, reporter)
+        before = _score_base(stage_paths.require("base"), tokenizer, held_out, recipe, reporter)
         model, losses = _train_adapter(
-            places, recipe, whole_recipe.max_length, tokenizer, rows, reporter
+            stage_paths, recipe, whole_recipe.max_length, tokenizer, rows, reporter
         )
         after = _score(model, tokenizer, held_out, recipe, "tuned", reporter)
     except torch.OutOfMemoryError as error:
@@ -62,10 +62,10 @@ def train(places: Places, reporter: Reporter) -> None:
             "Halve batch_size and double gradient_accumulation_steps, or lower max_length.",
         ) from error
 
-    _save_adapter(model, places)
+    _save_adapter(model, stage_paths)
     scores = _report(held_out, before, after)
-    write_whole(
-        places.run / names.HELD_OUT_SCORES,
+    atomic_write(
+        stage_paths.run / paths.HELD_OUT_SCORES,
         json.dumps(scores, ensure_ascii=False, indent=1) + "\n",
     )
     reporter.result({"device": device, "train_loss": losses, **scores})
@@ -110,7 +110,7 @@ def _score(
 
 
 def _train_adapter(
-    places: Places,
+    stage_paths: StagePaths,
     recipe: TrainSection,
     max_length: int,
     tokenizer: PreTrainedTokenizerBase,
@@ -121,13 +121,13 @@ def _train_adapter(
     from transformers import set_seed
     from trl import SFTTrainer
 
-    follower = Follower(places.run / names.METRICS, reporter)
+    metrics_callback = MetricsCallback(stage_paths.run / paths.METRICS, reporter)
     # TRL wants a folder even when it saves nothing there.
     with tempfile.TemporaryDirectory() as scratch:
         # Before the adapter is made: its first weights are drawn from this seed.
         set_seed(recipe.seed)
         trainer = SFTTrainer(
-            model=load_base(places.need("base"), recipe),
+            model=load_base(stage_paths.require("base"), recipe),
             args=_arguments(recipe, max_length, scratch),
             train_dataset=Dataset.from_dict(
                 {
@@ -137,9 +137,9 @@ def _train_adapter(
             ),
             processing_class=tokenizer,
             peft_config=_lora(recipe),
-            callbacks=[follower],
+            callbacks=[metrics_callback],
         )
-        check_mergeable(_changed_modules(trainer.model), places.need("base"))
+        check_mergeable(_changed_modules(trainer.model), stage_paths.require("base"))
         # TRL casts a QLoRA adapter to bf16, whatever was asked for: fp16's gradient scaler then
         # fails on a T4, and a CPU loses digits. bf16 training keeps fp32 weights as well.
         for parameter in trainer.model.parameters():
@@ -150,7 +150,7 @@ def _train_adapter(
         # was never written. It decides no result, and cost two fifths of a small model's step.
         torch.utils.deterministic.fill_uninitialized_memory = False
         trainer.train()
-    return trainer.model, follower.losses
+    return trainer.model, metrics_callback.losses
 
 
 def _changed_modules(model: Any) -> list[str]:
@@ -216,13 +216,13 @@ def _quiet(trainer: Any) -> None:
     trainer.remove_callback(PrinterCallback)
 
 
-def _save_adapter(model: PeftModel, places: Places) -> None:
-    folder = places.run / names.ADAPTER
+def _save_adapter(model: PeftModel, stage_paths: StagePaths) -> None:
+    folder = stage_paths.run / paths.ADAPTER
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(str(folder))
     # PEFT's model card names this machine's paths.
     (folder / "README.md").unlink(missing_ok=True)
-    identity = BaseIdentity.model_validate_json((places.run / names.BASE_RECORD).read_bytes())
+    identity = BaseIdentity.model_validate_json((stage_paths.run / paths.BASE_RECORD).read_bytes())
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     # A path would differ from machine to machine, and a set's order from process to process.
@@ -230,7 +230,7 @@ def _save_adapter(model: PeftModel, places: Places) -> None:
     config["revision"] = identity.revision
     if isinstance(config["target_modules"], list):
         config["target_modules"].sort()
-    write_whole(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    atomic_write(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _report(

@@ -1,0 +1,30 @@
+"""What is free on a disk, asked before work that fills it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from contract.errors import UserError
+
+
+def check_disk_space(
+    folder: Path, needed_bytes: float, *, where: str, purpose: str, remedy: str
+) -> None:
+    """See that the disk of a folder holds what is to be written there.
+
+    Args:
+        where: begins the sentence: the folder as a person knows it.
+        purpose: what takes the space, with its verb: `the environment takes up to`.
+
+    Raises:
+        UserError: there is less free.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise UserError.one(
+            where,
+            f"the disk has {free_bytes / 1e9:.1f} GB free, and {purpose} "
+            f"{needed_bytes / 1e9:.1f} GB",
+            remedy,
+        )

@@ -1,0 +1,80 @@
+"""What goes wrong, and how a process ends: one family of exceptions with a text and an exit code.
+
+Both wings raise `UserError` for what a person can fix; the entry points turn every `AffineurError`
+into its text and its exit code. Anything else that escapes is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+from pydantic import BaseModel, ConfigDict
+
+_MOST_PROBLEMS = 20
+
+
+class ExitCode(IntEnum):
+    """What a process of this project says when it ends."""
+
+    DONE = 0
+    BUG = 1
+    USER_ERROR = 2
+    GATE_REFUSED = 3
+    INTERRUPTED = 130
+
+
+class Problem(BaseModel):
+    """One thing that is wrong: where it stands, what it is, and what to do about it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    where: str
+    what: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        sentence = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{sentence}. {self.remedy}" if self.remedy else sentence
+
+
+class AffineurError(Exception):
+    """A way to end that is told in words: the text for people, and the exit code."""
+
+    exit_code = ExitCode.BUG
+
+    def text(self) -> str:
+        """What a person reads on standard error."""
+        return f"affineur: {self}"
+
+
+class UserError(AffineurError):
+    """Bad input or a bad condition, with every problem that was found."""
+
+    exit_code = ExitCode.USER_ERROR
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def one(cls, where: str, what: str, remedy: str = "") -> UserError:
+        """The common case of a single problem."""
+        return cls([Problem(where=where, what=what, remedy=remedy)])
+
+    def text(self) -> str:
+        """One sentence for one problem, a counted list for several."""
+        if len(self.problems) == 1:
+            return f"affineur: {self.problems[0]}"
+        lines = [f"affineur: {len(self.problems)} problems"]
+        lines += [f"  {problem}" for problem in self.problems[:_MOST_PROBLEMS]]
+        if len(self.problems) > _MOST_PROBLEMS:
+            lines.append(f"  ... and {len(self.problems) - _MOST_PROBLEMS} more")
+        return "\n".join(lines)
+
+
+def did_you_mean(given: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`Did you mean epochs?` where one of the known words is near; `otherwise` where none is."""
+    near = difflib.get_close_matches(given, [str(word) for word in known], 1)
+    return f"Did you mean {near[0]}?" if near else otherwise

@@ -1,0 +1,95 @@
+"""Where a stage finds and leaves things.
+
+A stage is told its folders by flags of the same names, whatever the engine: inside a container
+they are `/affineur/<name>`, on the host they are the real paths. Inside the run's folder every
+file has one name, given here, that both wings use.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class StagePaths(BaseModel):
+    """The folders and files that one stage may touch; only `run` is written to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: Path
+    data: Path | None = None
+    evaluation: Path | None = None
+    base: Path | None = None
+    llama_cpp: Path | None = None
+    tools: Path | None = None
+    trained: Path | None = None
+    skills: Path | None = None
+
+    @classmethod
+    def from_arguments(cls, arguments: Sequence[str]) -> StagePaths:
+        """Read `--run DIR --data FILE ...`; argparse exits with 2 on anything else."""
+        parser = argparse.ArgumentParser(description="One stage of a run; started by ./invoke.")
+        for name, field in cls.model_fields.items():
+            flag = "--" + name.replace("_", "-")
+            parser.add_argument(flag, dest=name, type=Path, required=field.is_required())
+        return cls(**vars(parser.parse_args(arguments)))
+
+    def require(self, name: str) -> Path:
+        """The place of this name, which the stage cannot do without.
+
+        Raises:
+            LookupError: the launcher started the stage without it (a bug of the pipeline).
+        """
+        place: Path | None = getattr(self, name)
+        if place is None:
+            raise LookupError(f"this stage needs --{name.replace('_', '-')}")
+        return place
+
+
+# Names inside the run's folder.
+RECIPE = Path("recipe.json")
+PREPARED = Path("prepared")
+PREPARED_TRAIN = PREPARED / "train.jsonl"
+PREPARED_HELD_OUT = PREPARED / "held_out.jsonl"
+PREPARED_REPORT = PREPARED / "report.json"
+ADAPTER = Path("adapter")
+METRICS = Path("metrics.jsonl")
+HELD_OUT_SCORES = Path("held_out.json")
+MERGED = Path("merged")
+GGUF = Path("gguf")
+READ_BACK = GGUF / "read_back.json"
+IMATRIX = GGUF / "imatrix.gguf"
+ADAPTER_GGUF = GGUF / "adapter-f32.gguf"
+MODELFILE = Path("Modelfile")
+SERVING = Path("serving.json")
+REFERENCE = Path("reference.json")
+MANIFEST = Path("manifest.json")
+STAGES = Path("stages")
+LOGS = Path("logs")
+# The evaluation's own folder below the run's, and what lies in it.
+EVALUATION_FOLDER = Path("evaluation")
+QUESTIONS_REQUEST = Path("request.json")
+QUESTIONS = Path("questions.json")
+ANSWERS = Path("answers")
+# Beside the manifest.
+EVALUATION = Path("evaluation.json")
+CARD = Path("card.md")
+
+
+def gguf_name(quantization: str) -> Path:
+    """`gguf/model-f16.gguf`, from the run's folder."""
+    return GGUF / f"model-{quantization}.gguf"
+
+
+def base_gguf_name(quantization: str) -> Path:
+    """`gguf/base-f16.gguf`: the base itself, where the adapter is served beside it."""
+    return GGUF / f"base-{quantization}.gguf"
+
+
+# A base in the cache.
+BASE_REQUEST = Path("request.json")
+BASE_RECORD = Path("base.json")
+BASE_MODEL = Path("model")

@@ -1,0 +1,213 @@
+"""The recipe: everything that decides what a run makes, resolved, frozen and explicit.
+
+The keys are flat and named as the field names them, so that a configuration file stays a short
+list. They are declared in sections: a stage reads its own section, and that section's dump is
+part of the stage's key. No key that decides memory or results has a default here; the profiles
+in `configs/profiles/` state them all. `configs/README.md` documents each for people.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from contract.evaluation import Metric
+from contract.record import read_record
+
+# What llama.cpp's converter writes by itself, without a compiled tool.
+CONVERTER_TYPES = ("f32", "f16", "bf16", "q8_0")
+# What the compiled `llama-quantize` makes.
+QUANTIZER_TYPES = (
+    "q2_k",
+    "q3_k_s",
+    "q3_k_m",
+    "q3_k_l",
+    "q4_0",
+    "q4_1",
+    "q4_k_s",
+    "q4_k_m",
+    "q5_0",
+    "q5_1",
+    "q5_k_s",
+    "q5_k_m",
+    "q6_k",
+)
+
+# The columns that a dataset may have, by the names that rows are read under.
+COLUMN_NAMES = (
+    "instruction",
+    "input",
+    "output",
+    "system",
+    "prompt",
+    "completion",
+    "messages",
+    "conversations",
+    "text",
+)
+
+
+def _model_name(name: str) -> str:
+    # Ollama's own rule for names, because the name becomes an Ollama model in the end.
+    if not re.fullmatch(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(:[\w.-]+)?", name, re.ASCII):
+        raise ValueError(
+            "takes letters without accents, digits, '.', '_' and '-', "
+            "with an optional 'namespace/' before and ':tag' behind, as Ollama does"
+        )
+    return name
+
+
+def _quantization(name: str) -> str:
+    lowered = name.lower()
+    known = (*CONVERTER_TYPES, *QUANTIZER_TYPES)
+    if lowered not in known:
+        raise ValueError(f"is no known type; take one of {', '.join(known)}")
+    return lowered
+
+
+def _columns(columns: dict[str, str]) -> dict[str, str]:
+    if strange := [name for name in columns if name not in COLUMN_NAMES]:
+        raise ValueError(f"knows no {strange[0]!r}; take one of {', '.join(COLUMN_NAMES)}")
+    return columns
+
+
+class SectionKind(BaseModel):
+    """What all sections have in common: strict, frozen, no surprises."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SourceSection(SectionKind):
+    """What goes in. The digests of what these name, not the names, make the keys."""
+
+    model_to_fine_tune: str = Field(min_length=1)
+    model_revision: str | None
+    dataset_path: str = Field(min_length=1)
+    evaluation_path: str | None
+
+
+class PrepareSection(SectionKind):
+    """How rows become tokens, and which of them are held out."""
+
+    columns: Annotated[dict[str, str], AfterValidator(_columns)]
+    max_rows: int | None = Field(ge=1)
+    held_out_fraction: float = Field(ge=0, le=0.5)
+    max_length: int = Field(ge=16, description="tokens of prompt and completion together")
+    system_prompt: str | None
+
+
+class TrainSection(SectionKind):
+    """The QLoRA run. Batch sizes count sequences, lengths count tokens."""
+
+    epochs: float = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    batch_size: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(ge=1)
+    lora_rank: int = Field(ge=1)
+    lora_alpha: float = Field(gt=0)
+    lora_dropout: float = Field(ge=0, lt=1)
+    lora_target_modules: list[str] | Literal["all-linear"]
+    use_rslora: bool
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"]
+    warmup_ratio: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    optim: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "paged_adamw_32bit"]
+    quantize_base: Literal["nf4", "none"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    device: Literal["cpu", "cuda"]
+    cpu_threads: int = Field(ge=0, description="0 leaves it to torch")
+    gradient_checkpointing: bool
+    packing: bool
+    full_determinism: bool
+    logging_steps: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**32)
+    held_out_answers: int = Field(ge=0, description="held-out rows that are answered and compared")
+    max_new_tokens: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.device == "cpu" and self.precision != "fp32":
+            raise ValueError(f"precision {self.precision} needs device cuda; take fp32 on a CPU")
+        if self.device == "cpu" and self.optim.startswith("paged_"):
+            raise ValueError(f"optim {self.optim} needs device cuda; take adamw_torch on a CPU")
+        return self
+
+
+class ConvertSection(SectionKind):
+    """Which GGUF files are made, in which form, and under which name they introduce themselves.
+
+    `serving`: the merged model, or the base with the adapter beside it.
+    """
+
+    output_model_name: Annotated[str, AfterValidator(_model_name)]
+    quantizations: list[Annotated[str, AfterValidator(_quantization)]] = Field(min_length=1)
+    serving: Literal["merged", "adapter"]
+
+    def converter_types(self) -> list[str]:
+        """The files of the merged model that the converter writes; f16 always is one."""
+        asked = [kind for kind in self.quantizations if kind in CONVERTER_TYPES]
+        return list(dict.fromkeys(["f16", *asked]))
+
+    def quantizer_types(self) -> list[str]:
+        """The files that compiled tools make, each once."""
+        asked = [kind for kind in self.quantizations if kind in QUANTIZER_TYPES]
+        return list(dict.fromkeys(asked))
+
+
+class QuantizeSection(ConvertSection):
+    """How the k-quants are made: with an importance matrix of the training data's prompts?"""
+
+    imatrix: bool
+
+
+class ModelfileSection(SectionKind):
+    """What the served model is told: its context, its bound, its temperature."""
+
+    num_ctx: int = Field(ge=16, description="tokens")
+    num_predict: int = Field(ge=1, description="tokens of one answer, at most")
+    temperature: float = Field(ge=0)
+
+
+class VerifySection(SectionKind):
+    """How far a rounded GGUF may be from the unrounded one, over held-out tokens."""
+
+    max_mean_kl: float = Field(gt=0, description="nats per token")
+    min_same_top: float = Field(ge=0, le=1, description="share of tokens")
+
+
+class EvaluateSection(SectionKind):
+    """How the served model's answers are scored, and how much of a skill it may lose."""
+
+    metric: Metric | None
+    max_skill_loss: float = Field(ge=0, le=1, description="of a full score of 1")
+
+
+Section = TypeVar("Section", bound=SectionKind)
+
+
+class Recipe(
+    SourceSection,
+    PrepareSection,
+    TrainSection,
+    QuantizeSection,
+    ModelfileSection,
+    VerifySection,
+    EvaluateSection,
+):
+    """All sections in one flat object: what the manifest holds and what the stages read."""
+
+    profile: str
+    lock: Literal["rtx", "t4"]
+
+    def section(self, kind: type[Section]) -> Section:
+        """This recipe's part for one stage."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields})
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """The recipe that the launcher wrote into the run's folder."""
+        return read_record(cls, path)

@@ -1,0 +1,98 @@
+"""Run the project's own checks: tests in one environment that holds both wings, lint and types."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from contract.errors import UserError
+from launcher.display import Display
+from launcher.project import ROOT
+from launcher.runtime.environment import ensure_environment
+
+_SOURCES = ("tasks.py", "contract", "launcher", "trainer", "benchmarks", "tests")
+# Asked for by name alone: they fail without an engine or a card, they never skip.
+_NEEDS_MORE = ("gpu", "container", "serving")
+
+
+def test(path: str, match: str, asked: Sequence[str], model: str, base: str) -> None:
+    """Run pytest on everything that needs neither Docker, GPU nor Ollama, or on what is named.
+
+    `asked` are folders of tests that need one of them; `model` and `base` served models that the
+    tests of accuracy and regression are about.
+
+    Raises:
+        UserError: there is no such path.
+        SystemExit: with pytest's code, where a test failed.
+    """
+    if path and not (ROOT / path.partition("::")[0]).exists():
+        raise UserError.one("--only", f"there is no {path}", "For example: --only tests/contract.")
+    command = [str(_test_environment()), "-m", "pytest"]
+    if asked:
+        command += [f"tests/{name}" for name in asked]
+    elif path:
+        command.append(path)
+    else:
+        command += ["tests", *(f"--ignore=tests/{name}" for name in _NEEDS_MORE)]
+    if match:
+        command += ["-k", match]
+    for flag, name in (("--model", model), ("--base", base)):
+        command += [flag, name] if name else []
+    _run(command)
+
+
+def bench(name: str) -> None:
+    """Run one benchmark, which prints figures and their ratios within this run.
+
+    Raises:
+        UserError: there is no such benchmark.
+    """
+    known = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
+    if name not in known:
+        raise UserError.one("bench", f"there is no {name!r}", f"Known: {', '.join(known)}.")
+    _run([str(_test_environment()), "-m", f"benchmarks.{name}"])
+
+
+def check() -> None:
+    """Lint, formatting, types: all are run, then the first failure's code ends it."""
+    tools = _tools()
+    _run_all(
+        [
+            [*tools, "ruff", "check", *_SOURCES],
+            [*tools, "ruff", "format", "--check", *_SOURCES],
+            [*tools, "mypy", *_SOURCES],
+        ]
+    )
+
+
+def fix() -> None:
+    """What ruff can mend by itself."""
+    tools = _tools()
+    _run_all([[*tools, "ruff", "check", "--fix", *_SOURCES], [*tools, "ruff", "format", *_SOURCES]])
+
+
+def _test_environment() -> Path:
+    # Both wings and the test tools together; tests/boundary holds that they can live apart.
+    return ensure_environment("test", ["host", "rtx", "check"], Display())
+
+
+def _tools() -> list[str]:
+    return [str(ensure_environment("check", ["host", "check"], Display())), "-m"]
+
+
+def _run_all(commands: Sequence[list[str]]) -> None:
+    codes = [_code(command) for command in commands]
+    if failed := next((code for code in codes if code), 0):
+        raise SystemExit(failed)
+
+
+def _run(command: list[str]) -> None:
+    if code := _code(command):
+        raise SystemExit(code)
+
+
+def _code(command: list[str]) -> int:
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

@@ -1,0 +1,258 @@
+"""The launcher's calls, one a task: resolve the recipe, do the work, show the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.errors import ExitCode, UserError
+from contract.recipe import Recipe
+from launcher.cli import data_report, summary
+from launcher.configuration import profile_values, resolve
+from launcher.display import Display
+from launcher.evaluate import evaluation, report
+from launcher.evaluate.evaluation import EvaluationRequest
+from launcher.evaluate.record import Evaluation
+from launcher.gate import card
+from launcher.gate.decision import decide
+from launcher.gate.policy import POLICY_FILE, read_policy
+from launcher.pipeline import training
+from launcher.pipeline.run import find_run, is_made_here
+from launcher.project import shown
+from launcher.promote import promotion
+from launcher.promote.env_file import EnvVariable
+from launcher.promote.models_file import RoleEntry
+from launcher.runtime import dependency_locks, gpus, images
+from launcher.runtime.engine_choice import choose_engine
+from launcher.runtime.llama_cpp_tools import tools
+from launcher.serving import verification
+from launcher.serving.compatibility import check_adapter
+from launcher.serving.model_import import Imported, import_run
+from launcher.serving.ollama_server import OllamaServer
+from launcher.serving.server_choice import Ollama, choose_server, demand_server
+
+
+def train(
+    profile: str,
+    config: str,
+    settings: Sequence[str],
+    data: str,
+    engine: str,
+    memory: str,
+    ollama: str,
+    replace: bool,
+    quiet: bool,
+) -> None:
+    """Run the pipeline, import the model where a server answers, and print the summary.
+
+    With `quiet`, the run's folder alone is printed.
+    """
+    recipe = _resolved(profile, config, settings, data)
+    training.find_data(recipe)
+    if recipe.device == "cuda":
+        gpus.check_gpu(recipe.lock, recipe.precision)
+    display = Display(quiet=quiet)
+    # Before the training, and started after it.
+    chosen = choose_server(ollama, display)
+    if chosen is not None and chosen.version is not None:
+        check_adapter(chosen.version, served=recipe.serving == "adapter")
+    outcome = training.train(recipe, choose_engine(engine, memory, display), display)
+    imported = None
+    if chosen is not None:
+        with chosen.running() as server:
+            imported = _import(
+                outcome.folder, recipe.output_model_name, server, display, replace=replace
+            )
+    if quiet:
+        print(outcome.folder)
+    else:
+        summary.show(outcome, imported, chosen, Console(highlight=False))
+
+
+def import_model(model: str, run: str, ollama: str, replace: bool) -> None:
+    """Bring a finished run's model into Ollama, print its digest, and say how to ask it."""
+    folder = find_run(model, run)
+    display = Display()
+    chosen = demand_server(ollama, display)
+    with chosen.running() as server:
+        imported = _import(folder, model, server, display, replace=replace)
+    print(f"{imported.name}  {imported.digest}")
+    for line in chosen.how_to_ask(model):
+        display.note(line)
+
+
+def verify(model: str, run: str, ollama: str) -> None:
+    """Prove that what the server serves under the name is the run's model; print the table."""
+    folder = find_run(model, run)
+    display = Display()
+    with demand_server(ollama, display).running() as server:
+        if server.digest(model) is None:
+            by = "" if ollama == "host" else f" --ollama {ollama}"
+            raise UserError.one(
+                "Ollama",
+                f"{server.address} has no model {model}",
+                f"./invoke import --model {model}{by}",
+            )
+        checks = verification.prove(folder, server, model, display)
+    verification.show(checks, Console(highlight=False))
+
+
+def _import(
+    run: Path, name: str, server: OllamaServer, display: Display, *, replace: bool
+) -> Imported:
+    def examine(candidate: str) -> None:
+        checks = verification.prove(run, server, candidate, display)
+        if not display.quiet:
+            verification.show(checks, display.console)
+
+    return import_run(run, name, server, display, replace=replace, examine=examine)
+
+
+def evaluate(request: EvaluationRequest, run: str, ollama: str, engine: str, quiet: bool) -> None:
+    """Ask a model and its base, score the answers, and print the table.
+
+    With `quiet`, the path of `evaluation.json` alone is printed.
+    """
+    display = Display(quiet=quiet)
+    folder = find_run(request.model, run) if run or is_made_here(request.model) else None
+    chosen = _asked_where(request.model, folder, ollama, display)
+    home, found = evaluation.evaluate(
+        request, folder, chosen, choose_engine(engine, "", display), display
+    )
+    if quiet:
+        print(home / paths.EVALUATION)
+        return
+    report.show(found, Console(highlight=False))
+    display.note(f"all of it: {shown(home / paths.EVALUATION)}")
+    if folder is not None:
+        display.note(f"is it fit to be used?  ./invoke gate --model {request.model}")
+
+
+def gate(model: str, run: str, policy: str) -> None:
+    """Hold the last evaluation against the policy, print the card, and exit 3 where it says no."""
+    folder = find_run(model, run)
+    found = Evaluation.read(folder, model)
+    decision = decide(folder, found, read_policy(Path(policy) if policy else POLICY_FILE))
+    found.model_copy(update={"gate": decision}).write(folder)
+    atomic_write(folder / paths.CARD, card.markdown(found, decision))
+    card.show(found, decision, Console(highlight=False))
+    Display().note(f"for a pull request: {shown(folder / paths.CARD)}")
+    if not decision.ship:
+        raise SystemExit(int(ExitCode.GATE_REFUSED))
+
+
+def promote(
+    model: str,
+    role: str,
+    run: str,
+    policy: str,
+    override: str,
+    ollama: str,
+    env_file: str,
+    env_key: str,
+) -> None:
+    """Point a role at a model through the gate, and print what changed."""
+    if bool(env_file) != bool(env_key):
+        raise UserError.one(
+            "--env-file" if env_file else "--env-key",
+            "says nothing alone",
+            "Give both: --env-file PATH --env-key NAME.",
+        )
+    entry = RoleEntry.read(role)
+    env = EnvVariable.read(Path(env_file).expanduser(), env_key) if env_file else None
+    folder = find_run(model, run)
+    demands = read_policy(Path(policy) if policy else POLICY_FILE)
+    with demand_server(ollama, Display()).running() as server:
+        changed = promotion.promote(folder, model, entry, server, demands, override, env)
+    print(f"{role}: {changed.before} -> {changed.after}")
+    Display().note(f"back again:  ./invoke rollback --role {role}")
+
+
+def rollback(role: str) -> None:
+    """Point a role at what it used before, and print what changed."""
+    changed = promotion.rollback(RoleEntry.read(role))
+    print(f"{role}: {changed.before} -> {changed.after}")
+
+
+def _asked_where(model: str, run: Path | None, ollama: str, display: Display) -> Ollama | None:
+    """The server to ask; None reads the run's file with llama-server."""
+    chosen = choose_server(ollama, display)
+    if ollama != "auto" or run is None or chosen is None:
+        return chosen
+    with chosen.running() as server:
+        if server.digest(model) is not None:
+            return chosen
+        display.note(f"{server.address} has no model {model}: its file is read by llama-server")
+    return None
+
+
+def plan(profile: str, config: str, settings: Sequence[str], data: str) -> None:
+    """Print each stage and what a run would do with it."""
+    console = Console(highlight=False)
+    for stage, state in training.plan(_resolved(profile, config, settings, data)):
+        console.print(f"{stage:<10} {state}", markup=False)
+
+
+def data(
+    profile: str, config: str, settings: Sequence[str], data: str, engine: str, quiet: bool
+) -> None:
+    """Prepare the dataset in a folder of its own and print the report."""
+    recipe = _resolved(profile, config, settings, data)
+    training.find_data(recipe)
+    display = Display(quiet=quiet)
+    report = data_report.prepare(recipe, choose_engine(engine, "", display), display)
+    data_report.show(report, recipe, Console(highlight=False))
+
+
+def build(profile: str, dev: bool, exporter: bool, inputs: images.BuildInputs, check: bool) -> None:
+    """Build the trainer of a profile's lock, its exporter or the devcontainer; print the digest.
+
+    With `check`, build it twice from nothing and compare; exit 1 where the digests differ.
+    """
+    from launcher.runtime.docker_engine import DockerEngine
+
+    lock = str(profile_values(profile)["lock"])
+    target = images.DEV if dev else images.exporter(lock) if exporter else lock
+    display = Display()
+    docker = DockerEngine()
+    if not check:
+        print(f"{images.tag(target)}  {docker.build(target, inputs, display)}")
+        return
+    digests = [images.digest_of_fresh_build(target, inputs, display) for _ in range(2)]
+    for digest in digests:
+        print(f"{target}  {digest}")
+    print(images.builder())
+    if len(set(digests)) != 1:
+        raise SystemExit("affineur: the two builds differ")
+
+
+def build_tools() -> None:
+    """Compile llama.cpp's tools, if they are not there, and print their folder."""
+    print(tools(Display()))
+
+
+def doctor(profile: str, engine: str) -> None:
+    """Print what this machine has for a profile; exit 2 where something fails."""
+    # The SDK takes a while to import.
+    from launcher.cli.doctor import examine, show
+
+    findings = examine(profile, engine)
+    show(findings, Console(highlight=False))
+    if any(finding.state == "fail" for finding in findings):
+        raise SystemExit(int(ExitCode.USER_ERROR))
+
+
+def lock(only: Sequence[str]) -> None:
+    """Regenerate locks and print what moved."""
+    for name, lines in dependency_locks.regenerate(only).items():
+        print(f"{name}.lock: {'nothing moved' if not lines else ''}")
+        for line in lines:
+            print(f"  {line}")
+
+
+def _resolved(profile: str, config: str, settings: Sequence[str], data: str) -> Recipe:
+    return resolve(profile, Path(config) if config else None, settings, data or None)

@@ -1,0 +1,124 @@
+"""`./invoke data`: what a dataset looks like to the model, before anything is trained."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.recipe import Recipe
+from launcher.display import Display
+from launcher.pipeline import training
+from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.runner import run_job
+from launcher.project import CACHE
+from launcher.runtime.engine import Engine, Job, Mount
+
+_BUCKETS = 12
+_BAR_WIDTH = 40
+_MOST_SHOWN = 5
+
+
+def prepare(recipe: Recipe, engine: Engine, display: Display) -> dict[str, Any]:
+    """Run the stage `prepare` on the recipe's dataset, keeping nothing but its report.
+
+    Raises:
+        UserError: every row that cannot be read.
+    """
+    digests = FileDigests()
+    inputs = training.gather(recipe, engine, display, digests)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="data-report-") as folder:
+        atomic_write(Path(folder) / paths.RECIPE, recipe.model_dump_json())
+        job = Job(
+            module="trainer.prepare",
+            lock=recipe.lock,
+            mounts=(
+                Mount("run", Path(folder), writable=True),
+                *training.mounts(training.PREPARE, inputs, display),
+            ),
+            log=CACHE / "logs" / "prepare.log",
+            labels={"profile": recipe.profile},
+        )
+        report = run_job("prepare", job, engine, display)
+    digests.save()
+    return report
+
+
+def show(report: dict[str, Any], recipe: Recipe, console: Console) -> None:
+    """Print the report, with a picture of the lengths."""
+    console.print(f"\n[bold]{report['rows']} rows[/]  {recipe.dataset_path}", soft_wrap=True)
+    console.print(f"  train {report['train']}, held out {report['held_out']}")
+    table = Table.grid(padding=(0, 2))
+    table.add_row("", *(f"[dim]{name}[/]" for name in ("min", "median", "p95", "max")))
+    for title, key in (("tokens a row", "tokens"), ("of them learned", "answer_tokens")):
+        figures = report[key]
+        table.add_row(f"  {title}", *(str(figures[n]) for n in ("min", "median", "p95", "max")))
+    console.print(table)
+    console.print()
+    for line in histogram(report["lengths"], report["max_length"]):
+        console.print(f"  {line}", markup=False)
+    console.print()
+    _show_findings(report, console)
+
+
+def histogram(lengths: Sequence[int], max_length: int) -> list[str]:
+    """Rows by token length, as bars; lengths beyond `max_length` are marked as cut."""
+    low, high = min(lengths), max(lengths)
+    width = max(1, -(-(high - low + 1) // _BUCKETS))
+    counts: dict[int, int] = {}
+    for length in lengths:
+        start = low + (length - low) // width * width
+        counts[start] = counts.get(start, 0) + 1
+    most = max(counts.values())
+    lines = []
+    for start in range(low, high + 1, width):
+        count = counts.get(start, 0)
+        end = start + width - 1
+        bar = "█" * round(count / most * _BAR_WIDTH) or ("▏" if count else "")
+        mark = f"  cut at {max_length}" if end > max_length and count else ""
+        lines.append(f"{start:>6}-{end:<6} {bar} {count}{mark}")
+    return lines
+
+
+def _show_findings(report: dict[str, Any], console: Console) -> None:
+    cut = report["cut"]
+    lost = sum(row["tokens"] for row in cut)
+    findings = [
+        (
+            f"{len(cut)} rows are longer than max_length {report['max_length']} "
+            f"and lose {lost} tokens in all",
+            [f"{row['where']} loses {row['tokens']} tokens" for row in cut],
+        ),
+        ("{} rows have no room for an answer and are left out", report["no_room"]),
+        (
+            "{} rows stand twice",
+            [f"{one} and {other}" for one, other in report["duplicates"]],
+        ),
+        (
+            "{} rows ask the same question with another answer",
+            [f"{one} and {other}" for one, other in report["conflicts"]],
+        ),
+        (
+            "{} held-out rows stand in the training data too and are not scored",
+            [f"{one} and {other}" for one, other in report["in_both"]],
+        ),
+    ]
+    clean = True
+    for sentence, places in findings:
+        if not places:
+            continue
+        clean = False
+        console.print(f"[yellow]·[/] {sentence.format(len(places))}", soft_wrap=True)
+        for place in places[:_MOST_SHOWN]:
+            console.print(f"    {place}", markup=False, soft_wrap=True)
+        if len(places) > _MOST_SHOWN:
+            console.print(f"    ... and {len(places) - _MOST_SHOWN} more", markup=False)
+    if clean:
+        console.print("[green]✓[/] no problem found: no cut, no duplicate, nothing on both sides")

@@ -1,0 +1,222 @@
+"""`./invoke doctor`: what this machine has for a profile, line by line, each with its remedy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contract.errors import UserError
+from contract.recipe import QUANTIZER_TYPES
+from launcher.configuration import profile_values
+from launcher.project import CACHE
+from launcher.runtime import gpus, images
+from launcher.runtime.docker_engine import DockerEngine, EngineFacts
+from launcher.runtime.docker_errors import TOOLKIT_REMEDY
+from launcher.runtime.engine_choice import check_name
+from launcher.runtime.environment import room
+from launcher.runtime.llama_cpp_tools import tools_folder
+from launcher.serving.ollama_server import address, server_version
+
+State = Literal["ok", "warn", "fail"]
+_MARKS = {"ok": "[green]✓ ok  [/]", "warn": "[yellow]! warn[/]", "fail": "[red]✗ fail[/]"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, how it stands, and what to do about it."""
+
+    subject: str
+    state: State
+    what: str
+    remedy: str = ""
+
+
+def examine(profile: str, engine: str) -> list[Finding]:
+    """Look at everything that a run of this profile needs on this machine.
+
+    With `engine` docker a missing engine is a failure; with auto runs take the local one instead.
+
+    Raises:
+        UserError: there is no such profile or engine.
+    """
+    check_name(engine)
+    values = profile_values(profile)
+    lock = str(values["lock"])
+    findings = []
+    facts = None
+    if engine != "local":
+        try:
+            docker = DockerEngine()
+        except UserError as error:
+            findings.append(_of_error("engine", error, "fail" if engine == "docker" else "warn"))
+        else:
+            facts = docker.facts()
+            findings += [
+                Finding("engine", "ok", f"Docker {facts.version} at {facts.endpoint}"),
+                _buildx(),
+                _store(facts),
+                _room_for_images(docker, facts),
+                _image(docker, lock),
+                _user(facts),
+            ]
+    if facts is None:
+        findings.append(_room_for_environments(lock))
+    if values["device"] == "cuda":
+        findings += _gpus(lock, str(values["precision"]))
+        if facts is not None:
+            findings.append(_toolkit(facts))
+    else:
+        findings.append(Finding("card", "ok", f"none is needed for --profile {profile}"))
+    findings += _tools(values["quantizations"])
+    findings.append(_ollama())
+    return findings
+
+
+def show(findings: list[Finding], console: Console) -> None:
+    """Print one line a finding, and its remedy below it."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        text = escape(finding.what)
+        if finding.remedy:
+            text += f"\n[italic]{escape(finding.remedy)}[/]"
+        table.add_row(_MARKS[finding.state], finding.subject, text)
+    console.print(table)
+
+
+def _of_error(subject: str, error: UserError, state: State) -> Finding:
+    problem = error.problems[0]
+    return Finding(subject, state, problem.what, problem.remedy)
+
+
+def _buildx() -> Finding:
+    try:
+        return Finding("buildx", "ok", images.check_buildx())
+    except UserError as error:
+        return _of_error("buildx", error, "fail")
+
+
+def _store(facts: EngineFacts) -> Finding:
+    twice = " (keeps layers packed and unpacked)" if facts.keeps_layers_twice else ""
+    return Finding("image store", "ok", facts.store + twice)
+
+
+def _room_for_images(docker: DockerEngine, facts: EngineFacts) -> Finding:
+    if not facts.root.is_dir():
+        return Finding(
+            "disk",
+            "warn",
+            f"{facts.root} cannot be seen from here: the engine's disk is in another machine",
+            "See that it has 20 GB free.",
+        )
+    if lack := docker.lack_of_room():
+        return Finding("disk", "fail", lack, "Make room: docker system prune.")
+    return Finding("disk", "ok", f"{_free(facts.root)} free for images, at {facts.root}")
+
+
+def _room_for_environments(lock: str) -> Finding:
+    if (CACHE / "environments" / lock).exists():
+        return Finding("disk", "ok", f"{_free(CACHE)} free; the environment {lock} is there")
+    try:
+        room(CACHE)
+    except UserError as error:
+        return _of_error("disk", error, "fail")
+    return Finding("disk", "ok", f"{_free(CACHE)} free for environments")
+
+
+def _free(folder: Path) -> str:
+    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB"
+
+
+def _image(docker: DockerEngine, lock: str) -> Finding:
+    if docker.has_current(lock):
+        return Finding("image", "ok", f"{images.tag(lock)} is up to date")
+    return Finding(
+        "image",
+        "warn",
+        f"{images.tag(lock)} is not built, or of other sources",
+        "The next run builds it (3 GB are fetched the first time); or: ./invoke build.",
+    )
+
+
+def _user(facts: EngineFacts) -> Finding:
+    who = f"outputs belong to {os.getuid()}:{os.getgid()}"
+    if facts.rootless:
+        return Finding("user", "ok", f"rootless engine: {who}")
+    if facts.remapped:
+        return Finding("user", "ok", f"the engine maps users, our containers opt out: {who}")
+    return Finding("user", "ok", who)
+
+
+def _gpus(lock: str, precision: str) -> list[Finding]:
+    try:
+        gpus.check_gpu(lock, precision)
+        found = gpus.detect_gpus()
+    except UserError as error:
+        return [_of_error("card", error, "fail")]
+    if not found:
+        return [
+            Finding(
+                "card",
+                "warn",
+                "/dev/nvidia0 is there, and no nvidia-smi to ask",
+                "Install nvidia-smi (it comes with the driver) to have driver and card checked.",
+            )
+        ]
+    lines = []
+    for card in found:
+        complaint = gpus.complaint(card, lock, precision)
+        if complaint:
+            lines.append(Finding("card", "warn", *complaint))
+        else:
+            lines.append(Finding("card", "ok", str(card)))
+    return lines
+
+
+def _toolkit(facts: EngineFacts) -> Finding:
+    if facts.nvidia:
+        return Finding("toolkit", "ok", "the engine knows NVIDIA cards")
+    return Finding(
+        "toolkit",
+        "fail",
+        "the engine knows no NVIDIA card (neither a runtime nor a CDI specification)",
+        TOOLKIT_REMEDY,
+    )
+
+
+def _tools(quantizations: list[str]) -> list[Finding]:
+    asking = [kind for kind in quantizations if kind in QUANTIZER_TYPES]
+    if not asking:
+        return []
+    if tools_folder().is_dir():
+        return [Finding("llama.cpp", "ok", "its tools are compiled")]
+    return [
+        Finding(
+            "llama.cpp",
+            "warn",
+            f"its tools, which {asking[0]} needs, are not compiled yet",
+            "The next run compiles them (about ten minutes of one core); or: "
+            "./invoke build --tools.",
+        )
+    ]
+
+
+def _ollama() -> Finding:
+    version = server_version()
+    if version:
+        return Finding("Ollama", "ok", f"{version} at {address()}")
+    return Finding(
+        "Ollama",
+        "warn",
+        f"no server answers at {address()}",
+        "Models are made without it; start it (ollama serve) to take them in.",
+    )

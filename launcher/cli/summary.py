@@ -1,0 +1,129 @@
+"""What a run ends with: what was made, whether it learned, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contract import paths
+from contract.manifest import StageRecord
+from launcher.pipeline.training import Outcome
+from launcher.project import shown
+from launcher.serving.model_import import Imported
+from launcher.serving.ollama_server import address
+from launcher.serving.server_choice import Ollama
+
+_SHOWN_OUTPUTS = ("adapter/adapter_model.safetensors", "gguf/", "Modelfile")
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def show(
+    outcome: Outcome, imported: Imported | None, ollama: Ollama | None, console: Console
+) -> None:
+    """Print the summary; `ollama` is the server that the model was imported into."""
+    manifest = outcome.manifest
+    records = {record.stage: record for record in manifest.stages}
+    console.print()
+    console.print(
+        f"[bold]{manifest.recipe.output_model_name}[/]  {escape(shown(outcome.folder))}",
+        soft_wrap=True,
+    )
+    console.print(_outputs(outcome, manifest.stages))
+    _scores(records["train"].result, console)
+    _examples(records["train"].result, console)
+    for line in next_steps(outcome, imported, ollama):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def next_steps(outcome: Outcome, imported: Imported | None, ollama: Ollama | None) -> list[str]:
+    """How the model is asked, or how it gets into Ollama where it is not there yet."""
+    if imported is not None and ollama is not None:
+        there = "is in" if imported.new else "was already in"
+        return [
+            f"{imported.name} {there} {ollama.where}, as {imported.digest[:12]}.",
+            *ollama.how_to_ask(imported.name),
+        ]
+    modelfile = shlex.quote(shown(outcome.folder / paths.MODELFILE))
+    name = outcome.manifest.recipe.output_model_name
+    return [
+        f"No Ollama server answers at {address()}, so nothing was imported.",
+        f"Later, where one runs:  ./invoke import --model {name}",
+        f"or into a container:  ./invoke import --model {name} --ollama container",
+        f"or, by Ollama's own means:  ollama create {name} -f {modelfile}",
+    ]
+
+
+def _outputs(outcome: Outcome, records: Sequence[StageRecord]) -> Table:
+    # The whole digests stand in the manifest.
+    table = Table.grid(padding=(0, 2))
+    for record in records:
+        for name, digest in record.outputs.items():
+            if name.startswith(_SHOWN_OUTPUTS) and not name.endswith(".json"):
+                size = (outcome.folder / name).stat().st_size
+                table.add_row(f"  {name}", _size(size), f"[dim]sha256 {digest[:16]}[/]")
+    return table
+
+
+def _size(size_bytes: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def _scores(result: dict[str, Any], console: Console) -> None:
+    losses = result["train_loss"]
+    if losses:
+        console.print(
+            f"\n  training loss  {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}", markup=False
+        )
+    if not result["held_out_rows"]:
+        console.print("  held-out       no row was held out: nothing was measured")
+        return
+    loss, match = result["loss"], result["exact_match"]
+    console.print(
+        f"  held-out loss  {loss['base']:.3f} -> [bold]{loss['tuned']:.3f}[/]"
+        f"   nats a token, over {result['held_out_rows']} rows"
+    )
+    if match["base"] is not None:
+        console.print(
+            f"  exact match    {match['base']:.1%} -> [bold]{match['tuned']:.1%}[/]"
+            f"   of {result['answered_rows']} held-out rows answered"
+        )
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """The values as a row of bars, averaged to at most `width` of them."""
+    pieces = min(width, len(values))
+    bounds = [round(i * len(values) / pieces) for i in range(pieces + 1)]
+    means = [sum(values[start:end]) / (end - start) for start, end in pairwise(bounds)]
+    low, high = min(means), max(means)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((mean - low) * scale)] for mean in means)
+
+
+def _examples(result: dict[str, Any], console: Console) -> None:
+    for number, example in enumerate(result["examples"], 1):
+        right = example["tuned"] == example["expected"]
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(f"  {number}", f"[italic]{escape(_short(example['prompt']))}[/]")
+        for name in ("expected", "base"):
+            grid.add_row(f"    {name}", escape(_short(example[name])))
+        colour, mark = ("green", "✓") if right else ("red", "✗")
+        grid.add_row("    tuned", f"[{colour}]{escape(_short(example['tuned']))} {mark}[/]")
+        console.print()
+        console.print(grid)
+    console.print()
+
+
+def _short(text: str, most: int = 160) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1] + "…"

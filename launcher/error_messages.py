@@ -1,0 +1,52 @@
+"""How errors reach people: their text on standard error, and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from contract.errors import AffineurError, ExitCode
+
+_USERS_OWN = {
+    errno.EACCES: "See whose it is (ls -l), and that you may write there.",
+    errno.EPERM: "See whose it is (ls -l), and that you may write there.",
+    errno.EROFS: "Work in a folder that can be written.",
+    errno.ENOSPC: "Free some space on that disk and run the same command again.",
+    errno.EDQUOT: "Free some of your quota and run the same command again.",
+}
+
+
+@contextmanager
+def exit_on_error(exit_with: Callable[..., Exception]) -> Iterator[None]:
+    """Turn errors into messages and `exit_with(message, code)`.
+
+    SIGTERM is treated as Ctrl-C is: what runs is stopped in good order.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except AffineurError as error:
+        raise exit_with(error.text(), int(error.exit_code)) from None
+    except OSError as error:
+        if error.errno not in _USERS_OWN:
+            raise
+        raise exit_with(operating_system_text(error), int(ExitCode.USER_ERROR)) from None
+    except KeyboardInterrupt:
+        text = "affineur: stopped. Finished stages are kept: run the same command to go on."
+        raise exit_with(text, int(ExitCode.INTERRUPTED)) from None
+
+
+def operating_system_text(error: OSError) -> str:
+    """What the operating system refuses, and where."""
+    remedy = _USERS_OWN[error.errno or 0]
+    return f"affineur: {error.filename or 'a file'}: {error.strerror}. {remedy}"
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    # A second one must not cut off the first one's good order.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("affineur: asked to stop", file=sys.stderr)
+    raise KeyboardInterrupt

@@ -1,0 +1,121 @@
+"""An evaluation as people look at it: scores with intervals, differences with a picture."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from launcher.evaluate.intervals import Interval
+from launcher.evaluate.record import Counts, Evaluation, SetResult
+
+_COLOURS = {"better": "green", "worse": "red"}
+_PLOT_WIDTH = 21
+_WIDE = 110
+_NAME_WIDTH = 18
+_SHOWN_CHARACTERS = 160
+
+
+def show(evaluation: Evaluation, console: Console) -> None:
+    """Print who was asked, the sets, and some rows of the task that are not right."""
+    model, base = evaluation.model, evaluation.base
+    beside = f" beside {base.name} ({base.by})" if base is not None else ", beside nothing"
+    console.print(f"\n[bold]{escape(model.name)}[/] ({escape(model.by)}){escape(beside)}")
+    console.print("[dim]scores of 100, with 95 % intervals[/]\n")
+    console.print(_table(evaluation, wide=console.width >= _WIDE))
+    for result in evaluation.sets:
+        for line in remarks(result):
+            console.print(f"  [yellow]·[/] {escape(line)}", soft_wrap=True)
+    if evaluation.dropped:
+        number = len(evaluation.dropped)
+        console.print(f"  [yellow]·[/] {number} rows that were trained on were left out")
+    _examples(evaluation, console)
+
+
+def remarks(result: SetResult) -> list[str]:
+    """What a mean score hides: answers that are none, and a skill that was lost."""
+    lines = []
+    if result.regression:
+        lines.append(f"{result.set}: a regression, beyond what the profile allows")
+    if said := _counted(result.model.counts):
+        lines.append(f"{result.set}: {said}, of the model's {result.rows} answers")
+    return lines
+
+
+def percent(interval: Interval, *, signed: bool = False) -> str:
+    """`82.5 [75, 89]`: hundredths of a full score."""
+    mean = f"{100 * interval.mean:{'+' if signed else ''}.1f}"
+    return f"{mean} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+
+
+def plot(difference: Interval, width: int = _PLOT_WIDTH) -> str:
+    """The interval on a line from -100 to +100, with its mean and nothing's place."""
+
+    def place(value: float) -> int:
+        return round((min(max(value, -1), 1) + 1) / 2 * (width - 1))
+
+    line = ["·"] * width
+    line[place(0)] = "┆"
+    for position in range(place(difference.low), place(difference.high) + 1):
+        line[position] = "─"
+    line[place(difference.mean)] = "●"
+    return "".join(line)
+
+
+def _table(evaluation: Evaluation, *, wide: bool) -> Table:
+    """Its columns fit 80 characters; where there is room, rows, metrics and the picture as well."""
+    picture = "-100" + "0".center(_PLOT_WIDTH - 8) + "+100"
+    heads = ["set", *(["rows", "by"] if wide else []), "base", "model", "difference"]
+    heads += [*([picture] if wide else []), ""]
+    table = Table.grid(padding=(0, 2 if wide else 1))
+    for head in heads:
+        width = _NAME_WIDTH if head == "set" and not wide else None
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
+    table.add_row(*(f"[dim]{head}[/]" for head in heads))
+    for result in evaluation.sets:
+        name = escape(result.set)
+        cells = [f"[bold]{name}[/]" if result.kind == "task" else name]
+        cells += [str(result.rows), f"[dim]{_by(result)}[/]"] if wide else []
+        cells.append(percent(result.base.score) if result.base is not None else "")
+        cells.append(percent(result.model.score))
+        if result.difference is not None and result.verdict is not None:
+            cells.append(percent(result.difference, signed=True))
+            cells += [plot(result.difference)] if wide else []
+            colour = _COLOURS.get(result.verdict, "dim")
+            cells.append(f"[{colour}]{result.verdict}[/]")
+        table.add_row(*cells)
+    return table
+
+
+def _by(result: SetResult) -> str:
+    return result.metrics[0] if len(result.metrics) == 1 else "several"
+
+
+def _counted(counts: Counts) -> str:
+    named = {
+        "empty": counts.empty,
+        "no JSON": counts.no_json,
+        "cut at the bound": counts.truncated,
+        "in circles": counts.repetition_loop,
+    }
+    return ", ".join(f"{number} {name}" for name, number in named.items() if number)
+
+
+def _examples(evaluation: Evaluation, console: Console) -> None:
+    for example in evaluation.examples:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(f"  {escape(example.where)}", f"[italic]{escape(_short(example.question))}[/]")
+        grid.add_row("    expected", escape(_short(example.expected)))
+        if example.base is not None:
+            grid.add_row("    base", escape(_short(example.base)))
+        grid.add_row("    model", f"[red]{escape(_short(example.model))} ✗[/]")
+        console.print()
+        console.print(grid)
+    console.print()
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _SHOWN_CHARACTERS else flat[: _SHOWN_CHARACTERS - 1] + "…"

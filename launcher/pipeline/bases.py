@@ -1,0 +1,152 @@
+"""Which base model is meant, and where it lies: a name of ours, a hub repository, or a folder."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contract import paths
+from contract.base import SMOKE, BaseIdentity, BaseRequest
+from contract.digest import digest_of_file, digest_of_value, files_below
+from contract.errors import Problem, UserError
+from launcher.configuration import read_yaml
+from launcher.pipeline.code_digest import code_digest
+from launcher.pipeline.file_digests import FileDigests
+from launcher.project import CACHE, MODELS_FILE, lock_file, shown
+
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_OLLAMA_TAG = re.compile(r"[\w./-]+:[\w.-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class CachedBase:
+    """A base that the `base` stage puts into a folder of the cache."""
+
+    request: BaseRequest
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """The Hugging Face folder."""
+        return self.folder / paths.BASE_MODEL
+
+    def identity(self, digests: FileDigests) -> BaseIdentity | None:
+        """What lies there, or None where it is not whole.
+
+        Raises:
+            UserError: a file is not the one that was fetched: what trains on it would be known
+                under the digest of another base.
+        """
+        record = self.folder / paths.BASE_RECORD
+        if not record.exists():
+            return None
+        identity = BaseIdentity.model_validate_json(record.read_bytes())
+        if not all((self.model / name).is_file() for name in identity.files):
+            return None
+        for name, digest in identity.files.items():
+            if digests.of(self.model / name) != digest:
+                raise UserError.one(
+                    shown(self.model / name),
+                    f"is not the file that was put there for {identity.source}",
+                    f"Remove {shown(self.folder)}: the next run makes it anew.",
+                )
+        return identity
+
+
+@dataclass(frozen=True)
+class LocalBase:
+    """A base in a folder of the user's, used where it lies."""
+
+    model: Path
+
+    def identity(self, digests: FileDigests) -> BaseIdentity:
+        """The digests of its files, read where they changed since the last time."""
+        files = {
+            path.relative_to(self.model).as_posix(): digests.of(path)
+            for path in files_below(self.model)
+        }
+        return BaseIdentity(
+            source=self.model.name, revision=None, digest=digest_of_value(files), files=files
+        )
+
+
+def find_base(model_to_fine_tune: str, revision: str | None, lock: str) -> CachedBase | LocalBase:
+    """The base of this name; nothing is fetched or made yet.
+
+    Raises:
+        UserError: it is none of the three, or the folder is no complete model.
+    """
+    named: dict[str, Any] = (read_yaml(MODELS_FILE) or {}).get("bases") or {}
+    if model_to_fine_tune in named:
+        entry = named[model_to_fine_tune]
+        if entry.get("embedded") == SMOKE:
+            return _smoke(lock)
+        return _hub(entry["repository"], revision or entry.get("revision"))
+    folder = Path(model_to_fine_tune).expanduser()
+    if folder.is_dir():
+        _check_folder(folder)
+        return LocalBase(folder.resolve())
+    if _REPOSITORY.fullmatch(model_to_fine_tune):
+        pins = {entry.get("repository"): entry.get("revision") for entry in named.values()}
+        return _hub(model_to_fine_tune, revision or pins.get(model_to_fine_tune))
+    raise _unknown(model_to_fine_tune, list(named))
+
+
+def _unknown(name: str, named: list[str]) -> UserError:
+    if _OLLAMA_TAG.fullmatch(name):
+        return UserError.one(
+            "model_to_fine_tune",
+            f"{name!r} looks like an Ollama tag: its weights are quantized for serving "
+            "and cannot be trained",
+            "Give the Hugging Face id that it was made from, such as Qwen/Qwen2.5-1.5B-Instruct.",
+        )
+    near = difflib.get_close_matches(name, named, 1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return UserError.one(
+        "model_to_fine_tune",
+        f"{name!r} is no name in {shown(MODELS_FILE)}, no Hugging Face id and no folder",
+        f"{hint}Known names: {', '.join(named)}.",
+    )
+
+
+def _smoke(lock: str) -> CachedBase:
+    # Other code or other libraries make another base.
+    made_by = digest_of_value([code_digest("trainer.base.smoke"), digest_of_file(lock_file(lock))])
+    return CachedBase(
+        BaseRequest(kind="smoke", repository=SMOKE, revision=None),
+        CACHE / "bases" / f"smoke-{made_by[:12]}",
+    )
+
+
+def _hub(repository: str, revision: str | None) -> CachedBase:
+    # Without a revision, the commit that the first fetch found stays: `base.json` holds it.
+    folder = f"{repository.replace('/', '--')}@{revision or 'first-fetched'}"
+    return CachedBase(
+        BaseRequest(kind="hub", repository=repository, revision=revision),
+        CACHE / "bases" / folder.replace("/", "--"),
+    )
+
+
+def _check_folder(folder: Path) -> None:
+    missing = []
+    if not (folder / "config.json").is_file():
+        missing.append("config.json")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        missing.append("tokenizer.json")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        missing += [shard for shard in shards if not (folder / shard).is_file()]
+    elif not any(folder.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        remedy = "Give the folder of a Hugging Face model in safetensors."
+        if any(folder.glob("*.gguf")):
+            remedy = "A GGUF is made for serving; give the model that it was made from."
+        raise UserError(
+            [Problem(where=f"{folder}", what=f"has no {name}", remedy=remedy) for name in missing]
+        )

@@ -1,0 +1,107 @@
+"""Regenerate the hash locks from their `.in` files, and say what moved."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from contract.digest import digest_of_file
+from contract.errors import UserError
+from launcher.project import LOCKS, ROOT, lock_file
+
+PYTHON = "3.11"
+# In this order: a later lock agrees with the earlier ones, so that they can be installed together.
+_AGREES_WITH = {
+    "rtx": (),
+    "t4": (),
+    "llama-cpp": (),
+    "tools": (),
+    "host": ("rtx",),
+    "check": ("rtx", "host"),
+}
+
+
+def pinned(lock: str) -> dict[str, str]:
+    """Package -> version, as the lock has them."""
+    text = lock_file(lock).read_text(encoding="utf-8")
+    return dict(re.findall(r"^([a-zA-Z0-9._-]+)==(\S+)", text, re.MULTILINE))
+
+
+def lock_digest(lock: str) -> str:
+    """The digest of the lock file's bytes."""
+    return digest_of_file(lock_file(lock))
+
+
+def regenerate(names: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Compile the locks anew and return, for each, the lines that say what moved.
+
+    Raises:
+        UserError: an unknown name, or requirements that cannot be met together.
+    """
+    if strange := [name for name in names if name not in _AGREES_WITH]:
+        raise UserError.one(
+            "lock", f"there is no lock {strange[0]!r}", f"Known: {', '.join(_AGREES_WITH)}."
+        )
+    moved = {}
+    for name, agrees in _AGREES_WITH.items():
+        if names and name not in names:
+            continue
+        before = pinned(name) if lock_file(name).exists() else {}
+        _compile(name, agrees)
+        moved[name] = _moves(before, pinned(name))
+    return moved
+
+
+def _compile(name: str, agrees: Sequence[str]) -> None:
+    command = [
+        uv(),
+        "pip",
+        "compile",
+        f"{LOCKS.relative_to(ROOT)}/{name}.in",
+        "--quiet",
+        "--python-version",
+        PYTHON,
+        "--generate-hashes",
+        "--no-emit-index-url",
+        "--upgrade",
+        "--custom-compile-command",
+        "./invoke lock",
+        "--output-file",
+        f"{LOCKS.relative_to(ROOT)}/{name}.lock",
+    ]
+    if name == "llama-cpp":
+        # Its own requirements are of no use: only its sources are.
+        command.append("--no-deps")
+    for other in agrees:
+        command += ["--constraint", f"{LOCKS.relative_to(ROOT)}/{other}.lock"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError.one(f"{name}.in", done.stderr.strip())
+
+
+def _moves(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    lines = []
+    for package in sorted(before.keys() | after.keys()):
+        old, new = before.get(package), after.get(package)
+        if old == new:
+            continue
+        if old is None:
+            lines.append(f"{package} {new} is new")
+        elif new is None:
+            lines.append(f"{package} {old} is gone")
+        else:
+            lines.append(f"{package} {old} -> {new}")
+    return lines
+
+
+def uv() -> str:
+    """The uv of our own environment."""
+    beside = Path(sys.executable).parent / "uv"
+    if not beside.exists():
+        raise UserError.one(
+            "uv", "is not in the launcher's environment", "Start through ./invoke, which makes it."
+        )
+    return str(beside)

@@ -1,0 +1,134 @@
+"""What an engine is: something that runs one stage's command and gives back events and an end.
+
+An engine knows commands, mounts and environments; it knows nothing of recipes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from contract.events import Event
+from contract.manifest import ImageRecord
+from launcher.display import Display
+
+# Where mounts lie inside a container; on the host a stage is given the real paths.
+INSIDE = PurePosixPath("/affineur")
+
+# What a job with network may know of this machine's environment: where the hub is, and the way.
+_NETWORK_PASSED_ON = (
+    "HF_ENDPOINT",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+# Files of certificates that a company's proxy signs with; an engine must bring them inside.
+CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+# How long a stage that is asked to stop may take, in every engine, and what is said meanwhile.
+TIME_TO_STOP_S = 120
+STOPPING = f"stopping; {TIME_TO_STOP_S} s for it to end in good order"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder or file that a stage may see, by the name of its flag."""
+
+    name: str
+    source: Path
+    writable: bool = False
+
+    @property
+    def flag(self) -> str:
+        """`--llama-cpp` for `llama_cpp`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def inside(self) -> PurePosixPath:
+        """Its place in a container; a file keeps its name, whose suffix says its format."""
+        place = INSIDE / self.name
+        return place / self.source.name if self.source.is_file() else place
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage's command: a module of the trainer, what it may see, and what it is allowed.
+
+    `exporter`: it runs in the image that has llama.cpp's converters and compiled tools.
+    """
+
+    module: str
+    lock: str
+    mounts: tuple[Mount, ...]
+    log: Path
+    network: bool = False
+    card: bool = False
+    exporter: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The stage's name: the module's last part."""
+        return self.module.rpartition(".")[2]
+
+    def command(self) -> list[str]:
+        """The command as every engine means it, without this machine's paths."""
+        flags = [part for mount in self.mounts for part in (mount.flag, str(mount.inside))]
+        return ["python", "-m", self.module, *flags]
+
+    def environment_variables(self) -> dict[str, str]:
+        """The environment variables that every engine sets; the same on every machine but for
+        the way to the network, where the job has one.
+        """
+        way = {"HF_HUB_OFFLINE": "1"}
+        if self.network:
+            way = {name: os.environ[name] for name in _NETWORK_PASSED_ON if name in os.environ}
+        return {
+            **way,
+            # Sets are written to files in their order of iteration.
+            "PYTHONHASHSEED": "0",
+            "PYTHONUNBUFFERED": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            # Threads that wait for each other by spinning stand still as soon as anything else
+            # wants a core: on two busy ones a training came to a halt. Alone it costs some percent.
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended: its exit code, or the number of the signal that ended it, negative.
+
+    `memory_ran_out` is said where the engine knows it; it is not always told.
+    """
+
+    code: int
+    memory_ran_out: bool = False
+
+
+class Engine(Protocol):
+    """Runs jobs, one at a time."""
+
+    name: str
+
+    def image(self, lock: str, display: Display, *, exporter: bool = False) -> ImageRecord | None:
+        """The image that this lock's jobs run in, built where it must be; None without images."""
+        ...
+
+    def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
+        """Run the job to its end.
+
+        Makes what the job needs first. When it is interrupted it stops the job, lets it end in
+        good order, and only then raises KeyboardInterrupt again.
+        """
+        ...

@@ -1,0 +1,103 @@
+"""Make a Python environment from hash locks, with uv. Shared between clones by uv's cache."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from contract.atomic_write import atomic_write
+from contract.errors import UserError
+from launcher.display import Display
+from launcher.project import CACHE, lock_file, shown
+from launcher.runtime.dependency_locks import PYTHON, lock_digest, uv
+from launcher.runtime.logged_process import run_logged
+
+# Measured on the rtx lock: 5.0 GB installed, and the downloads beside it while they unpack.
+_ROOM_BYTES = 12 * 10**9
+
+
+def ensure_environment(name: str, locks: Sequence[str], display: Display) -> Path:
+    """The interpreter of the environment `name`, made or renewed where its locks changed.
+
+    Raises:
+        UserError: no room for it, or a package that cannot be had.
+    """
+    if (ready := _ready(locks)) is not None:
+        return ready
+    folder = CACHE / "environments" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Another launcher may be making it: it is waited for.
+    with (folder.parent / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _made(name, folder, locks, display)
+
+
+def _made(name: str, folder: Path, locks: Sequence[str], display: Display) -> Path:
+    python = folder / "bin" / "python"
+    marker = folder / ".locks"
+    wanted = "".join(f"{lock} {lock_digest(lock)}\n" for lock in locks)
+    if marker.exists() and marker.read_text() == wanted and python.exists():
+        return python
+    # Without the marker it is unfinished; it is written again when all is in place.
+    marker.unlink(missing_ok=True)
+    if not python.exists():
+        room(folder.parent)
+    with display.working(f"environment {name}", f"from {', '.join(f'{n}.lock' for n in locks)}"):
+        log = CACHE / "logs" / f"environment-{name}.log"
+        if not python.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _run([uv(), "venv", "--python", PYTHON, str(folder)], log)
+        _run(
+            [uv(), "pip", "sync", "--require-hashes", "--python", str(python)]
+            + [str(lock_file(lock)) for lock in locks],
+            log,
+        )
+    atomic_write(marker, wanted)
+    return python
+
+
+def _ready(locks: Sequence[str]) -> Path | None:
+    """The interpreter of an environment that is there already, as in the devcontainer's image.
+
+    It counts where the locks that lie in it are this project's.
+    """
+    given = os.environ.get("AFFINEUR_ENVIRONMENT")
+    if not given:
+        return None
+    for lock in locks:
+        there = Path(given) / "locks" / f"{lock}.lock"
+        if not there.exists() or there.read_bytes() != lock_file(lock).read_bytes():
+            return None
+    return Path(given) / "bin" / "python"
+
+
+def room(folder: Path) -> None:
+    """See that the folder's disk has room for an environment.
+
+    Raises:
+        UserError: it has not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < _ROOM_BYTES:
+        raise UserError.one(
+            shown(folder),
+            f"the disk has {free / 1e9:.1f} GB free, and the environment "
+            f"takes up to {_ROOM_BYTES / 1e9:.0f} GB while it is made",
+            "Make room, or move data/cache to a larger disk and link it here.",
+        )
+
+
+def _run(command: list[str], log: Path) -> None:
+    # An active environment of the user's is none of uv's business here.
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    if run_logged(command, log, environment):
+        last = " / ".join(log.read_text().strip().splitlines()[-3:])
+        raise UserError.one(
+            f"{shown(log)}",
+            f"uv could not make the environment: {last}",
+            "Check the network and run the same command again.",
+        )

@@ -1,0 +1,305 @@
+"""An Ollama server in a container beside the launcher, for a machine with an engine and no Ollama.
+
+The container `affineur-ollama` runs for as long as the launcher needs it, and is stopped, not
+removed, where the launcher started it; the volume of the same name keeps the models.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import requests
+from docker import DockerClient
+from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.types import DeviceRequest, Mount
+
+from contract.errors import UserError
+from contract.events import Progress
+from launcher.display import Display
+from launcher.runtime.docker_engine import DockerEngine, EngineFacts
+from launcher.runtime.docker_errors import TOOLKIT_REMEDY
+from launcher.serving.ollama_server import OllamaServer, address, server_version
+
+if TYPE_CHECKING:
+    from docker.models.containers import Container
+    from docker.models.images import Image
+
+NAME = "affineur-ollama"
+_DEFAULT_IMAGE = "ollama/ollama:0.34.1"
+_IMAGE_VARIABLE = "AFFINEUR_OLLAMA_IMAGE"
+_MODELS = "/root/.ollama"
+_PORT_INSIDE = 11434
+# No label names a launcher or a stage: the sweep of dead launchers' containers passes it by.
+_OURS = {"dev.affineur.project": "affineur", "dev.affineur.service": "ollama"}
+_PORT_LABEL = "dev.affineur.port"
+_MADE_FOR_LABEL = "dev.affineur.made-for"
+# A server looks for cards before it answers, and the first start reads its image from the disk.
+_PATIENCE_S = 120
+_ASKED_EVERY_S = 0.2
+_TIME_TO_STOP_S = 30
+_LOG_LINES = 8
+_WHERE = "--ollama container"
+_OTHERWISE = f"{_IMAGE_VARIABLE} names another image; or take --ollama host."
+
+
+class OllamaContainer:
+    """The server in the container `affineur-ollama`, at the port of `OLLAMA_HOST`."""
+
+    version: str | None = None
+
+    def __init__(self, display: Display) -> None:
+        """See to all that can be seen to before the server is needed; its image is pulled.
+
+        Raises:
+            UserError: `OLLAMA_HOST` is another machine's, no engine answers here, the name or the
+                port is somebody else's, or the image cannot be had.
+        """
+        self._display = display
+        self._port = _port()
+        self._reference = os.environ.get(_IMAGE_VARIABLE, "").strip() or _DEFAULT_IMAGE
+        facts = _facts()
+        self._cards = facts.nvidia
+        # An image of gigabytes can come in silence: no time-out on the connection.
+        self._client = DockerClient.from_env(timeout=None)  # type: ignore[arg-type]
+        self._stopped = False
+        self._standing()
+        self._image()
+
+    @property
+    def where(self) -> str:
+        """Where a model is that was imported, for a sentence."""
+        return f"Ollama's container {NAME}"
+
+    def how_to_ask(self, model: str) -> list[str]:
+        """What a person types to ask the model, now that the launcher is done."""
+        ask = f"Ask it:  docker exec -it {NAME} ollama run {model}"
+        found = f"Applications find it at {address()}."
+        return [f"Serve it:  docker start {NAME}", ask, found] if self._stopped else [ask, found]
+
+    @contextmanager
+    def running(self) -> Iterator[OllamaServer]:
+        """The server, for as long as the block lasts; one that ran before runs on.
+
+        Raises:
+            UserError: as at the beginning, or the container does not start, or does not answer.
+        """
+        container = self._standing()
+        if container is not None and container.status == "running":
+            self._display.note(f"the container {NAME} runs already, and is left running")
+            yield OllamaServer(address(), self._answer(container))
+            return
+        container = self._made(container)
+        try:
+            self._start(container)
+            yield OllamaServer(address(), self._answer(container))
+        finally:
+            self._stop(container)
+
+    def _standing(self) -> Container | None:
+        """The container of the name, running or not, or None; no other stands in its way.
+
+        Raises:
+            UserError: it is not ours, or runs as something else, or the port is taken.
+        """
+        with _refused("the engine does not answer"):
+            container = self._found()
+        if container is not None and not _OURS.items() <= container.labels.items():
+            raise UserError.one(
+                _WHERE,
+                f"there is a container {NAME} that this project did not make",
+                f"Give it another name (docker rename {NAME} OTHER), or take --ollama host.",
+            )
+        if container is not None and container.status == "running":
+            runs = (container.attrs["Config"]["Image"], container.labels[_PORT_LABEL])
+            if runs != (self._reference, str(self._port)):
+                raise UserError.one(
+                    _WHERE,
+                    f"{NAME} is running {runs[0]} at port {runs[1]}, and {self._reference} at "
+                    f"port {self._port} is asked for",
+                    f"Stop it (docker stop {NAME}), and it is made anew with the models that it "
+                    f"has; or set {_IMAGE_VARIABLE}={runs[0]} OLLAMA_HOST=127.0.0.1:{runs[1]}.",
+                )
+        elif _is_taken(self._port):
+            raise _port_taken(self._port)
+        return container
+
+    def _found(self) -> Container | None:
+        with suppress(NotFound):
+            return self._client.containers.get(NAME)
+        return None
+
+    def _image(self) -> Image:
+        with _refused(f"the image {self._reference} cannot be had", _OTHERWISE):
+            with suppress(ImageNotFound):
+                return self._client.images.get(self._reference)
+            with self._display.working("image", f"pulling {self._reference}") as line:
+                done_bytes: dict[str, int] = {}
+                total_bytes: dict[str, int] = {}
+                for said in self._client.api.pull(self._reference, stream=True, decode=True):
+                    if "error" in said:
+                        raise DockerException(said["error"])
+                    layer, part = said.get("id", ""), said.get("progressDetail") or {}
+                    if said.get("status") == "Downloading" and part.get("total"):
+                        done_bytes[layer], total_bytes[layer] = part["current"], part["total"]
+                        line.on_event(
+                            _megabytes(sum(done_bytes.values()), sum(total_bytes.values()))
+                        )
+            return self._client.images.get(self._reference)
+
+    def _made(self, standing: Container | None) -> Container:
+        """The container that stands there, or another where it was made for something else."""
+        image = self._image()
+        cards = "with cards" if self._cards else "without cards"
+        made_for = f"{image.id} at {self._port} {cards}"
+        with _refused("the container cannot be made", "Run the same command again."):
+            if standing is not None:
+                if standing.labels.get(_MADE_FOR_LABEL) == made_for:
+                    return standing
+                self._display.note(f"the container {NAME} is made anew; its models stay")
+                standing.remove()
+            return self._client.containers.create(
+                self._reference,
+                name=NAME,
+                environment={"OLLAMA_HOST": f"0.0.0.0:{_PORT_INSIDE}"},
+                # This machine's alone: a server asks nobody who they are.
+                ports={f"{_PORT_INSIDE}/tcp": ("127.0.0.1", self._port)},
+                mounts=[Mount(_MODELS, NAME, type="volume")],
+                device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])]
+                if self._cards
+                else None,
+                labels={**_OURS, _PORT_LABEL: str(self._port), _MADE_FOR_LABEL: made_for},
+            )
+
+    def _start(self, container: Container) -> None:
+        self._display.note(f"starting the container {NAME}, at {address()}")
+        try:
+            container.start()
+        except (DockerException, requests.RequestException) as error:
+            said = _explained(error)
+            # Taken since it was looked at, or by what cannot be seen from here.
+            if "already allocated" in said or "already in use" in said:
+                raise _port_taken(self._port) from error
+            no_card = "could not select device driver" in said or "nvidia" in said.lower()
+            raise UserError.one(
+                _WHERE,
+                f"the container {NAME} does not start: {said}",
+                f"{TOOLKIT_REMEDY} Or take --ollama host." if no_card else _OTHERWISE,
+            ) from error
+
+    def _answer(self, container: Container) -> str:
+        """The server's version, once it answers."""
+        deadline = time.monotonic() + _PATIENCE_S
+        with _refused(f"the container {NAME} is gone", "Run the same command again."):
+            while (version := server_version()) is None:
+                container.reload()
+                if container.status != "running":
+                    code = container.attrs["State"]["ExitCode"]
+                    raise self._not_serving(container, f"ended by itself (exit code {code})")
+                if time.monotonic() > deadline:
+                    silence = f"has not answered at {address()} for {_PATIENCE_S} s"
+                    raise self._not_serving(container, silence)
+                time.sleep(_ASKED_EVERY_S)
+        return version
+
+    def _not_serving(self, container: Container, what: str) -> UserError:
+        lines = container.logs(tail=_LOG_LINES).decode(errors="replace").strip().splitlines()
+        tail = "\n    ".join(lines or ["(it said nothing)"])
+        return UserError.one(
+            _WHERE,
+            f"the server of {self._reference} {what}",
+            f"{_OTHERWISE} Its last lines:\n    {tail}",
+        )
+
+    def _stop(self, container: Container) -> None:
+        self._stopped = True
+        try:
+            container.stop(timeout=_TIME_TO_STOP_S)
+        except (DockerException, requests.RequestException) as error:
+            # What the block itself raised must not be lost over this.
+            self._display.note(f"the container {NAME} could not be stopped: {_explained(error)}")
+        else:
+            self._display.note(f"stopped the container {NAME}; its models stay")
+
+
+def _megabytes(done_bytes: int, total_bytes: int) -> Progress:
+    done, total = round(done_bytes / 1e6), round(total_bytes / 1e6)
+    return Progress(doing="pulling", done=done, total=total, unit="MB")
+
+
+def _port() -> int:
+    """The port at which the container's server is to be, by `OLLAMA_HOST`."""
+    asked = urlsplit(address())
+    port = None
+    with suppress(ValueError):
+        port = asked.port
+    if asked.scheme != "http" or not _is_here(asked.hostname) or not port:
+        raise UserError.one(
+            "OLLAMA_HOST",
+            f"names {address()}, and a container's server is on this machine, over plain HTTP",
+            "Unset it, or write OLLAMA_HOST=127.0.0.1:PORT, or take --ollama host.",
+        )
+    return port
+
+
+def _facts() -> EngineFacts:
+    try:
+        facts = DockerEngine().facts()
+    except UserError as error:
+        raise UserError.one(
+            _WHERE,
+            error.problems[0].what,
+            "./invoke doctor --engine docker tells what to do; or take --ollama host.",
+        ) from error
+    # A socket's address has no host.
+    host = urlsplit(facts.endpoint).hostname
+    if host is not None and not _is_here(host):
+        raise UserError.one(
+            _WHERE,
+            f"the engine at {facts.endpoint} is on another machine, and so are its ports",
+            "Take an engine on this machine, or --ollama host.",
+        )
+    return facts
+
+
+def _is_here(host: str | None) -> bool:
+    return host in ("127.0.0.1", "localhost")
+
+
+def _is_taken(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def _port_taken(port: int) -> UserError:
+    version = server_version()
+    if version is not None:
+        return UserError.one(
+            _WHERE,
+            f"an Ollama server ({version}) is at {address()} already",
+            "Take it (--ollama host), or another port: OLLAMA_HOST=127.0.0.1:PORT.",
+        )
+    return UserError.one(
+        _WHERE,
+        f"port {port} is in use on this machine",
+        "Take another one: OLLAMA_HOST=127.0.0.1:PORT.",
+    )
+
+
+@contextmanager
+def _refused(what: str, remedy: str = "") -> Iterator[None]:
+    """What the engine refuses, or its silence, as a sentence."""
+    try:
+        yield
+    except (DockerException, requests.RequestException) as error:
+        raise UserError.one(_WHERE, f"{what}: {_explained(error)}", remedy) from error
+
+
+def _explained(error: Any) -> str:
+    return str(getattr(error, "explanation", None) or error)

@@ -1,0 +1,258 @@
+"""Speak to an Ollama server over HTTP: blobs, create, show, copy, generate.
+
+Its API: https://github.com/ollama/ollama/blob/main/docs/api.md. What goes wrong comes out as a
+sentence; errors after a stream has begun arrive under HTTP 200 and are found there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import requests
+
+from contract.errors import UserError
+from contract.serving import Serving
+
+_DEFAULT_PORT = 11434
+_PATIENCE_S = 0.5
+# Creating a model of 70 GB copies and hashes it without a word.
+_SILENCE_S = 1800
+# All else is as the model is served: a penalty that the server adds by itself must be seen. The
+# seed decides nothing at temperature 0, and is sent for servers that draw all the same.
+GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0}
+# What a server says of an answer that it broke off because it repeated itself.
+REPETITION_LOOP = "token repeat limit reached"
+_GO_ON = "Start it and run the same command again: what was uploaded is kept."
+
+
+def address() -> str:
+    """Where the server is looked for: `OLLAMA_HOST` in Ollama's own forms, or its default."""
+    given = os.environ.get("OLLAMA_HOST", "").strip()
+    scheme, found, rest = given.partition("://")
+    if not found:
+        scheme, rest = "http", given
+    host, _, port = rest.rstrip("/").partition(":")
+    # A server told to listen everywhere is reached here.
+    host = "127.0.0.1" if host in ("", "0.0.0.0") else host
+    return f"{scheme}://{host}:{port or _DEFAULT_PORT}"
+
+
+def server_version() -> str | None:
+    """The version of the server at `address()`, or None where none answers."""
+    try:
+        answer = requests.get(f"{address()}/api/version", timeout=_PATIENCE_S)
+        return str(answer.json()["version"])
+    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return None
+
+
+def full_name(model: str) -> str:
+    """The name with its tag, as the server lists it."""
+    return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
+
+
+@dataclass
+class OllamaServer:
+    """A server that answers."""
+
+    address: str
+    version: str
+    _session: requests.Session = field(default_factory=requests.Session, repr=False)
+
+    @classmethod
+    def found(cls) -> OllamaServer:
+        """The server at `OLLAMA_HOST` or the default address.
+
+        Raises:
+            UserError: none answers there.
+        """
+        version = server_version()
+        if version is None:
+            raise UserError.one(
+                "Ollama",
+                f"no server answers at {address()}",
+                "Start it (ollama serve), or set OLLAMA_HOST.",
+            )
+        return cls(address(), version)
+
+    def digest(self, model: str) -> str | None:
+        """The digest of the model's manifest, or None where there is no such model."""
+        return self.models().get(full_name(model))
+
+    def models(self) -> dict[str, str]:
+        """Every model that the server has, and its manifest's digest."""
+        with self._named("listing its models"):
+            listed = self._checked(self._session.get(self._url("tags"), timeout=60)).json()
+        return {str(entry["name"]): str(entry["digest"]) for entry in listed.get("models") or []}
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the server has the bytes of this digest (`sha256:...`) already."""
+        with self._named("asking for a blob"):
+            return self._session.head(self._url(f"blobs/{digest}"), timeout=60).status_code == 200
+
+    def upload(self, file: Path, digest: str, on_bytes: Callable[[int], None]) -> None:
+        """Send a file's bytes; the server compares the digest.
+
+        Raises:
+            UserError: the server went away, has no room, or received other bytes.
+        """
+        with self._named(f"receiving {file.name}"), file.open("rb") as opened:
+            body = _Watched(opened, file.stat().st_size, on_bytes)
+            answer = self._session.post(
+                self._url(f"blobs/{digest}"), data=body, timeout=(10, _SILENCE_S)
+            )
+            self._checked(answer)
+
+    def create(
+        self,
+        model: str,
+        blobs: Mapping[str, str],
+        serving: Serving,
+        on_status: Callable[[str], None],
+    ) -> None:
+        """Make a model of blobs that the server has, and demand the final `success`.
+
+        Args:
+            blobs: the served file, and the adapter where there is one, with their digests.
+
+        Raises:
+            UserError: the server refuses it, went away, or ended without saying `success`.
+        """
+        request = {
+            "model": model,
+            "files": _by_name(blobs, serving.gguf),
+            "parameters": serving.parameters,
+            **({"adapters": _by_name(blobs, serving.adapter)} if serving.adapter else {}),
+            **({"template": serving.template} if serving.template is not None else {}),
+            **({"system": serving.system} if serving.system is not None else {}),
+        }
+        with self._named(f"creating {model}"):
+            answer = self._session.post(
+                self._url("create"), json=request, stream=True, timeout=(10, _SILENCE_S)
+            )
+            self._checked(answer)
+            last = ""
+            for line in answer.iter_lines():
+                if not line:
+                    continue
+                said = json.loads(line)
+                if "error" in said:
+                    raise _refusal(f"creating {model}", str(said["error"]))
+                last = str(said.get("status", ""))
+                on_status(last)
+        if last != "success":
+            raise UserError.one(
+                "Ollama",
+                f"creating {model} ended without success (its last word: {last or 'none'})",
+                _GO_ON,
+            )
+
+    def show(self, model: str) -> dict[str, Any]:
+        """What the server reports of a model: template, parameters, modelfile, details."""
+        with self._named(f"showing {model}"):
+            answer = self._session.post(self._url("show"), json={"model": model}, timeout=60)
+            shown: dict[str, Any] = self._checked(answer).json()
+        return shown
+
+    def copy(self, source: str, destination: str) -> None:
+        """Give a model another name, in place of whatever had it."""
+        request = {"source": source, "destination": destination}
+        with self._named(f"naming {destination}"):
+            self._checked(self._session.post(self._url("copy"), json=request, timeout=60))
+
+    def delete(self, model: str) -> None:
+        """Remove a name; the blobs go when nothing else needs them."""
+        with self._named(f"removing {model}"):
+            answer = self._session.delete(self._url("delete"), json={"model": model}, timeout=60)
+            if answer.status_code != 404:
+                self._checked(answer)
+
+    def generate(self, **request: Any) -> dict[str, Any]:
+        """One whole answer of `/api/generate`; `done_reason` may be `REPETITION_LOOP`."""
+        return self._answer("generate", request)
+
+    def chat(self, **request: Any) -> dict[str, Any]:
+        """One whole answer of `/api/chat`; `done_reason` may be `REPETITION_LOOP`."""
+        return self._answer("chat", request)
+
+    def _answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+        with self._named("answering"):
+            answer = self._session.post(
+                self._url(path), json={**request, "stream": False}, timeout=_SILENCE_S
+            )
+            if not answer.ok and REPETITION_LOOP in answer.text:
+                # Ollama 0.34.1 says so in place of the answer: the model is not right, not the
+                # question.
+                said = f"({REPETITION_LOOP})"
+                return {
+                    "response": said,
+                    "message": {"role": "assistant", "content": said},
+                    "done_reason": REPETITION_LOOP,
+                }
+            whole: dict[str, Any] = self._checked(answer).json()
+        return whole
+
+    def _url(self, path: str) -> str:
+        return f"{self.address}/api/{path}"
+
+    def _checked(self, answer: requests.Response) -> requests.Response:
+        if answer.ok:
+            return answer
+        try:
+            said = str(answer.json()["error"])
+        except (ValueError, KeyError, TypeError):
+            said = answer.text.strip() or f"HTTP {answer.status_code}"
+        raise _refusal(f"{answer.request.method} {answer.request.path_url}", said)
+
+    @contextmanager
+    def _named(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise UserError.one(
+                "Ollama", f"the server at {self.address} went away while {doing}", _GO_ON
+            ) from error
+        except requests.Timeout as error:
+            raise UserError.one(
+                "Ollama", f"the server at {self.address} is silent while {doing}", _GO_ON
+            ) from error
+
+
+def _by_name(blobs: Mapping[str, str], file: str) -> dict[str, str]:
+    return {Path(file).name: blobs[file]}
+
+
+def _refusal(doing: str, said: str) -> UserError:
+    if "no space left" in said:
+        remedy = "Make room on the server's disk and run the same command again."
+    elif "digest mismatch" in said:
+        remedy = "The file changed while it was read; run the same command again."
+    elif "invalid model name" in said:
+        remedy = "Take another output_model_name: letters, digits, '-', '_' and '.'."
+    else:
+        remedy = ""
+    return UserError.one("Ollama", f"the server refuses ({doing}): {said}", remedy)
+
+
+class _Watched:
+    """A file that says how much of it was read, with the length that HTTP wants beforehand."""
+
+    def __init__(self, file: IO[bytes], size: int, on_bytes: Callable[[int], None]) -> None:
+        self._file, self._size, self._on_bytes = file, size, on_bytes
+        self._sent = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, amount: int = -1) -> bytes:
+        # In pieces of 1 MiB at least: http.client asks for 8 KiB.
+        data = self._file.read(amount)
+        self._sent += len(data)
+        self._on_bytes(self._sent)
+        return data

@@ -1,0 +1,90 @@
+"""Which Ollama server a run's model goes to: one that is there, or a container's."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+from contract.errors import UserError
+from launcher.display import Display
+from launcher.serving.ollama_server import OllamaServer, server_version
+
+NAMES = ("auto", "host", "container", "none")
+_DEMANDED = ("host", "container")
+
+
+class Ollama(Protocol):
+    """A server that was looked for and can be had."""
+
+    # As far as it is known before it runs.
+    version: str | None
+
+    @property
+    def where(self) -> str:
+        """Where a model is that was imported, for a sentence."""
+
+    def running(self) -> AbstractContextManager[OllamaServer]:
+        """The server, for as long as the block lasts."""
+
+    def how_to_ask(self, model: str) -> list[str]:
+        """What a person types to ask the model, now that the launcher is done."""
+
+
+class OllamaHost:
+    """The server at `OLLAMA_HOST` or the default address: somebody else started it."""
+
+    def __init__(self) -> None:
+        """Find it.
+
+        Raises:
+            UserError: none answers there.
+        """
+        self._server = OllamaServer.found()
+        self.version: str | None = self._server.version
+
+    @property
+    def where(self) -> str:
+        """See `Ollama.where`."""
+        return f"Ollama at {self._server.address}"
+
+    def running(self) -> AbstractContextManager[OllamaServer]:
+        """See `Ollama.running`: it runs, and runs on."""
+        return nullcontext(self._server)
+
+    def how_to_ask(self, model: str) -> list[str]:
+        """See `Ollama.how_to_ask`."""
+        return [f"Ask it:  ollama run {model}"]
+
+
+def choose_server(name: str, display: Display) -> Ollama | None:
+    """The server of this name, or None: `auto` takes one that answers, the others demand theirs.
+
+    Raises:
+        UserError: no such choice, or the server that was demanded cannot be had.
+    """
+    _check_name(name, NAMES)
+    if name == "none" or (name == "auto" and server_version() is None):
+        return None
+    return demand_server("host" if name == "auto" else name, display)
+
+
+def demand_server(name: str, display: Display) -> Ollama:
+    """The server of this name, for what cannot be done without one.
+
+    Raises:
+        UserError: no such choice, or it cannot be had.
+    """
+    _check_name(name, _DEMANDED)
+    if name == "host":
+        return OllamaHost()
+    # Here, not above: the SDK takes a while to import.
+    from launcher.serving.ollama_container import OllamaContainer
+
+    return OllamaContainer(display)
+
+
+def _check_name(name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise UserError.one(
+            "--ollama", f"there is no choice {name!r}", f"Known: {', '.join(known)}."
+        )

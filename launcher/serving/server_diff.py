@@ -1,0 +1,64 @@
+"""What a server reports of a model, held against what was sent to it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from contract.serving import Serving
+from launcher.serving.compatibility import numbers
+from launcher.serving.ollama_server import OllamaServer
+
+
+def differences(
+    server: OllamaServer, model: str, blobs: Mapping[str, str], serving: Serving
+) -> list[str]:
+    """Everything in which the server's report of a model is not what was sent.
+
+    Args:
+        blobs: the files of the model with their digests (`sha256:...`).
+    """
+    reported = server.show(model)
+    found = []
+
+    def compare(what: str, sent: Any, said: Any) -> None:
+        if sent != said:
+            found.append(f"{what}: {_short(said)} for {_short(sent)}")
+
+    # From 0.30 to 0.33 servers write the files anew, under other digests.
+    if not (0, 30) <= numbers(server.version)[:2] <= (0, 33):
+        layers = re.findall(
+            r"^(?:FROM|ADAPTER) .*sha256[-:]([0-9a-f]{64})", reported["modelfile"], re.MULTILINE
+        )
+        sent = [blob.removeprefix("sha256:") for blob in blobs.values()]
+        compare("files", sent, layers)
+    if serving.template is not None:
+        compare("template", serving.template, reported.get("template"))
+    compare("system prompt", serving.system or "", reported.get("system", ""))
+    compare("parameters", _canonical(serving.parameters), _read_parameters(reported))
+    return found
+
+
+def _canonical(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
+    return {
+        name: sorted(value if isinstance(value, list) else [str(float(value))])
+        for name, value in parameters.items()
+    }
+
+
+def _read_parameters(reported: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The lines `name   value` of `/api/show`; strings are quoted as Go does."""
+    found: dict[str, list[str]] = {}
+    for line in str(reported.get("parameters") or "").splitlines():
+        name, _, value = line.strip().partition(" ")
+        value = value.strip()
+        text = json.loads(value) if value.startswith('"') else str(float(value))
+        found.setdefault(name, []).append(text)
+    return {name: sorted(values) for name, values in found.items()}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

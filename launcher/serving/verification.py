@@ -1,0 +1,220 @@
+"""Prove that what a server serves is what was trained; line by line, each with what it found.
+
+Compared with `reference.json`, which was worked out where the model was made:
+what the server reports, tokens of prompts, greedy answers of the unrounded file, rounded files
+against it, and ends of answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contract import paths
+from contract.errors import AffineurError, UserError
+from contract.events import Progress
+from contract.manifest import Check, Verification
+from contract.recipe import Recipe, VerifySection
+from contract.reference import Question, Reference
+from contract.serving import Serving
+from launcher.display import Display
+from launcher.pipeline.run import read_manifest, write_manifest
+from launcher.serving.model_import import blobs_of, model_digest, unrounded
+from launcher.serving.ollama_server import GREEDY, OllamaServer
+from launcher.serving.server_diff import differences
+
+Report = Callable[[str, int, int], None]
+
+
+class NotTheTrainedModel(AffineurError):
+    """A served model that failed; the table says in what."""
+
+    def __init__(self, model: str, checks: list[Check]) -> None:
+        self.checks = checks
+        failed = ", ".join(check.name for check in checks if not check.passed)
+        super().__init__(f"{model} is not the model that was trained ({failed})")
+
+    def text(self) -> str:
+        """The lines that failed, and what stands now."""
+        lines = [f"  {'✓' if c.passed else '✗'} {c.name}: {c.found}" for c in self.checks]
+        kept = "What was served before under its name still is."
+        return "\n".join([*lines, "", f"{super().text()}. {kept}"])
+
+
+def prove(run: Path, server: OllamaServer, served: str, display: Display) -> list[Check]:
+    """Verify a served model, write the table down, and raise where a line failed.
+
+    Raises:
+        NotTheTrainedModel: with the table.
+        UserError: see `verify`.
+    """
+    with (
+        unrounded(run, served, server, display) as beside,
+        display.working("verify", f"{served} at {server.address}") as line,
+    ):
+
+        def on_progress(doing: str, done: int, total: int) -> None:
+            line.on_event(Progress(doing=doing, done=done, total=total, unit="prompts"))
+
+        checks = verify(run, server, served, beside, on_progress)
+        record(run, server, served, checks)
+        if not all(check.passed for check in checks):
+            raise NotTheTrainedModel(served, checks)
+    return checks
+
+
+def verify(
+    run: Path, server: OllamaServer, served: str, exact: str, on_progress: Report
+) -> list[Check]:
+    """Ask the served model everything that the reference holds, and compare.
+
+    Args:
+        run: the run that the model is of.
+        served: the model's name, as the server has it.
+        exact: the name of a model of the run's f16 file on that server; may be `served`.
+        on_progress: what is done, how many questions of how many.
+
+    Raises:
+        UserError: the server went away, or the run has no reference.
+    """
+    path = run / paths.REFERENCE
+    if not path.exists():
+        raise UserError.one(str(path), "is not there", "Run ./invoke train again.")
+    reference = Reference.read(path)
+    recipe = Recipe.read(run / paths.RECIPE)
+    serving = Serving.read(run / paths.SERVING)
+    return [
+        _as_sent(run, server, served, serving),
+        _prompt_tokens(server, served, reference, serving, on_progress),
+        _same_answers(server, exact, reference, on_progress),
+        *_agreements(reference, recipe),
+        _ends(server, served, reference, recipe.num_predict, on_progress),
+    ]
+
+
+def record(run: Path, server: OllamaServer, model: str, checks: list[Check]) -> None:
+    """Write the table into the run's manifest."""
+    serving = Serving.read(run / paths.SERVING)
+    verification = Verification(
+        model=model,
+        model_digest=model_digest(blobs_of(run, serving), serving),
+        server=server.version,
+        passed=all(check.passed for check in checks),
+        checks=checks,
+    )
+    manifest = read_manifest(run).model_copy(update={"verification": verification})
+    write_manifest(run, manifest)
+
+
+def show(checks: list[Check], console: Console) -> None:
+    """Print the table."""
+    table = Table.grid(padding=(0, 2))
+    for check in checks:
+        mark = "[green]✓[/]" if check.passed else "[red]✗[/]"
+        table.add_row(mark, check.name, escape(check.found))
+    console.print(table)
+
+
+def _as_sent(run: Path, server: OllamaServer, model: str, serving: Serving) -> Check:
+    found = differences(server, model, blobs_of(run, serving), serving)
+    return Check(
+        name="what the server reports",
+        passed=not found,
+        found="; ".join(found) or "files, template, system prompt and parameters as sent",
+    )
+
+
+def _prompt_tokens(
+    server: OllamaServer,
+    model: str,
+    reference: Reference,
+    serving: Serving,
+    on_progress: Report,
+) -> Check:
+    differing = []
+    for number, question in enumerate(reference.questions):
+        on_progress("counting prompt tokens", number, len(reference.questions))
+        answer = server.chat(
+            model=model, messages=question.messages, options={**GREEDY, "num_predict": 1}
+        )
+        counted = answer.get("prompt_eval_count")
+        # A system prompt of the model's own stands in front where the conversation has none.
+        if counted != question.prompt_tokens and not _gets_a_system_prompt(question, serving):
+            differing.append(f"prompt {number + 1}: {counted} for {question.prompt_tokens}")
+    return _of_differences("prompt tokens", differing, len(reference.questions), "as trained")
+
+
+def _gets_a_system_prompt(question: Question, serving: Serving) -> bool:
+    return bool(serving.system) and question.messages[0]["role"] != "system"
+
+
+def _same_answers(
+    server: OllamaServer, model: str, reference: Reference, on_progress: Report
+) -> Check:
+    asked = reference.questions
+    differing, undecided = [], 0
+    for number, question in enumerate(asked):
+        on_progress("asking the unrounded file", number, len(asked))
+        answer = server.generate(
+            model=model,
+            prompt=question.prompt,
+            raw=True,
+            options={**GREEDY, "num_predict": reference.answer_tokens},
+        )
+        said = answer["response"]
+        if said == question.answer:
+            continue
+        if question.decided is not None and said.startswith(question.decided):
+            undecided += 1
+        else:
+            differing.append(f"prompt {number + 1}: {_short(said)} for {_short(question.answer)}")
+    right = "as the merged model's"
+    if undecided:
+        right += f", {undecided} of them up to a near tie"
+    return _of_differences("greedy answers, f16", differing, len(asked), right)
+
+
+def _agreements(reference: Reference, bounds: VerifySection) -> list[Check]:
+    return [
+        Check(
+            name=f"{kind} beside f16",
+            passed=found.mean_kl <= bounds.max_mean_kl and found.same_top >= bounds.min_same_top,
+            found=f"mean KL {found.mean_kl:.2g} nats a token (at most {bounds.max_mean_kl:g}), "
+            f"same top token {found.same_top:.1%} (at least {bounds.min_same_top:.1%}), "
+            f"{found.tokens} tokens",
+        )
+        for kind, found in reference.agreements.items()
+    ]
+
+
+def _ends(
+    server: OllamaServer, model: str, reference: Reference, bound: int, on_progress: Report
+) -> Check:
+    # The others try the template with questions that no answer was learned for.
+    asked = [question for question in reference.questions if question.held_out]
+    endless = []
+    for number, question in enumerate(asked):
+        on_progress("waiting for ends", number, len(asked))
+        answer = server.chat(model=model, messages=question.messages, options=GREEDY)
+        if answer.get("done_reason") != "stop":
+            endless.append(
+                f"prompt {number + 1}: {answer.get('done_reason')} after "
+                f"{answer.get('eval_count')} tokens"
+            )
+    return _of_differences("answers that end", endless, len(asked), f"by a stop, within {bound}")
+
+
+def _of_differences(name: str, differing: list[str], asked: int, right: str) -> Check:
+    found = f"{asked - len(differing)} of {asked} {right}"
+    if differing:
+        found += f" ({differing[0]})"
+    return Check(name=name, passed=not differing, found=found)
+
+
+def _short(text: str) -> str:
+    flat = repr(text)
+    return flat if len(flat) <= 40 else flat[:37] + "..."

@@ -1,0 +1,148 @@
+"""What people read: sentences, durations, bars, lengths, next steps."""
+
+import errno
+import io
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from rich.console import Console
+
+from contract.errors import Problem, UserError
+from contract.events import Note, Progress
+from launcher.cli.data_report import histogram
+from launcher.cli.summary import sparkline
+from launcher.display import Display, duration
+from launcher.error_messages import exit_on_error
+from launcher.serving import ollama_server
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.44, "0.4 s"),
+        (46.6, "47 s"),
+        (59.7, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
+def test_durations(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_one_problem_is_one_sentence():
+    error = UserError.one("data.jsonl:3", "is not valid JSON", 'Write \\".')
+    assert error.text() == 'affineur: data.jsonl:3: is not valid JSON. Write \\".'
+
+
+def test_what_the_system_refuses_is_a_sentence_and_a_bug_is_not():
+    left = []
+    with (
+        pytest.raises(SystemExit),
+        exit_on_error(lambda *words: left.append(words) or SystemExit()),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", "data/cache")
+    assert left == [
+        (
+            "affineur: data/cache: Permission denied. "
+            "See whose it is (ls -l), and that you may write there.",
+            2,
+        )
+    ]
+    with pytest.raises(FileNotFoundError), exit_on_error(lambda *words: SystemExit()):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "x")
+
+
+def test_many_problems_are_counted_and_bounded():
+    error = UserError([Problem(where=f"x:{n}", what="is bad") for n in range(1000)])
+    lines = error.text().splitlines()
+    assert lines[0] == "affineur: 1000 problems"
+    assert lines[-1] == "  ... and 980 more"
+
+
+def test_a_falling_loss_looks_like_one():
+    assert sparkline([4, 3, 2, 1], width=4) == "█▆▃▁"
+    assert sparkline([1.0, 1.0]) == "▁▁"
+    assert len(sparkline([float(n) for n in range(1000)], width=40)) == 40
+
+
+def test_the_histogram_counts_every_row_once_and_marks_the_cut():
+    lines = histogram([10, 11, 12, 50, 51, 300], 256)
+    counts = [int(line.split("cut")[0].split()[-1]) for line in lines if line.split()[-1] != ""]
+    assert sum(counts) == 6
+    assert [("cut at 256" in line) for line in lines][-1]
+    assert "cut" not in lines[0]
+
+
+def test_a_histogram_of_equal_lengths_is_one_bar():
+    assert len(histogram([7, 7, 7], 100)) == 1
+
+
+def test_off_a_terminal_the_display_writes_plain_lines():
+    stream = io.StringIO()
+    display = Display(console=Console(file=stream, width=80))
+    with display.working("train", "started [with brackets]") as line:
+        line.on_event(Note(text="a [note]"))
+        line.on_event(Progress(doing="training", done=1, total=2, unit="steps"))
+    text = stream.getvalue()
+    assert "train: started [with brackets]" in text
+    assert "a [note]" in text
+    assert "\x1b" not in text
+    assert "✓ train" in text
+
+
+def test_a_failed_stage_is_marked():
+    stream = io.StringIO()
+    display = Display(console=Console(file=stream))
+    with pytest.raises(RuntimeError), display.working("merge"):
+        raise RuntimeError
+    assert "✗ merge" in stream.getvalue()
+
+
+def test_quiet_is_quiet():
+    stream = io.StringIO()
+    display = Display(quiet=True, console=Console(file=stream))
+    with display.working("train") as line:
+        line.on_event(Note(text="x"))
+    display.up_to_date("merge")
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("localhost:8080", "http://localhost:8080"),
+        ("http://box:1234/", "http://box:1234"),
+        ("https://box", "https://box:11434"),
+    ],
+)
+def test_ollamas_address_is_read_as_ollama_reads_it(monkeypatch, given, meant):
+    monkeypatch.setenv("OLLAMA_HOST", given)
+    assert ollama_server.address() == meant
+
+
+class _Answer(BaseHTTPRequestHandler):
+    body = b'{"version": "0.34.1"}'
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.body if self.path == "/api/version" else b"")
+
+    def log_message(self, *_arguments):
+        pass
+
+
+def test_a_server_is_asked_for_its_version(monkeypatch):
+    # A stand-in on loopback for the one question that is asked; tests/serving has real servers.
+    with HTTPServer(("127.0.0.1", 0), _Answer) as stand_in:
+        Thread(target=stand_in.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{stand_in.server_port}")
+        assert ollama_server.server_version() == "0.34.1"
+        _Answer.body = b"<html>"
+        assert ollama_server.server_version() is None
+        stand_in.shutdown()
+    assert ollama_server.server_version() is None

@@ -1,0 +1,98 @@
+"""Whether a card can run a lock, by what its driver says.
+
+No card can be had where these tests run: a script named nvidia-smi stands in for the driver's
+tool, in the tool's own words. tests/gpu runs on real ones.
+"""
+
+import os
+
+import pytest
+
+from contract.errors import UserError
+from launcher.runtime import gpus
+from tests.conftest import invoke
+
+RTX = "NVIDIA GeForce RTX 4060, 580.65.06, 8188, 8.9"
+T4 = "Tesla T4, 580.65.06, 15360, 7.5"
+T4_OLDER_DRIVER = "Tesla T4, 535.183.01, 15360, 7.5"
+RTX_OLDER_DRIVER = "NVIDIA GeForce RTX 3070, 550.54.14, 8192, 8.6"
+P100 = "Tesla P100-PCIE-16GB, 580.65.06, 16384, 6.0"
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Puts a driver's answer on PATH."""
+
+    def answering(*lines, script=None):
+        tool = tmp_path / "nvidia-smi"
+        printed = "\n".join(f"echo '{line}'" for line in lines)
+        tool.write_text(f"#!/bin/sh\n{script or printed}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    return answering
+
+
+@pytest.mark.parametrize(
+    ("line", "lock", "precision"),
+    [
+        (RTX, "rtx", "bf16"),
+        (RTX, "t4", "fp16"),
+        (T4, "t4", "fp16"),
+        (T4, "rtx", "fp16"),
+        (T4_OLDER_DRIVER, "t4", "fp16"),
+    ],
+)
+def test_a_card_that_fits_is_let_through(driver, line, lock, precision):
+    driver(line)
+    gpus.check_gpu(lock, precision)
+
+
+@pytest.mark.parametrize(
+    ("line", "lock", "precision", "said"),
+    [
+        (T4, "rtx", "bf16", "Tesla T4 .* has no bf16.*Take --profile t4"),
+        (P100, "rtx", "bf16", "too old for the rtx image.*Take --profile cpu"),
+        (P100, "t4", "fp16", "too old for the t4 image.*Take --profile cpu"),
+        (
+            RTX_OLDER_DRIVER,
+            "rtx",
+            "bf16",
+            r"driver too old for the rtx image \(CUDA 13.0, driver 580 and up\).*"
+            "Install driver 580 or newer, or take --profile t4",
+        ),
+        ("Tesla K80, 470.82.01, 11441", "t4", "fp16", "Install driver 525 or newer.$"),
+    ],
+)
+def test_what_keeps_a_card_is_said_with_the_profile_that_fits(driver, line, lock, precision, said):
+    driver(line)
+    with pytest.raises(UserError, match=said):
+        gpus.check_gpu(lock, precision)
+
+
+def test_one_card_that_fits_is_enough(driver):
+    driver(P100, RTX)
+    gpus.check_gpu("rtx", "bf16")
+
+
+def test_a_driver_that_does_not_know_the_capability_is_asked_without(driver):
+    driver(
+        script='case "$1" in *compute_cap*) echo \'Field "compute_cap" is not a valid field to'
+        " query.'; exit 2;; *) echo 'Tesla T4, 470.82.01, 15360';; esac"
+    )
+    assert gpus.detect_gpus() == [gpus.Gpu("Tesla T4", "470.82.01", 15360, None)]
+
+
+def test_a_driver_that_does_not_answer_is_said(driver):
+    failed = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+    driver(script=f'echo "{failed}"; exit 9')
+    with pytest.raises(UserError, match="communicate with the NVIDIA driver"):
+        gpus.check_gpu("rtx", "bf16")
+
+
+def test_a_run_is_refused_before_anything_is_fetched(driver, smoke_run):
+    driver(T4)
+    done = invoke(smoke_run.project, "train", "--profile", "rtx")
+    assert done.returncode == 2
+    assert "Take --profile t4" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,176 @@
+"""A stage runs when it must, and only then.
+
+The engine here is a stand-in that writes files at once: what is tested is the launcher's book-
+keeping. tests/launcher/test_whole_run.py does the same with the real engine and real stages.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from contract.errors import Problem, UserError
+from contract.events import Failed, Result
+from contract.manifest import ImageRecord
+from launcher.display import Display
+from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.runner import Given, RunFolder, Stage, StageCrashed, stage_key
+from launcher.runtime.engine import Ending
+
+FIRST = Stage("prepare", None, (), ("data",), ("first",))
+SECOND = Stage("merge", None, ("prepare",), (), ("second.txt",))
+
+
+@dataclass
+class InstantEngine:
+    name: str = "instant"
+    card: bool | None = None
+    code: int = 0
+    memory_ran_out: bool = False
+    text: str = "1"
+    ran: list[str] = field(default_factory=list)
+
+    def run(self, job, on_event, display):
+        del display
+        self.ran.append(job.module)
+        self.card = job.card
+        run = next(mount.source for mount in job.mounts if mount.name == "run")
+        if self.code == 2:
+            on_event(Failed(problems=[Problem(where="x:1", what="is bad")]))
+        if self.code:
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+            job.log.write_text("".join(f"line {n}\n" for n in range(100)))
+            return Ending(self.code, self.memory_ran_out)
+        if job.module == "trainer.prepare":
+            (run / "first").mkdir()
+            (run / "first" / "a b é.txt").write_text(self.text)
+        else:
+            (run / "second.txt").write_text(self.text)
+        on_event(Result(values={"text": self.text}))
+        return Ending(0)
+
+    def image(self, lock, display, *, exporter=False):
+        del lock, display, exporter
+        return ImageRecord(digest="sha256:1", builder="by hand")
+
+
+@pytest.fixture
+def engine():
+    return InstantEngine()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(tmp_path / "run", FileDigests(tmp_path / "digests.json"))
+
+
+def bring_up_to_date(run, engine, keys=("k1", "k2")):
+    engine.ran.clear()
+    for stage, key in zip((FIRST, SECOND), keys, strict=True):
+        if not run.is_current(stage, key):
+            run.path.mkdir(exist_ok=True)
+            run.run(stage, key, Given("rtx", "cuda"), engine, Display(quiet=True))
+    return list(engine.ran)
+
+
+def test_nothing_runs_twice(run, engine):
+    assert bring_up_to_date(run, engine) == ["trainer.prepare", "trainer.merge"]
+    assert bring_up_to_date(run, engine) == []
+
+
+def test_a_changed_key_runs_its_stage(run, engine):
+    bring_up_to_date(run, engine)
+    assert bring_up_to_date(run, engine, ("k1", "other")) == ["trainer.merge"]
+
+
+def test_a_changed_output_is_made_again(run, engine):
+    bring_up_to_date(run, engine)
+    (run.path / "second.txt").write_text("edited by hand")
+    assert bring_up_to_date(run, engine) == ["trainer.merge"]
+
+
+def test_a_removed_output_is_made_again_and_what_reads_it_only_if_it_differs(run, engine):
+    bring_up_to_date(run, engine)
+    (run.path / "first" / "a b é.txt").unlink()
+    assert bring_up_to_date(run, engine) == ["trainer.prepare"]
+    (run.path / "first" / "a b é.txt").unlink()
+    engine.text = "2"
+    assert bring_up_to_date(run, engine) == ["trainer.prepare", "trainer.merge"]
+
+
+def test_a_file_too_many_in_an_output_folder_is_noticed(run, engine):
+    bring_up_to_date(run, engine)
+    (run.path / "first" / "extra").write_text("")
+    assert "trainer.prepare" in bring_up_to_date(run, engine)
+
+
+def test_a_failed_stage_leaves_no_record_and_no_manifest(run, engine):
+    bring_up_to_date(run, engine)
+    (run.path / "manifest.json").write_text("{}")
+    engine.code = 1
+    with pytest.raises(StageCrashed) as crashed:
+        bring_up_to_date(run, engine, ("k1", "other"))
+    assert "line 99\n\naffineur: merge" in crashed.value.text()
+    assert run.record("merge") is None
+    assert not (run.path / "manifest.json").exists()
+    engine.code = 0
+    assert bring_up_to_date(run, engine, ("k1", "other")) == ["trainer.merge"]
+
+
+def test_what_a_person_can_mend_comes_out_as_problems(run, engine):
+    engine.code = 2
+    with pytest.raises(UserError, match="x:1: is bad"):
+        bring_up_to_date(run, engine)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(-11, "segmentation fault (exit code 139)"), (1, "code 1"), (2, "code 2")],
+)
+def test_how_a_stage_ended_is_said(run, engine, code, said, monkeypatch):
+    engine.code = code
+    monkeypatch.setattr("tests.launcher.test_runner.Failed", lambda problems: Result(values={}))
+    with pytest.raises(StageCrashed) as crashed:
+        bring_up_to_date(run, engine)
+    assert said in str(crashed.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "memory_ran_out", "said"),
+    [
+        (-9, False, r"by signal 9 \(exit code 137\): by hand, or by the kernel"),
+        (-9, True, "its memory ran out. Take a smaller batch_size"),
+        (-15, False, r"by signal 15 \(exit code 143\). Finished stages are kept"),
+    ],
+)
+def test_an_end_from_outside_is_a_persons_to_mend(run, engine, code, memory_ran_out, said):
+    engine.code, engine.memory_ran_out = code, memory_ran_out
+    with pytest.raises(UserError, match=said):
+        bring_up_to_date(run, engine)
+
+
+def test_the_record_holds_inputs_outputs_and_result(run, engine):
+    bring_up_to_date(run, engine)
+    record = run.record("merge")
+    assert set(record.inputs) == {"prepare"}
+    assert set(record.outputs) == {"second.txt"}
+    assert record.result == {"text": "1"}
+    assert record.image == ImageRecord(digest="sha256:1", builder="by hand")
+    assert record.command == ["python", "-m", "trainer.merge", "--run", "/affineur/run"]
+
+
+def test_a_card_is_asked_for_by_the_stage_that_may_use_it_alone(run, engine):
+    bring_up_to_date(run, engine)
+    assert engine.card is False
+    training = replace(FIRST, uses_gpu=True)
+    run.run(training, "k", Given("rtx", "cuda"), engine, Display(quiet=True))
+    assert engine.card is True
+    run.run(training, "k", Given("rtx", "cpu"), engine, Display(quiet=True))
+    assert engine.card is False
+
+
+def test_a_key_changes_with_each_thing_that_decides_the_outputs():
+    def key(section=None, lock="l", data="d"):
+        return stage_key(FIRST, section or {"a": 1}, lock, {"data": data, "other": data}, {})
+
+    assert len({key(), key({"a": 2}), key(lock="m"), key(data="e")}) == 4
+    assert key() == stage_key(FIRST, {"a": 1}, "l", {"data": "d", "other": "unread"}, {})
