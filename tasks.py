@@ -68,7 +68,17 @@ def train(
     with _exit_on_error():
         from launcher.cli import commands
 
-        commands.train(profile, config, set or [], data, engine, memory, ollama, replace, quiet)
+        commands.train(
+            profile=profile,
+            config=config,
+            settings=set or [],
+            data=data,
+            engine=engine,
+            memory=memory,
+            ollama=ollama,
+            replace=replace,
+            quiet=quiet,
+        )
 
 
 @task(
@@ -93,7 +103,7 @@ def import_model(
     with _exit_on_error():
         from launcher.cli import commands
 
-        commands.import_model(model, run, ollama, replace)
+        commands.import_model(model, run=run, ollama=ollama, replace=replace)
 
 
 @task(
@@ -113,7 +123,7 @@ def verify(_context: Context, model: str, run: str = "", ollama: str = "host") -
     with _exit_on_error():
         from launcher.cli import commands
 
-        commands.verify(model, run, ollama)
+        commands.verify(model, run=run, ollama=ollama)
 
 
 @task(
@@ -158,9 +168,18 @@ def evaluate(
     with _exit_on_error():
         from launcher.cli import commands
         from launcher.evaluate.evaluation import EvaluationRequest
+        from launcher.pipeline.run import canonical_name
 
-        request = EvaluationRequest(model, base, data, skills, metric, parallel, drop_leaked)
-        commands.evaluate(request, run, ollama, engine, quiet)
+        request = EvaluationRequest(
+            model=canonical_name(model),
+            base=base,
+            data=data,
+            skills=skills,
+            metric=metric,
+            parallel=parallel,
+            drop_leaked=drop_leaked,
+        )
+        commands.evaluate(request, run=run, ollama=ollama, engine=engine, quiet=quiet)
 
 
 @task(
@@ -179,7 +198,7 @@ def gate(_context: Context, model: str, run: str = "", policy: str = "") -> None
     with _exit_on_error():
         from launcher.cli import commands
 
-        commands.gate(model, run, policy)
+        commands.gate(model, run=run, policy=policy)
 
 
 @task(
@@ -215,7 +234,16 @@ def promote(
     with _exit_on_error():
         from launcher.cli import commands
 
-        commands.promote(model, role, run, policy, override, ollama, env_file, env_key)
+        commands.promote(
+            model,
+            role=role,
+            run=run,
+            policy=policy,
+            override=override,
+            ollama=ollama,
+            env_file=env_file,
+            env_key=env_key,
+        )
 
 
 @task(help={"role": "a role under models in configs/models.yaml"})
@@ -247,7 +275,7 @@ def plan(
     with _exit_on_error():
         from launcher.cli import commands
 
-        commands.plan(profile, config, set or [], data)
+        commands.plan(profile=profile, config=config, settings=set or [], data=data)
 
 
 @task(
@@ -273,7 +301,14 @@ def data(
     with _exit_on_error():
         from launcher.cli import commands
 
-        commands.data(profile, config, set or [], data, engine, quiet)
+        commands.data(
+            profile=profile,
+            config=config,
+            settings=set or [],
+            data=data,
+            engine=engine,
+            quiet=quiet,
+        )
 
 
 @task(
@@ -317,7 +352,7 @@ def build(
             commands.build_tools()
             return
         inputs = images.BuildInputs.given(base_image, wheels, ca, cache)
-        commands.build(profile, dev, exporter, inputs, check)
+        commands.build(profile=profile, dev=dev, exporter=exporter, inputs=inputs, check=check)
 
 
 @task(

@@ -23,7 +23,7 @@ from pathlib import Path
 from launcher.display import Display
 from launcher.evaluate.evaluated_models import from_file
 from launcher.evaluate.response_cache import ResponseCache
-from launcher.pipeline.run import find_run
+from launcher.pipeline.run import Run
 from launcher.serving.chat_model import ChatModel, OllamaModel
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer, server_version
@@ -94,8 +94,8 @@ def ollama(program: str) -> Iterator[OllamaServer]:
 
 def main() -> None:
     """Measure each server that is there."""
-    run = find_run(_MODEL)
-    with from_file(run, _MODEL, _PARALLEL, _QUIET).opening() as model:
+    run = Run.find(_MODEL)
+    with from_file(run.files, _PARALLEL, _QUIET).start() as model:
         measure(model)
     given = os.environ.get("AFFINEUR_OLLAMA", "") or shutil.which("ollama") or ""
     for program in filter(None, given.split(":")):

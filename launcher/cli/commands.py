@@ -14,14 +14,15 @@ from contract.recipe import Recipe
 from launcher.cli import data_report, summary
 from launcher.configuration import profile_values, resolve
 from launcher.display import Display
-from launcher.evaluate import evaluation, report
-from launcher.evaluate.evaluation import EvaluationRequest
+from launcher.evaluate import report
+from launcher.evaluate.evaluation import EvaluationRequest, Evaluator
 from launcher.evaluate.record import Evaluation
 from launcher.gate import card
 from launcher.gate.decision import decide
-from launcher.gate.policy import POLICY_FILE, read_policy
+from launcher.gate.policy import POLICY_FILE, Policy, read_policy
 from launcher.pipeline import training
-from launcher.pipeline.run import find_run, is_made_here
+from launcher.pipeline.inputs import find_data
+from launcher.pipeline.run import Run, canonical_name
 from launcher.project import shown
 from launcher.promote import promotion
 from launcher.promote.env_file import EnvVariable
@@ -37,6 +38,7 @@ from launcher.serving.server_choice import Ollama, choose_server, demand_server
 
 
 def train(
+    *,
     profile: str,
     config: str,
     settings: Sequence[str],
@@ -52,7 +54,7 @@ def train(
     With `quiet`, the run's folder alone is printed.
     """
     recipe = _resolved(profile, config, settings, data)
-    training.find_data(recipe)
+    find_data(recipe)
     if recipe.device == "cuda":
         gpus.check_gpu(recipe.lock, recipe.precision)
     display = Display(quiet=quiet)
@@ -65,29 +67,31 @@ def train(
     if chosen is not None:
         with chosen.running() as server:
             imported = _import(
-                outcome.folder, recipe.output_model_name, server, display, replace=replace
+                outcome.run, recipe.output_model_name, server, display, replace=replace
             )
     if quiet:
-        print(outcome.folder)
+        print(outcome.run.folder)
     else:
-        summary.show(outcome, imported, chosen, Console(highlight=False))
+        summary.show(outcome.run, imported, chosen, Console(highlight=False))
 
 
-def import_model(model: str, run: str, ollama: str, replace: bool) -> None:
-    """Bring a finished run's model into Ollama, print its digest, and say how to ask it."""
-    folder = find_run(model, run)
+def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
+    """Import a finished run's model into Ollama, print its digest, and say how to ask it."""
+    model = canonical_name(model)
+    found = Run.find(model, run)
     display = Display()
     chosen = demand_server(ollama, display)
     with chosen.running() as server:
-        imported = _import(folder, model, server, display, replace=replace)
+        imported = _import(found, model, server, display, replace=replace)
     print(f"{imported.name}  {imported.digest}")
     for line in chosen.how_to_ask(model):
         display.note(line)
 
 
-def verify(model: str, run: str, ollama: str) -> None:
+def verify(model: str, *, run: str, ollama: str) -> None:
     """Prove that what the server serves under the name is the run's model; print the table."""
-    folder = find_run(model, run)
+    model = canonical_name(model)
+    found = Run.find(model, run)
     display = Display()
     with demand_server(ollama, display).running() as server:
         if server.digest(model) is None:
@@ -97,12 +101,12 @@ def verify(model: str, run: str, ollama: str) -> None:
                 f"{server.address} has no model {model}",
                 f"./invoke import --model {model}{by}",
             )
-        checks = verification.prove(folder, server, model, display)
+        checks = verification.prove(found, server, model, display)
     verification.show(checks, Console(highlight=False))
 
 
 def _import(
-    run: Path, name: str, server: OllamaServer, display: Display, *, replace: bool
+    run: Run, name: str, server: OllamaServer, display: Display, *, replace: bool
 ) -> Imported:
     def examine(candidate: str) -> None:
         checks = verification.prove(run, server, candidate, display)
@@ -112,41 +116,50 @@ def _import(
     return import_run(run, name, server, display, replace=replace, examine=examine)
 
 
-def evaluate(request: EvaluationRequest, run: str, ollama: str, engine: str, quiet: bool) -> None:
+def evaluate(
+    request: EvaluationRequest, *, run: str, ollama: str, engine: str, quiet: bool
+) -> None:
     """Ask a model and its base, score the answers, and print the table.
 
     With `quiet`, the path of `evaluation.json` alone is printed.
     """
     display = Display(quiet=quiet)
-    folder = find_run(request.model, run) if run or is_made_here(request.model) else None
-    chosen = _asked_where(request.model, folder, ollama, display)
-    home, found = evaluation.evaluate(
-        request, folder, chosen, choose_engine(engine, "", display), display
+    model = request.model
+    found = Run.find(model, run) if run or Run.exists(model) else None
+    evaluator = Evaluator(
+        request=request,
+        run=found,
+        ollama=_server_to_ask(model, found, ollama, display),
+        engine=choose_engine(engine, "", display),
+        display=display,
     )
+    home, evaluation = evaluator.evaluate()
     if quiet:
         print(home / paths.EVALUATION)
         return
-    report.show(found, Console(highlight=False))
+    report.show(evaluation, Console(highlight=False))
     display.note(f"all of it: {shown(home / paths.EVALUATION)}")
-    if folder is not None:
-        display.note(f"is it fit to be used?  ./invoke gate --model {request.model}")
+    if found is not None:
+        display.note(f"is it fit to be used?  ./invoke gate --model {model}")
 
 
-def gate(model: str, run: str, policy: str) -> None:
-    """Hold the last evaluation against the policy, print the card, and exit 3 where it says no."""
-    folder = find_run(model, run)
-    found = Evaluation.read(folder, model)
-    decision = decide(folder, found, read_policy(Path(policy) if policy else POLICY_FILE))
-    found.model_copy(update={"gate": decision}).write(folder)
-    atomic_write(folder / paths.CARD, card.markdown(found, decision))
-    card.show(found, decision, Console(highlight=False))
-    Display().note(f"for a pull request: {shown(folder / paths.CARD)}")
+def gate(model: str, *, run: str, policy: str) -> None:
+    """Compare the last evaluation with the policy, print the card, and exit 3 where it refuses."""
+    model = canonical_name(model)
+    found = Run.find(model, run)
+    evaluation = Evaluation.read(found.folder, model)
+    decision = decide(found, evaluation, _policy(policy))
+    evaluation.model_copy(update={"gate": decision}).write(found.folder)
+    atomic_write(found.folder / paths.CARD, card.markdown(evaluation, decision))
+    card.show(evaluation, decision, Console(highlight=False))
+    Display().note(f"for a pull request: {shown(found.folder / paths.CARD)}")
     if not decision.ship:
         raise SystemExit(int(ExitCode.GATE_REFUSED))
 
 
 def promote(
     model: str,
+    *,
     role: str,
     run: str,
     policy: str,
@@ -162,12 +175,15 @@ def promote(
             "says nothing alone",
             "Give both: --env-file PATH --env-key NAME.",
         )
+    model = canonical_name(model)
     entry = RoleEntry.read(role)
     env = EnvVariable.read(Path(env_file).expanduser(), env_key) if env_file else None
-    folder = find_run(model, run)
-    demands = read_policy(Path(policy) if policy else POLICY_FILE)
+    found = Run.find(model, run)
+    demands = _policy(policy)
     with demand_server(ollama, Display()).running() as server:
-        changed = promotion.promote(folder, model, entry, server, demands, override, env)
+        changed = promotion.promote(
+            found, model, entry, server, demands, override=override, env=env
+        )
     print(f"{role}: {changed.before} -> {changed.after}")
     Display().note(f"back again:  ./invoke rollback --role {role}")
 
@@ -178,37 +194,44 @@ def rollback(role: str) -> None:
     print(f"{role}: {changed.before} -> {changed.after}")
 
 
-def _asked_where(model: str, run: Path | None, ollama: str, display: Display) -> Ollama | None:
-    """The server to ask; None reads the run's file with llama-server."""
+def _policy(path: str) -> Policy:
+    return read_policy(Path(path) if path else POLICY_FILE)
+
+
+def _server_to_ask(model: str, run: Run | None, ollama: str, display: Display) -> Ollama | None:
+    """The server to ask; None where llama-server loads the run's file."""
     chosen = choose_server(ollama, display)
     if ollama != "auto" or run is None or chosen is None:
         return chosen
     with chosen.running() as server:
         if server.digest(model) is not None:
             return chosen
-        display.note(f"{server.address} has no model {model}: its file is read by llama-server")
+        display.note(f"{server.address} has no model {model}: llama-server loads its file instead")
     return None
 
 
-def plan(profile: str, config: str, settings: Sequence[str], data: str) -> None:
+def plan(*, profile: str, config: str, settings: Sequence[str], data: str) -> None:
     """Print each stage and what a run would do with it."""
     console = Console(highlight=False)
-    for stage, state in training.plan(_resolved(profile, config, settings, data)):
+    recipe = _resolved(profile, config, settings, data)
+    for stage, state in training.plan(recipe, Display()):
         console.print(f"{stage:<10} {state}", markup=False)
 
 
 def data(
-    profile: str, config: str, settings: Sequence[str], data: str, engine: str, quiet: bool
+    *, profile: str, config: str, settings: Sequence[str], data: str, engine: str, quiet: bool
 ) -> None:
     """Prepare the dataset in a folder of its own and print the report."""
     recipe = _resolved(profile, config, settings, data)
-    training.find_data(recipe)
+    find_data(recipe)
     display = Display(quiet=quiet)
-    report = data_report.prepare(recipe, choose_engine(engine, "", display), display)
-    data_report.show(report, recipe, Console(highlight=False))
+    found = data_report.prepare(recipe, choose_engine(engine, "", display), display)
+    data_report.show(found, recipe, Console(highlight=False))
 
 
-def build(profile: str, dev: bool, exporter: bool, inputs: images.BuildInputs, check: bool) -> None:
+def build(
+    *, profile: str, dev: bool, exporter: bool, inputs: images.BuildInputs, check: bool
+) -> None:
     """Build the trainer of a profile's lock, its exporter or the devcontainer; print the digest.
 
     With `check`, build it twice from nothing and compare; exit 1 where the digests differ.

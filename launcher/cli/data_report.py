@@ -14,11 +14,13 @@ from contract import paths
 from contract.atomic_write import atomic_write
 from contract.recipe import Recipe
 from launcher.display import Display
-from launcher.pipeline import training
 from launcher.pipeline.file_digests import FileDigests
-from launcher.pipeline.runner import run_job
+from launcher.pipeline.inputs import gather
+from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
+from launcher.pipeline.stages import PREPARE
+from launcher.pipeline.training import training_keys
 from launcher.project import CACHE
-from launcher.runtime.engine import Engine, Job, Mount
+from launcher.runtime.engine import Engine
 
 _BUCKETS = 12
 _BAR_WIDTH = 40
@@ -32,23 +34,18 @@ def prepare(recipe: Recipe, engine: Engine, display: Display) -> dict[str, Any]:
         UserError: every row that cannot be read.
     """
     digests = FileDigests()
-    inputs = training.gather(recipe, engine, display, digests)
+    inputs = gather(recipe, engine=engine, display=display, digests=digests)
     CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="data-report-") as folder:
-        atomic_write(Path(folder) / paths.RECIPE, recipe.model_dump_json())
-        job = Job(
-            module="trainer.prepare",
-            lock=recipe.lock,
-            mounts=(
-                Mount("run", Path(folder), writable=True),
-                *training.mounts(training.PREPARE, inputs, display),
-            ),
-            log=CACHE / "logs" / "prepare.log",
-            labels={"profile": recipe.profile},
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="data-report-") as scratch:
+        folder = StageFolder(Path(scratch), digests)
+        atomic_write(folder.path / paths.RECIPE, recipe.model_dump_json())
+        context = StageContext(
+            lock=recipe.lock, inputs=inputs.by_name, labels={"profile": recipe.profile}
         )
-        report = run_job("prepare", job, engine, display)
+        key = training_keys(recipe, inputs)[PREPARE.name]
+        record = StageRunner(folder, context, engine, display).run(PREPARE, key)
     digests.save()
-    return report
+    return record.result
 
 
 def show(report: dict[str, Any], recipe: Recipe, console: Console) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from contract import paths
 from contract.manifest import StageRecord
-from launcher.pipeline.training import Outcome
+from launcher.pipeline.run import Run
 from launcher.project import shown
 from launcher.serving.model_import import Imported
 from launcher.serving.ollama_server import address
@@ -23,25 +23,23 @@ _SHOWN_OUTPUTS = ("adapter/adapter_model.safetensors", "gguf/", "Modelfile")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def show(
-    outcome: Outcome, imported: Imported | None, ollama: Ollama | None, console: Console
-) -> None:
+def show(run: Run, imported: Imported | None, ollama: Ollama | None, console: Console) -> None:
     """Print the summary; `ollama` is the server that the model was imported into."""
-    manifest = outcome.manifest
+    manifest = run.manifest
     records = {record.stage: record for record in manifest.stages}
     console.print()
     console.print(
-        f"[bold]{manifest.recipe.output_model_name}[/]  {escape(shown(outcome.folder))}",
+        f"[bold]{manifest.recipe.output_model_name}[/]  {escape(shown(run.folder))}",
         soft_wrap=True,
     )
-    console.print(_outputs(outcome, manifest.stages))
+    console.print(_outputs(run, manifest.stages))
     _scores(records["train"].result, console)
     _examples(records["train"].result, console)
-    for line in next_steps(outcome, imported, ollama):
+    for line in next_steps(run, imported, ollama):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def next_steps(outcome: Outcome, imported: Imported | None, ollama: Ollama | None) -> list[str]:
+def next_steps(run: Run, imported: Imported | None, ollama: Ollama | None) -> list[str]:
     """How the model is asked, or how it gets into Ollama where it is not there yet."""
     if imported is not None and ollama is not None:
         there = "is in" if imported.new else "was already in"
@@ -49,8 +47,8 @@ def next_steps(outcome: Outcome, imported: Imported | None, ollama: Ollama | Non
             f"{imported.name} {there} {ollama.where}, as {imported.digest[:12]}.",
             *ollama.how_to_ask(imported.name),
         ]
-    modelfile = shlex.quote(shown(outcome.folder / paths.MODELFILE))
-    name = outcome.manifest.recipe.output_model_name
+    modelfile = shlex.quote(shown(run.folder / paths.MODELFILE))
+    name = run.recipe.output_model_name
     return [
         f"No Ollama server answers at {address()}, so nothing was imported.",
         f"Later, where one runs:  ./invoke import --model {name}",
@@ -59,13 +57,13 @@ def next_steps(outcome: Outcome, imported: Imported | None, ollama: Ollama | Non
     ]
 
 
-def _outputs(outcome: Outcome, records: Sequence[StageRecord]) -> Table:
+def _outputs(run: Run, records: Sequence[StageRecord]) -> Table:
     # The whole digests stand in the manifest.
     table = Table.grid(padding=(0, 2))
     for record in records:
         for name, digest in record.outputs.items():
             if name.startswith(_SHOWN_OUTPUTS) and not name.endswith(".json"):
-                size = (outcome.folder / name).stat().st_size
+                size = (run.folder / name).stat().st_size
                 table.add_row(f"  {name}", _size(size), f"[dim]sha256 {digest[:16]}[/]")
     return table
 

@@ -1,4 +1,4 @@
-"""Who is asked: a run's model or any other, and its base, on a server or read by llama-server.
+"""Which models are asked: a run's model or any other, and its base, on a server or by llama-server.
 
 Each is known by its digest before it is started, so that one whose answers are all there is not.
 """
@@ -8,39 +8,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
-from contract import paths
 from contract.errors import UserError
-from contract.serving import Serving
 from launcher.display import Display
 from launcher.evaluate.record import ModelIdentity
-from launcher.evaluate.stages import Baseline
+from launcher.pipeline.model_files import ModelFiles
+from launcher.pipeline.run import Run
 from launcher.serving.chat_model import ChatModel, OllamaModel
-from launcher.serving.llama_server import llama_server
-from launcher.serving.model_import import blobs_of, made_beside, made_from, model_digest
+from launcher.serving.llama_server import PROGRAM, llama_server
+from launcher.serving.model_import import ImportRecords, temporarily_on_server
 from launcher.serving.ollama_server import OllamaServer, full_name
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """Somebody to be asked, and how to start them where it is needed."""
+    """A model that is to be asked, and how it is started where that is needed."""
 
-    subject: ModelIdentity
-    opening: Callable[[], AbstractContextManager[ChatModel]]
+    identity: ModelIdentity
+    start: Callable[[], AbstractContextManager[ChatModel]]
 
     @property
     def file_name(self) -> str:
         """Where the answers are kept: other files, settings or servers answer otherwise."""
-        by = self.subject.by.lower().replace(" ", "-")
-        return f"{self.subject.digest.removeprefix('sha256:')[:16]}-{by}.jsonl"
+        by = self.identity.by.lower().replace(" ", "-")
+        return f"{self.identity.digest.removeprefix('sha256:')[:16]}-{by}.jsonl"
 
 
-def on_server(server: OllamaServer, name: str, run: Path | None) -> EvaluatedModel:
+def on_server(server: OllamaServer, name: str, run: Run | None) -> EvaluatedModel:
     """A model that the server has under this name.
 
     Args:
-        run: the run whose model it is to be, or None where it may be anybody's.
+        run: the run whose model it is to be, or None where it may be any model.
 
     Raises:
         UserError: there is no such model, or it is not the run's.
@@ -51,75 +49,47 @@ def on_server(server: OllamaServer, name: str, run: Path | None) -> EvaluatedMod
         raise UserError.one("Ollama", f"{server.address} has no model {name}", remedy)
     made = None
     if run is not None:
-        serving = Serving.read(run / paths.SERVING)
-        made = made_from(run, digest)
-        if made != model_digest(blobs_of(run, serving), serving):
+        made = ImportRecords(run).model_digest(digest)
+        if made != run.model_digest:
             raise UserError.one(
                 "Ollama",
                 f"what {server.address} serves as {name} is not the model of the run {run.name}",
-                f"Bring it there (./invoke import --model {name}), or name its run (--run).",
+                f"Import it (./invoke import --model {name}), or name its run (--run).",
             )
     model: ChatModel = OllamaModel(server, name, name, digest)
-    return EvaluatedModel(_subject(model, made), lambda: nullcontext(model))
+    return EvaluatedModel(_identity(model, made), lambda: nullcontext(model))
 
 
-def from_file(run: Path, name: str, parallel: int, display: Display) -> EvaluatedModel:
-    """A run's model, read by llama-server.
-
-    Raises:
-        UserError: its files are not there, or not what the run made.
-    """
-    serving = Serving.read(run / paths.SERVING)
-    digest = model_digest(blobs_of(run, serving), serving)
-    subject = ModelIdentity(name=name, by=_LLAMA_SERVER, digest=digest, model_digest=digest)
-    return EvaluatedModel(
-        subject, lambda: llama_server(run, serving, name, digest, parallel, display)
+def from_file(files: ModelFiles, parallel: int, display: Display) -> EvaluatedModel:
+    """A model that llama-server loads from its files: a run's own, or its base's."""
+    identity = ModelIdentity(
+        name=files.name, by=PROGRAM, digest=files.digest, model_digest=files.digest
     )
+    return EvaluatedModel(identity, lambda: llama_server(files, parallel, display))
 
 
 def base_on_server(
-    baseline: Baseline, server: OllamaServer, name: str, display: Display
+    files: ModelFiles, server: OllamaServer, *, tuned: str, display: Display
 ) -> EvaluatedModel:
     """The base of a run, on the server for as long as it is asked.
 
     Args:
-        name: the tuned model's, beside whose the base gets its own.
+        tuned: the tuned model's name there, beside which the base gets its own.
     """
-    digest = model_digest(baseline.blobs, baseline.serving)
-    model = OllamaModel(server, f"{full_name(name)}-base", baseline.name, digest)
-    return EvaluatedModel(_subject(model, digest), lambda: _beside(baseline, model, display))
-
-
-def base_from_file(baseline: Baseline, parallel: int, display: Display) -> EvaluatedModel:
-    """The base of a run, read by llama-server."""
-    digest = model_digest(baseline.blobs, baseline.serving)
-    name = baseline.name
-    subject = ModelIdentity(name=name, by=_LLAMA_SERVER, digest=digest, model_digest=digest)
+    model = OllamaModel(server, f"{full_name(tuned)}-base", files.name, files.digest)
     return EvaluatedModel(
-        subject,
-        lambda: llama_server(baseline.folder, baseline.serving, name, digest, parallel, display),
+        _identity(model, files.digest), lambda: _temporary_base(files, model, display)
     )
 
 
-_LLAMA_SERVER = "llama-server"
-
-
 @contextmanager
-def _beside(baseline: Baseline, model: OllamaModel, display: Display) -> Iterator[ChatModel]:
+def _temporary_base(files: ModelFiles, model: OllamaModel, display: Display) -> Iterator[ChatModel]:
     why = "the base, to compare with"
-    with made_beside(
-        baseline.folder,
-        baseline.serving,
-        baseline.blobs,
-        model.served,
-        model.server,
-        display,
-        why,
-    ):
+    with temporarily_on_server(model.served, files, model.server, display=display, why=why):
         yield model
 
 
-def _subject(model: ChatModel, made: str | None) -> ModelIdentity:
+def _identity(model: ChatModel, made: str | None) -> ModelIdentity:
     return ModelIdentity(name=model.name, by=model.by, digest=model.digest, model_digest=made)
 
 

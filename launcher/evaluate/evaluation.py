@@ -1,6 +1,6 @@
-"""The story of an evaluation: questions, who is asked, answers, results.
+"""The story of an evaluation: questions, which models are asked, answers, results.
 
-What is judged is what is served: the rounded model behind its template and stops, on the server
+What is judged is what is served: the quantized model behind its template and stops, on the server
 that applications ask, beside its base in the same form.
 """
 
@@ -15,23 +15,22 @@ from typing import cast, get_args
 
 from contract import paths
 from contract.errors import UserError
-from contract.evaluation import Item, Metric, QuestionsRequest
+from contract.evaluation import Item, Metric, Questions, QuestionsRequest
 from contract.events import Progress
-from contract.manifest import Manifest
 from launcher.display import Display
+from launcher.evaluate.baseline import make_baseline
 from launcher.evaluate.evaluated_models import (
     EvaluatedModel,
-    base_from_file,
     base_on_server,
     from_file,
     on_server,
 )
+from launcher.evaluate.questions import make_questions
 from launcher.evaluate.record import Evaluation
 from launcher.evaluate.response_cache import ResponseCache
 from launcher.evaluate.scoring import examples, results
-from launcher.evaluate.stages import make_baseline, make_questions
-from launcher.pipeline.run import model_folder, read_manifest
-from launcher.pipeline.training import find_dataset
+from launcher.pipeline.inputs import find_dataset
+from launcher.pipeline.run import Run, model_folder
 from launcher.project import ROOT, shown
 from launcher.runtime.engine import Engine
 from launcher.serving.chat_model import Answer
@@ -42,11 +41,11 @@ SETS = ROOT / "data" / "evaluation"
 SKILLS = SETS / "skills"
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 # Of a model that was not made here: nothing says how it was trained.
-_LOCK, _BOUND_TOKENS, _MAX_SKILL_LOSS = "rtx", 512, 0.05
+_LOCK, _MAX_NEW_TOKENS, _MAX_SKILL_LOSS = "rtx", 512, 0.05
 _MOST_PARALLEL = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
     """What a person asks for; what is empty is decided by the model's run.
 
@@ -62,74 +61,155 @@ class EvaluationRequest:
     drop_leaked: bool = False
 
 
-def evaluate(
-    request: EvaluationRequest,
-    run: Path | None,
-    ollama: Ollama | None,
-    engine: Engine,
-    display: Display,
-) -> tuple[Path, Evaluation]:
-    """Ask the model and its base every question, score the answers, and write it all down.
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """One evaluation: what is asked for, of which run, and where it is done.
 
-    Args:
+    Attributes:
         run: the model's run, or None where it was not made here.
-        ollama: the server that serves it, or None to read the run's file with llama-server.
-
-    Returns:
-        The folder that holds `evaluation.json`, and what stands in it.
-
-    Raises:
-        UserError: no such model, file or metric, bad or leaked rows, a server that went away.
+        ollama: the server that has it, or None to load the run's file by llama-server.
+        engine: where rows are read and the base is converted.
     """
-    metric = _metric(request.metric)
-    _check_parallel(request.parallel)
-    manifest = read_manifest(run) if run is not None else None
-    data, columns = _task_file(request.data, run, manifest)
-    skills = _skills(request.skills)
-    with _running(ollama) as server:
-        ours = _ours(request, run, server, display)
-        home = run or model_folder(request.model) / f"served-{ours.subject.digest[:12]}"
-        folder = home / paths.EVALUATION_FOLDER
-        recipe = manifest.recipe if manifest is not None else None
+
+    request: EvaluationRequest
+    run: Run | None
+    ollama: Ollama | None
+    engine: Engine
+    display: Display
+
+    def evaluate(self) -> tuple[Path, Evaluation]:
+        """Ask the model and its base every question, score the answers, and write it all down.
+
+        Returns:
+            The folder that holds `evaluation.json`, and what it says.
+
+        Raises:
+            UserError: no such model, file or metric, bad or leaked rows, a server that went away.
+        """
+        request, run = self.request, self.run
+        metric = _metric(request.metric)
+        _check_parallel(request.parallel)
+        data, columns = _task_file(request.data, run)
+        skills = _skills(request.skills)
+        with _running(self.ollama) as server:
+            model = self._model(server)
+            home = run.folder if run is not None else _home_of_unknown(request.model, model)
+            folder = home / paths.EVALUATION_FOLDER
+            questions = self._questions(folder, metric, data=data, columns=columns, skills=skills)
+            base = self._base(server)
+            answers = self._answers(model, questions.items, folder)
+            base_answers = None
+            if base is not None:
+                base_answers = self._answers(base, questions.items, folder)
+        bound = run.recipe.max_skill_loss if run is not None else _MAX_SKILL_LOSS
+        found = Evaluation(
+            model=model.identity,
+            base=base.identity if base is not None else None,
+            sets=results(questions.items, answers, base_answers, bound),
+            dropped=questions.dropped,
+            examples=examples(questions.items, answers, base_answers),
+            max_new_tokens=self._max_new_tokens,
+            max_skill_loss=bound,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        found.write(home)
+        return home, found
+
+    @property
+    def _max_new_tokens(self) -> int:
+        return self.run.recipe.num_predict if self.run is not None else _MAX_NEW_TOKENS
+
+    def _model(self, server: OllamaServer | None) -> EvaluatedModel:
+        name = self.request.model
+        if server is not None:
+            return on_server(server, name, self.run)
+        if self.run is None:
+            raise UserError.one(
+                "--model",
+                f"{name} was not made here, and without a server there is no file of it",
+                "Start the server that has it (ollama serve), or set OLLAMA_HOST.",
+            )
+        return from_file(self.run.files, self.request.parallel, self.display)
+
+    def _questions(
+        self,
+        folder: Path,
+        metric: Metric | None,
+        *,
+        data: Path,
+        columns: dict[str, str],
+        skills: Path | None,
+    ) -> Questions:
+        recipe = self.run.recipe if self.run is not None else None
+        request = QuestionsRequest(
+            task=data.stem,
+            metric=metric or (recipe.metric if recipe is not None else None),
+            columns=columns,
+            system_prompt=recipe.system_prompt if recipe is not None else None,
+            drop_leaked=self.request.drop_leaked,
+        )
         questions = make_questions(
             folder,
-            QuestionsRequest(
-                task=data.stem,
-                metric=metric or (recipe.metric if recipe is not None else None),
-                columns=columns,
-                system_prompt=recipe.system_prompt if recipe is not None else None,
-                drop_leaked=request.drop_leaked,
-            ),
-            data,
-            skills,
-            run,
-            recipe.lock if recipe is not None else _LOCK,
-            engine,
-            display,
+            request,
+            data=data,
+            skills=skills,
+            run=self.run,
+            lock=recipe.lock if recipe is not None else _LOCK,
+            engine=self.engine,
+            display=self.display,
         )
-        if run is None:
-            display.note("not made here: whether these rows were trained on is not known")
-        base = _base(request, run, manifest, server, folder, engine, display)
-        max_new_tokens = recipe.num_predict if recipe is not None else _BOUND_TOKENS
-        items = questions.items
-        answers = [
-            _answers(asked, items, folder, max_new_tokens, request.parallel, display)
-            for asked in ([ours, base] if base is not None else [ours])
-        ]
-    base_answers = answers[1] if base is not None else None
-    max_skill_loss = recipe.max_skill_loss if recipe is not None else _MAX_SKILL_LOSS
-    found = Evaluation(
-        model=ours.subject,
-        base=base.subject if base is not None else None,
-        sets=results(items, answers[0], base_answers, max_skill_loss),
-        dropped=questions.dropped,
-        examples=examples(items, answers[0], base_answers),
-        max_new_tokens=max_new_tokens,
-        max_skill_loss=max_skill_loss,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    found.write(home)
-    return home, found
+        if self.run is None:
+            self.display.note("not made here: whether these rows were trained on is not known")
+        return questions
+
+    def _base(self, server: OllamaServer | None) -> EvaluatedModel | None:
+        """What the model is compared with: a served model that was named, or the run's base."""
+        named = self.request.base
+        if named:
+            if server is None:
+                raise UserError.one(
+                    "--base",
+                    f"{named} is a served model, and no server is asked",
+                    "Start Ollama, or leave --base out: the run's own base is taken.",
+                )
+            return on_server(server, named, None)
+        if self.run is None:
+            self.display.note(
+                "no --base, and no run that says what it was made from: nothing to compare with"
+            )
+            return None
+        baseline = make_baseline(self.run, self.engine, self.display)
+        if server is not None:
+            tuned = self.request.model
+            return base_on_server(baseline, server, tuned=tuned, display=self.display)
+        return from_file(baseline, self.request.parallel, self.display)
+
+    def _answers(self, asked: EvaluatedModel, items: Sequence[Item], folder: Path) -> list[Answer]:
+        cache = ResponseCache(
+            folder / paths.ANSWERS / asked.file_name,
+            [item.messages for item in items],
+            self._max_new_tokens,
+        )
+        if not cache.missing:
+            self.display.up_to_date("answers")
+            return cache.answers
+        name = asked.identity.name
+        with (
+            asked.start() as model,
+            self.display.working("answers", f"{name}, {model.by}") as line,
+        ):
+
+            def on_progress(done: int, total: int) -> None:
+                doing = f"asking {name}"
+                line.on_event(Progress(doing=doing, done=done, total=total, unit="questions"))
+
+            cache.ask(model, self.request.parallel, on_progress)
+        return cache.answers
+
+
+def _home_of_unknown(name: str, model: EvaluatedModel) -> Path:
+    """Where the evaluation of a model is kept that was not made here."""
+    return model_folder(name) / f"served-{model.identity.digest[:12]}"
 
 
 @contextmanager
@@ -141,91 +221,23 @@ def _running(ollama: Ollama | None) -> Iterator[OllamaServer | None]:
             yield server
 
 
-def _ours(
-    request: EvaluationRequest, run: Path | None, server: OllamaServer | None, display: Display
-) -> EvaluatedModel:
-    if server is not None:
-        return on_server(server, request.model, run)
-    if run is None:
-        raise UserError.one(
-            "--model",
-            f"{request.model} was not made here, and without a server there is no file of it",
-            "Start the server that has it (ollama serve), or set OLLAMA_HOST.",
-        )
-    return from_file(run, request.model, request.parallel, display)
-
-
-def _base(
-    request: EvaluationRequest,
-    run: Path | None,
-    manifest: Manifest | None,
-    server: OllamaServer | None,
-    folder: Path,
-    engine: Engine,
-    display: Display,
-) -> EvaluatedModel | None:
-    """What the model is compared with: a served model that was named, or the run's own base."""
-    if request.base:
-        if server is None:
-            raise UserError.one(
-                "--base",
-                f"{request.base} is a served model, and no server is asked",
-                "Start Ollama, or leave --base out: the run's own base is taken.",
-            )
-        return on_server(server, request.base, None)
-    if run is None or manifest is None:
-        display.note("no --base, and no run that says what it was made from: nothing to compare")
-        return None
-    baseline = make_baseline(run, manifest, folder, engine, display)
-    if server is not None:
-        return base_on_server(baseline, server, request.model, display)
-    return base_from_file(baseline, request.parallel, display)
-
-
-def _answers(
-    asked: EvaluatedModel,
-    items: Sequence[Item],
-    folder: Path,
-    max_new_tokens: int,
-    parallel: int,
-    display: Display,
-) -> list[Answer]:
-    sheet = ResponseCache(
-        folder / paths.ANSWERS / asked.file_name, [item.messages for item in items], max_new_tokens
-    )
-    if not sheet.missing:
-        display.up_to_date("answers")
-        return sheet.answers
-    name = asked.subject.name
-    with asked.opening() as model, display.working("answers", f"{name}, {model.by}") as line:
-
-        def on_progress(done: int, total: int) -> None:
-            doing = f"asking {name}"
-            line.on_event(Progress(doing=doing, done=done, total=total, unit="questions"))
-
-        sheet.ask(model, parallel, on_progress)
-    return sheet.answers
-
-
-def _task_file(
-    data: str, run: Path | None, manifest: Manifest | None
-) -> tuple[Path, dict[str, str]]:
+def _task_file(data: str, run: Run | None) -> tuple[Path, dict[str, str]]:
     """The task's rows, and what their columns are called."""
     if data:
         named = [SETS / f"{data}{suffix}" for suffix in _SUFFIXES]
         found = next((path for path in named if path.is_file()), None)
         return found or find_dataset(data, "--data"), {}
-    if run is None or manifest is None:
+    if run is None:
         raise UserError.one(
             "--data", "is needed for a model that was not made here", f"Sets: {shown(SETS)}."
         )
-    recipe = manifest.recipe
+    recipe = run.recipe
     if recipe.evaluation_path:
         return find_dataset(recipe.evaluation_path, "evaluation_path"), recipe.columns
     beside = SETS / Path(recipe.dataset_path).name
     if beside.is_file():
         return beside, recipe.columns
-    held_out = run / paths.PREPARED_HELD_OUT
+    held_out = run.folder / paths.PREPARED_HELD_OUT
     if not held_out.exists() or not held_out.stat().st_size:
         raise UserError.one(
             "--data",

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from contract import paths
 from contract.errors import UserError
-from contract.serving import Serving
 from launcher.evaluate.intervals import verdict
 from launcher.evaluate.record import Evaluation, GateDecision, GateLine
 from launcher.evaluate.report import percent
 from launcher.gate.policy import Policy
-from launcher.pipeline.run import read_manifest
-from launcher.serving.model_import import blobs_of, model_digest
+from launcher.pipeline.run import Run
 
 
-def decide(run: Path, evaluation: Evaluation, policy: Policy) -> GateDecision:
-    """Hold an evaluation of a run's model against the policy.
+def decide(run: Run, evaluation: Evaluation, policy: Policy) -> GateDecision:
+    """Compare an evaluation of a run's model with the policy.
 
     Raises:
         UserError: it is not of the model that the run holds now.
     """
-    serving = Serving.read(run / paths.SERVING)
-    now = model_digest(blobs_of(run, serving), serving)
+    now = run.model_digest
     if evaluation.model.model_digest != now:
         name = evaluation.model.name
         raise UserError.one(
@@ -64,8 +58,8 @@ def _skills(evaluation: Evaluation, policy: Policy) -> GateLine:
     return GateLine(name="skills", passed=not lost, found=f"{found}; demanded: {demand}")
 
 
-def _verified(run: Path, now: str) -> GateLine:
-    proof = read_manifest(run).verification
+def _verified(run: Run, now: str) -> GateLine:
+    proof = run.manifest.verification
     if proof is None or proof.model_digest != now:
         found = "not proved to be the trained model (./invoke import, or ./invoke verify)"
         return GateLine(name="verified", passed=False, found=found)

@@ -24,10 +24,14 @@ _OLLAMA_TAG = re.compile(r"[\w./-]+:[\w.-]+", re.ASCII)
 
 @dataclass(frozen=True)
 class CachedBase:
-    """A base that the `base` stage puts into a folder of the cache."""
+    """A base that the stage `base` puts into a folder of the cache.
+
+    `key` is of all that decides it: what is pinned, or the code and the lock that make it.
+    """
 
     request: BaseRequest
     folder: Path
+    key: str
 
     @property
     def model(self) -> Path:
@@ -116,19 +120,16 @@ def _unknown(name: str, named: list[str]) -> UserError:
 def _smoke(lock: str) -> CachedBase:
     # Other code or other libraries make another base.
     made_by = digest_of_value([code_digest("trainer.base.smoke"), digest_of_file(lock_file(lock))])
-    return CachedBase(
-        BaseRequest(kind="smoke", repository=SMOKE, revision=None),
-        CACHE / "bases" / f"smoke-{made_by[:12]}",
-    )
+    request = BaseRequest(kind="smoke", repository=SMOKE, revision=None)
+    return CachedBase(request, CACHE / "bases" / f"smoke-{made_by[:12]}", made_by)
 
 
 def _hub(repository: str, revision: str | None) -> CachedBase:
     # Without a revision, the commit that the first fetch found stays: `base.json` holds it.
     folder = f"{repository.replace('/', '--')}@{revision or 'first-fetched'}"
-    return CachedBase(
-        BaseRequest(kind="hub", repository=repository, revision=revision),
-        CACHE / "bases" / folder.replace("/", "--"),
-    )
+    request = BaseRequest(kind="hub", repository=repository, revision=revision)
+    key = digest_of_value(request.model_dump())
+    return CachedBase(request, CACHE / "bases" / folder.replace("/", "--"), key)
 
 
 def _check_folder(folder: Path) -> None:

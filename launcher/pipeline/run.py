@@ -1,68 +1,178 @@
-"""Finished runs on this machine, by the names of their models."""
+"""A finished run: its folder, and what it recorded of itself, each part read once.
+
+Found by the name of its model, as Ollama prints it: `NAME:latest` is `NAME`.
+"""
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from contract import paths
 from contract.atomic_write import atomic_write
 from contract.errors import UserError
-from contract.manifest import Manifest
+from contract.manifest import Manifest, Verification
+from contract.recipe import Recipe
 from contract.record import read_record
+from contract.reference import Reference
+from contract.serving import Serving
+from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.model_files import ModelFiles
 from launcher.project import MODELS, shown
+
+
+class Run:
+    """A finished run's parts: read from its folder when they are first asked for, then kept."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is read yet; `Run.find` finds the folder of a model's run."""
+        self.folder = folder
+
+    @classmethod
+    def find(cls, model: str, key: str = "") -> Run:
+        """The model's last finished run, or the one whose key begins so.
+
+        Raises:
+            UserError: there is no such model here, or no such finished run of it.
+        """
+        folder = model_folder(model)
+        finished = [path.parent for path in folder.glob(f"*/{paths.MANIFEST}")]
+        if not finished:
+            found = {path.parent.parent.name for path in MODELS.glob(f"*/*/{paths.MANIFEST}")}
+            remedy = (
+                f"Known: {', '.join(sorted(found))}." if found else "Train one: ./invoke train."
+            )
+            raise UserError.one("--model", f"{model} has no finished run here", remedy)
+        matching = [cls(path) for path in finished if path.name.startswith(key)]
+        if not matching:
+            runs = ", ".join(sorted(path.name for path in finished))
+            raise UserError.one(
+                "--run", f"{shown(folder)} has no finished run {key}", f"There: {runs}."
+            )
+        readable = [run for run in matching if run.is_finished]
+        # By what it says: a later verification rewrites it.
+        return max(readable or matching, key=lambda run: run.manifest.created)
+
+    @classmethod
+    def exists(cls, model: str) -> bool:
+        """Whether there is a finished run of this model."""
+        return any(model_folder(model).glob(f"*/{paths.MANIFEST}"))
+
+    @property
+    def name(self) -> str:
+        """The beginning of its key, which names its folder."""
+        return self.folder.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a manifest of this version."""
+        try:
+            return bool(self.manifest)
+        except (FileNotFoundError, UserError):
+            return False
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What it recorded of itself.
+
+        Raises:
+            UserError: another version of this project wrote it.
+        """
+        return read_record(Manifest, self.folder / paths.MANIFEST)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, as the manifest has it."""
+        return self.manifest.recipe
+
+    @cached_property
+    def serving(self) -> Serving:
+        """How its model is to be served."""
+        return Serving.read(self.folder / paths.SERVING)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What its served model must answer.
+
+        Raises:
+            UserError: the run has none.
+        """
+        path = self.folder / paths.REFERENCE
+        if not path.exists():
+            raise UserError.one(shown(path), "is not there", "Run ./invoke train again.")
+        return Reference.read(path)
+
+    @property
+    def adapter(self) -> Path:
+        """The folder of the LoRA adapter."""
+        return self.folder / paths.ADAPTER
+
+    @property
+    def evaluation_folder(self) -> Path:
+        """Where evaluations of its model keep questions and answers."""
+        return self.folder / paths.EVALUATION_FOLDER
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of each of its stages."""
+        return {record.stage: record.key for record in self.manifest.stages}
+
+    @cached_property
+    def files(self) -> ModelFiles:
+        """Its served model, compared on disk with what the run made.
+
+        Raises:
+            UserError: a file is not there, or is not what the run made.
+        """
+        return self.files_as(self.serving)
+
+    @property
+    def model_digest(self) -> str:
+        """The digest of its served model, the same on every server."""
+        return self.files.digest
+
+    def files_as(self, serving: Serving) -> ModelFiles:
+        """Its files in another form than the served one, compared with what the run made.
+
+        Raises:
+            UserError: a file is not there, or is not what the run made.
+        """
+        digests = FileDigests()
+        made = {
+            name: digest
+            for record in self.manifest.stages
+            for name, digest in record.outputs.items()
+        }
+        found = {}
+        for name in (serving.gguf, serving.adapter):
+            if name is None:
+                continue
+            path = self.folder / name
+            digest = digests.of(path) if path.is_file() else None
+            if digest is None or digest != made.get(name):
+                what = "is not there" if digest is None else "is not what the run made (cut short?)"
+                raise UserError.one(
+                    shown(path), what, "Run ./invoke train again: it will be rebuilt."
+                )
+            found[name] = f"sha256:{digest}"
+        digests.save()
+        return ModelFiles(self.recipe.output_model_name, self.folder, serving, found)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write it whole; its being there says that the run is finished."""
+        atomic_write(self.folder / paths.MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+        self.manifest = manifest
+
+    def record_verification(self, verification: Verification) -> None:
+        """Put the last proof of its served model into the manifest."""
+        self.write_manifest(self.manifest.model_copy(update={"verification": verification}))
+
+
+def canonical_name(model: str) -> str:
+    """The model's name as it is known here: Ollama prints `NAME:latest` for `NAME`."""
+    return model.removesuffix(":latest")
 
 
 def model_folder(model: str) -> Path:
     """`data/models/<model>/`; '/' and ':' in the name become '--'."""
-    return MODELS / model.replace("/", "--").replace(":", "--")
-
-
-def is_made_here(model: str) -> bool:
-    """Whether there is a finished run of this model."""
-    return any(model_folder(model).glob(f"*/{paths.MANIFEST}"))
-
-
-def find_run(model: str, key: str = "") -> Path:
-    """The folder of the model's last finished run, or of the one whose key begins so.
-
-    Raises:
-        UserError: there is no such model here, or no such finished run of it.
-    """
-    folder = model_folder(model)
-    finished = [path.parent for path in folder.glob(f"*/{paths.MANIFEST}")]
-    if not finished:
-        known = sorted({path.parent.parent.name for path in MODELS.glob(f"*/*/{paths.MANIFEST}")})
-        remedy = f"Known: {', '.join(known)}." if known else "Train one: ./invoke train."
-        raise UserError.one("--model", f"{model} has no finished run here", remedy)
-    matching = [run for run in finished if run.name.startswith(key)]
-    if not matching:
-        runs = ", ".join(sorted(run.name for run in finished))
-        raise UserError.one(
-            "--run", f"{shown(folder)} has no finished run {key}", f"There: {runs}."
-        )
-    readable = [run for run in matching if has_manifest(run)]
-    # By what it says: a later verification writes it anew.
-    return max(readable or matching, key=lambda run: read_manifest(run).created)
-
-
-def has_manifest(run: Path) -> bool:
-    """Whether the run is finished, by this version's manifest."""
-    try:
-        read_manifest(run)
-    except (FileNotFoundError, UserError):
-        return False
-    return True
-
-
-def read_manifest(run: Path) -> Manifest:
-    """What a finished run wrote down of itself.
-
-    Raises:
-        UserError: another version of this project wrote it.
-    """
-    return read_record(Manifest, run / paths.MANIFEST)
-
-
-def write_manifest(run: Path, manifest: Manifest) -> None:
-    """Write it whole; its being there says that the run is finished."""
-    atomic_write(run / paths.MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    return MODELS / canonical_name(model).replace("/", "--").replace(":", "--")

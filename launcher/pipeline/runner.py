@@ -1,7 +1,7 @@
-"""One stage: its key, whether it is up to date, running it and recording it.
+"""Bring a stage up to date: the one way in which any stage of the graph runs and is recorded.
 
 Knows nothing of what a stage does. A stage is up to date when its record has the same key, what
-it read is what the stages before it left, and what it left is still there to the byte.
+it read is what the stages before it wrote, and what it wrote is still there to the byte.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from contract import events, paths
 from contract.atomic_write import atomic_write
 from contract.digest import digest_of_value, files_below
 from contract.errors import AffineurError, ExitCode, Problem, UserError
-from contract.manifest import CONTRACT_VERSION, StageRecord
-from contract.recipe import SectionKind
+from contract.manifest import StageRecord
 from contract.record import read_record
 from launcher.display import Display
-from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.stages import Input, Stage
 from launcher.project import shown
 from launcher.runtime.engine import Ending, Engine, Job, Mount
 
@@ -32,34 +31,26 @@ _TAIL_LINES = 20
 _ENDED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What a stage reads and leaves. Its name is its module, its log and its line.
+@dataclass(frozen=True, kw_only=True)
+class StageContext:
+    """What a run gives to all of its stages.
 
-    `after` names the stages whose outputs it reads; `reads` the inputs of the run, which are
-    mounted under these names; `leaves` its outputs, from the run's folder, with `*` for what the
-    recipe decides.
-    """
-
-    name: str
-    section: type[SectionKind] | None
-    after: tuple[str, ...]
-    reads: tuple[str, ...]
-    leaves: tuple[str, ...]
-    uses_gpu: bool = False
-
-
-@dataclass(frozen=True)
-class Given:
-    """What a run gives to its stages: the lock, the device, what they may read, their labels.
-
-    `exporter`: the stage runs where llama.cpp's compiled tools are.
+    Attributes:
+        lock: the dependency lock of the environment or image that they run in.
+        inputs: what they may read, by name.
+        gpu: whether a stage that can use a GPU gets one.
+        exporter: whether stages that read llama.cpp's parts run in the exporter image.
+        network: whether they may use the network.
+        secrets: environment variables that stand in no record.
+        labels: are put on containers, for people.
     """
 
     lock: str
-    device: str
-    mounts: tuple[Mount, ...] = ()
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    gpu: bool = False
     exporter: bool = False
+    network: bool = False
+    secrets: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -79,42 +70,23 @@ class StageCrashed(AffineurError):
         return (f"{tail}\n\n" if tail else "") + f"{super().text()}. Its log: {shown(self.log)}"
 
 
-def stage_key(
-    stage: Stage,
-    section: Mapping[str, Any],
-    lock_digest: str,
-    inputs: Mapping[str, str],
-    keys: Mapping[str, str],
-) -> str:
-    """The digest of all that decides the stage's outputs; known before anything runs.
+class StageFolder:
+    """A folder that stages write to: their records, and their outputs."""
 
-    Args:
-        section: the recipe's part that the stage reads, as plain values.
-        inputs: name of an input -> digest of what it holds.
-        keys: name of an earlier stage -> its key.
-    """
-    return digest_of_value(
-        {
-            "contract": CONTRACT_VERSION,
-            "stage": stage.name,
-            "recipe": dict(section),
-            "code": code_digest(f"trainer.{stage.name}"),
-            "lock": lock_digest,
-            "inputs": {name: inputs[name] for name in stage.reads if name in inputs},
-            "after": {name: keys[name] for name in stage.after if name in keys},
-        }
-    )
+    def __init__(
+        self, path: Path, digests: FileDigests, upstream: StageFolder | None = None
+    ) -> None:
+        """Look at a folder, which need not exist yet.
 
-
-class RunFolder:
-    """The folder of one run: the records of its stages, and their outputs."""
-
-    def __init__(self, path: Path, digests: FileDigests) -> None:
+        Args:
+            upstream: another folder, with stages that those of this one stand on.
+        """
         self.path = path
         self._digests = digests
+        self._upstream = upstream
 
     def record(self, stage: str) -> StageRecord | None:
-        """What was written down of a stage, or None; another version's record is none."""
+        """What was recorded of a stage, or None; another version's record is none."""
         try:
             return read_record(StageRecord, self._record_path(stage))
         except (FileNotFoundError, UserError):
@@ -126,81 +98,127 @@ class RunFolder:
         return (
             record is not None
             and record.key == key
-            and record.inputs == self._inputs(stage)
-            and record.outputs == self._outputs(stage)
+            and record.inputs == self.upstream_digests(stage)
+            and record.outputs == self.output_digests(stage)
         )
 
-    def run(
-        self,
-        stage: Stage,
-        key: str,
-        given: Given,
-        engine: Engine,
-        display: Display,
-    ) -> StageRecord:
-        """Run the stage and record it.
-
-        Raises:
-            UserError: the stage named problems that a person can mend.
-            StageCrashed: it ended in any other way.
-        """
+    def clear(self, stage: Stage) -> None:
+        """Forget the stage: from here on nothing that it wrote counts as finished."""
         self._record_path(stage.name).unlink(missing_ok=True)
         (self.path / paths.MANIFEST).unlink(missing_ok=True)
-        for output in self._left(stage):
-            _remove(output)
-        job = Job(
-            module=f"trainer.{stage.name}",
-            lock=given.lock,
-            mounts=(Mount("run", self.path, writable=True), *given.mounts),
-            log=self.path / paths.LOGS / f"{stage.name}.log",
-            card=stage.uses_gpu and given.device == "cuda",
-            exporter=given.exporter,
-            labels=given.labels,
-        )
-        # Before the clock starts: a build is not the stage's time.
-        image = engine.image(given.lock, display, exporter=given.exporter)
-        started = datetime.now(UTC)
-        clock_s = time.monotonic()
-        result = run_job(stage.name, job, engine, display)
-        record = StageRecord(
-            stage=stage.name,
-            key=key,
-            command=job.command(),
-            engine=engine.name,
-            image=image,
-            started=started.isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - clock_s, 3),
-            inputs=self._inputs(stage),
-            outputs=self._outputs(stage),
-            result=result,
-        )
-        atomic_write(self._record_path(stage.name), record.model_dump_json(indent=1) + "\n")
-        return record
+        if not stage.continues:
+            for output in self._existing_outputs(stage):
+                _remove(output)
+
+    def write_record(self, record: StageRecord) -> None:
+        """Write it whole; its being there says that the stage is finished."""
+        atomic_write(self._record_path(record.stage), record.model_dump_json(indent=1) + "\n")
+
+    def upstream_digests(self, stage: Stage) -> dict[str, str]:
+        """A digest of each upstream stage's outputs, as its record has them."""
+        records = {name: self._upstream_record(name) for name in stage.upstream}
+        return {name: digest_of_value(r.outputs) for name, r in records.items() if r is not None}
+
+    def output_digests(self, stage: Stage) -> dict[str, str]:
+        """The digest of every file that the stage wrote, by its path in this folder."""
+        found: dict[str, str] = {}
+        for output in self._existing_outputs(stage):
+            for file in files_below(output) if output.is_dir() else [output]:
+                found[file.relative_to(self.path).as_posix()] = self._digests.of(file)
+        return found
 
     def _record_path(self, stage: str) -> Path:
         return self.path / paths.STAGES / f"{stage}.json"
 
-    def _inputs(self, stage: Stage) -> dict[str, str]:
-        records = {name: self.record(name) for name in stage.after}
-        return {name: digest_of_value(r.outputs) for name, r in records.items() if r is not None}
+    def _upstream_record(self, stage: str) -> StageRecord | None:
+        record = self.record(stage)
+        if record is None and self._upstream is not None:
+            return self._upstream.record(stage)
+        return record
 
-    def _outputs(self, stage: Stage) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for place in self._left(stage):
-            for file in files_below(place) if place.is_dir() else [place]:
-                found[file.relative_to(self.path).as_posix()] = self._digests.of(file)
-        return found
+    def _existing_outputs(self, stage: Stage) -> list[Path]:
+        return [path for output in stage.outputs for path in sorted(self.path.glob(output))]
 
-    def _left(self, stage: Stage) -> list[Path]:
-        """The outputs of the stage that are there."""
-        return [place for output in stage.leaves for place in sorted(self.path.glob(output))]
+
+class StageRunner:
+    """Brings stages up to date in one folder, on one engine."""
+
+    def __init__(
+        self, folder: StageFolder, context: StageContext, engine: Engine, display: Display
+    ) -> None:
+        self._folder = folder
+        self._context = context
+        self._engine = engine
+        self._display = display
+
+    def bring_up_to_date(self, stage: Stage, key: str) -> bool:
+        """Run the stage unless it is up to date, and say which; True where it ran.
+
+        Raises:
+            UserError: the stage named problems that a person can fix.
+            StageCrashed: it ended in any other way.
+        """
+        if self._folder.is_current(stage, key):
+            self._display.up_to_date(stage.name)
+            return False
+        self.run(stage, key)
+        return True
+
+    def run(self, stage: Stage, key: str) -> StageRecord:
+        """Run the stage and record it.
+
+        Raises:
+            UserError: the stage named problems that a person can fix.
+            StageCrashed: it ended in any other way.
+        """
+        folder = self._folder
+        folder.clear(stage)
+        job = self._job(stage)
+        # Before the clock starts: a build is not the stage's time.
+        image = self._engine.image(job.lock, self._display, exporter=job.exporter)
+        started = datetime.now(UTC)
+        clock_s = time.monotonic()
+        result = run_job(stage.name, job, self._engine, self._display)
+        record = StageRecord(
+            stage=stage.name,
+            key=key,
+            command=job.command(),
+            engine=self._engine.name,
+            image=image,
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - clock_s, 3),
+            inputs=folder.upstream_digests(stage),
+            outputs=folder.output_digests(stage),
+            result=result,
+        )
+        folder.write_record(record)
+        return record
+
+    def _job(self, stage: Stage) -> Job:
+        context, folder = self._context, self._folder.path
+        mounts = [Mount("run", folder, writable=True)]
+        for name in stage.inputs:
+            found = context.inputs.get(name)
+            if found is not None and found.locate is not None:
+                mounts.append(Mount(name, found.locate()))
+        return Job(
+            module=f"trainer.{stage.name}",
+            lock=context.lock,
+            mounts=tuple(mounts),
+            log=folder / paths.LOGS / f"{stage.name}.log",
+            network=context.network,
+            gpu=stage.uses_gpu and context.gpu,
+            exporter=stage.reads_exporter and context.exporter,
+            secrets=context.secrets,
+            labels=context.labels,
+        )
 
 
 def run_job(name: str, job: Job, engine: Engine, display: Display) -> dict[str, Any]:
     """Run a job with its line on the display and return what it found out.
 
     Raises:
-        UserError: it named problems that a person can mend.
+        UserError: it named problems that a person can fix.
         StageCrashed: it ended in any other way.
         KeyboardInterrupt: it was asked to stop.
     """

@@ -1,12 +1,10 @@
-"""The story of a run: which stages there are, in which order, and what each stands on."""
+"""The story of a run: every stage is brought up to date in turn, and the manifest written."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,74 +12,23 @@ from typing import Any
 
 from contract import paths
 from contract.atomic_write import atomic_write
-from contract.base import BaseIdentity
-from contract.errors import UserError
 from contract.manifest import Manifest
-from contract.recipe import (
-    CONVERTER_TYPES,
-    QUANTIZER_TYPES,
-    ConvertSection,
-    ModelfileSection,
-    PrepareSection,
-    QuantizeSection,
-    Recipe,
-    TrainSection,
-)
+from contract.recipe import Recipe
 from launcher.display import Display
-from launcher.pipeline.bases import CachedBase, LocalBase, find_base
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
-from launcher.pipeline.run import has_manifest, model_folder, read_manifest, write_manifest
-from launcher.pipeline.runner import Given, RunFolder, Stage, run_job, stage_key
-from launcher.project import CACHE, ROOT, VERSION, lock_file, shown
-from launcher.runtime import llama_cpp_sources
+from launcher.pipeline.inputs import RunInputs, gather, inputs_at_hand
+from launcher.pipeline.run import Run, model_folder
+from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
+from launcher.pipeline.stages import TRAIN, stage_key, training_stages
+from launcher.project import VERSION, lock_file
 from launcher.runtime.dependency_locks import lock_digest, pinned
-from launcher.runtime.engine import Engine, Job, Mount
-from launcher.runtime.llama_cpp_tools import tools, tools_digest
+from launcher.runtime.engine import Engine
+from launcher.runtime.exclusive_lock import exclusive_lock
 
-PREPARE = Stage(
-    "prepare", PrepareSection, (), ("data", "evaluation", "base"), (str(paths.PREPARED),)
-)
-TRAIN = Stage(
-    "train",
-    TrainSection,
-    ("prepare",),
-    ("base",),
-    (str(paths.ADAPTER), str(paths.METRICS), str(paths.HELD_OUT_SCORES)),
-    uses_gpu=True,
-)
-MERGE = Stage("merge", None, ("train",), ("base",), (str(paths.MERGED),))
-CONVERT = Stage(
-    "convert",
-    ConvertSection,
-    ("prepare", "train", "merge"),
-    ("base", "llama_cpp"),
-    (*(f"{paths.GGUF}/*-{kind}.gguf" for kind in CONVERTER_TYPES), str(paths.READ_BACK)),
-)
-QUANTIZE = Stage(
-    "quantize",
-    QuantizeSection,
-    ("prepare", "merge", "convert"),
-    ("tools",),
-    (*(f"{paths.GGUF}/*-{kind}.gguf" for kind in QUANTIZER_TYPES), str(paths.IMATRIX)),
-)
-MODELFILE = Stage(
-    "modelfile", ModelfileSection, ("convert",), (), (str(paths.MODELFILE), str(paths.SERVING))
-)
-REFERENCE = Stage(
-    "reference",
-    ConvertSection,
-    ("prepare", "train", "merge", "convert", "quantize"),
-    (),
-    (str(paths.REFERENCE),),
-)
-STAGES = (PREPARE, TRAIN, MERGE, CONVERT, QUANTIZE, MODELFILE, REFERENCE)
-# The run's folder is named after this stage's key: what comes after it is remade in place.
-_NAMING_STAGE = TRAIN
+# The run's folder is named after this stage's key: what comes after it is rebuilt in place.
+_NAMING_STAGE = TRAIN.name
 
-# What the exporter's image brings along; a stage that reads it runs there, where it is built.
-_EXPORTER = {"llama_cpp", "tools"}
-_DATA = ("data", "evaluation")
 _VERSIONS_OF = (
     "torch",
     "transformers",
@@ -95,22 +42,10 @@ _VERSIONS_OF = (
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a run stands on: where it lies, and its digests."""
-
-    data: Path
-    evaluation: Path | None
-    base: CachedBase | LocalBase
-    identity: BaseIdentity
-    digests: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What a run made."""
+    """A finished run, and which of its stages ran just now."""
 
-    folder: Path
-    manifest: Manifest
+    run: Run
     ran: tuple[str, ...]
 
 
@@ -118,216 +53,101 @@ def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
     """Bring every stage up to date and write the manifest.
 
     Raises:
-        UserError: bad input, or a condition that a person can mend.
+        UserError: bad input, or a condition that a person can fix.
         StageCrashed: a stage ended by a bug or was killed.
     """
     digests = FileDigests()
-    inputs = gather(recipe, engine, display, digests)
-    keys = stage_keys(recipe, inputs)
-    folder = run_folder(recipe, keys)
-    run = RunFolder(folder, digests)
-    ran = []
-    with alone(folder):
-        atomic_write(folder / paths.RECIPE, recipe.model_dump_json(indent=1) + "\n")
-        atomic_write(folder / paths.BASE_RECORD, inputs.identity.model_dump_json(indent=1) + "\n")
-        for stage in stages(recipe):
-            if run.is_current(stage, keys[stage.name]):
-                display.up_to_date(stage.name)
-                continue
-            labels = {"run": keys[_NAMING_STAGE.name], "profile": recipe.profile}
-            given = Given(
-                recipe.lock,
-                recipe.device,
-                mounts(stage, inputs, display),
-                exporter=bool(recipe.quantizer_types()) and not _EXPORTER.isdisjoint(stage.reads),
-                labels=labels,
-            )
-            run.run(stage, keys[stage.name], given, engine, display)
-            ran.append(stage.name)
-        manifest = _manifest(recipe, inputs, keys, run)
+    inputs = gather(recipe, engine=engine, display=display, digests=digests)
+    keys = training_keys(recipe, inputs)
+    folder = StageFolder(run_folder(recipe, keys), digests)
+    context = StageContext(
+        lock=recipe.lock,
+        inputs=inputs.by_name,
+        gpu=recipe.device == "cuda",
+        exporter=bool(recipe.quantizer_types()),
+        labels={"run": keys[_NAMING_STAGE], "profile": recipe.profile},
+    )
+    runner = StageRunner(folder, context, engine, display)
+    with exclusive_lock(folder.path):
+        atomic_write(folder.path / paths.RECIPE, recipe.model_dump_json(indent=1) + "\n")
+        base = inputs.base.model_dump_json(indent=1)
+        atomic_write(folder.path / paths.BASE_RECORD, base + "\n")
+        ran = tuple(
+            stage.name
+            for stage in training_stages(recipe)
+            if runner.bring_up_to_date(stage, keys[stage.name])
+        )
+        run = Run(folder.path)
+        _write_manifest(run, recipe, inputs=inputs, keys=keys, folder=folder)
     digests.save()
-    return Outcome(folder, manifest, tuple(ran))
+    return Outcome(run, ran)
 
 
-def plan(recipe: Recipe) -> list[tuple[str, str]]:
+def plan(recipe: Recipe, display: Display) -> list[tuple[str, str]]:
     """Each stage and what a run would do with it, without doing anything."""
     digests = FileDigests()
-    base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
-    identity = base.identity(digests)
-    if identity is None:
+    inputs = inputs_at_hand(recipe, display=display, digests=digests)
+    if inputs is None:
         return [
             ("base", "to be fetched or made"),
-            *((stage.name, "to run") for stage in stages(recipe)),
+            *((stage.name, "to run") for stage in training_stages(recipe)),
         ]
-    inputs = _inputs(recipe, base, identity, digests)
-    keys = stage_keys(recipe, inputs)
-    run = RunFolder(run_folder(recipe, keys), digests)
-    lines = [("base", f"{identity.source} {identity.digest[:12]}")]
+    keys = training_keys(recipe, inputs)
+    folder = StageFolder(run_folder(recipe, keys), digests)
+    lines = [("base", f"{inputs.base.source} {inputs.base.digest[:12]}")]
     stale = False
-    for stage in stages(recipe):
-        # What an earlier stage leaves anew, the later ones read anew.
-        stale = stale or not run.is_current(stage, keys[stage.name])
+    for stage in training_stages(recipe):
+        # What an earlier stage writes anew, the later ones read anew.
+        stale = stale or not folder.is_current(stage, keys[stage.name])
         lines.append((stage.name, "to run" if stale else "up to date"))
     return lines
 
 
-def gather(recipe: Recipe, engine: Engine, display: Display, digests: FileDigests) -> Inputs:
-    """Find the inputs and put the base into the cache where it is not.
-
-    Raises:
-        UserError: a dataset that is not there, a base that is not to be had.
-    """
-    find_data(recipe)
-    base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
-    identity = (
-        _cached(base, recipe, engine, display, digests)
-        if isinstance(base, CachedBase)
-        else base.identity(digests)
-    )
-    return _inputs(recipe, base, identity, digests)
-
-
-def stages(recipe: Recipe) -> list[Stage]:
-    """The stages of this recipe's run, in their order: `quantize` only where something asks."""
-    return [stage for stage in STAGES if stage != QUANTIZE or recipe.quantizer_types()]
-
-
-def stage_keys(recipe: Recipe, inputs: Inputs) -> dict[str, str]:
+def training_keys(recipe: Recipe, inputs: RunInputs) -> dict[str, str]:
     """Every stage's key, by its name."""
     keys: dict[str, str] = {}
-    lock = lock_digest(recipe.lock)
-    for stage in stages(recipe):
-        section = recipe.section(stage.section).model_dump(mode="json") if stage.section else {}
-        keys[stage.name] = stage_key(stage, section, lock, inputs.digests, keys)
+    for stage in training_stages(recipe):
+        keys[stage.name] = stage_key(
+            stage,
+            recipe=recipe,
+            lock_digest=lock_digest(recipe.lock),
+            inputs=inputs.by_name,
+            upstream_keys=keys,
+        )
     return keys
 
 
-def run_folder(recipe: Recipe, keys: dict[str, str]) -> Path:
+def run_folder(recipe: Recipe, keys: Mapping[str, str]) -> Path:
     """`data/models/<output_model_name>/<key>/`."""
-    return model_folder(recipe.output_model_name) / keys[_NAMING_STAGE.name][:12]
+    return model_folder(recipe.output_model_name) / keys[_NAMING_STAGE][:12]
 
 
-def find_data(recipe: Recipe) -> tuple[Path, Path | None]:
-    """The dataset, and the evaluation set where the recipe has one.
-
-    Raises:
-        UserError: one of them is not there.
-    """
-    evaluation = recipe.evaluation_path
-    return (
-        find_dataset(recipe.dataset_path, "dataset_path"),
-        find_dataset(evaluation, "evaluation_path") if evaluation else None,
-    )
-
-
-def find_dataset(path: str, key: str) -> Path:
-    """The file that a key means: looked for from where you stand, then from the project.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    given = Path(path).expanduser()
-    for place in (given, ROOT / given):
-        if place.is_file():
-            return place.resolve()
-    what = "is a folder" if given.is_dir() or (ROOT / given).is_dir() else "is not there"
-    folder = (ROOT / given).parent
-    near = sorted(entry.name for entry in folder.glob("*.*") if entry.is_file())[:8]
-    remedy = f"In {shown(folder)}: {', '.join(near)}." if near else "Give a file: --data FILE."
-    raise UserError.one(key, f"{path} {what}", remedy)
-
-
-def _inputs(
-    recipe: Recipe, base: CachedBase | LocalBase, identity: BaseIdentity, digests: FileDigests
-) -> Inputs:
-    data, evaluation = find_data(recipe)
-    found = {
-        "data": digests.of(data),
-        "base": identity.digest,
-        "llama_cpp": lock_digest("llama-cpp"),
-        "tools": tools_digest(),
-    }
-    if evaluation:
-        found["evaluation"] = digests.of(evaluation)
-    return Inputs(data, evaluation, base, identity, found)
-
-
-def _cached(
-    base: CachedBase, recipe: Recipe, engine: Engine, display: Display, digests: FileDigests
-) -> BaseIdentity:
-    identity = base.identity(digests)
-    if identity is None:
-        atomic_write(base.folder / paths.BASE_REQUEST, base.request.model_dump_json() + "\n")
-        token = os.environ.get("HF_TOKEN")
-        job = Job(
-            module="trainer.base",
-            lock=recipe.lock,
-            mounts=(Mount("run", base.folder, writable=True),),
-            log=CACHE / "logs" / "base.log",
-            network=base.request.kind == "hub",
-            secrets={"HF_TOKEN": token} if token and base.request.kind == "hub" else {},
-            labels={"profile": recipe.profile},
-        )
-        run_job("base", job, engine, display)
-        identity = base.identity(digests)
-        if identity is None:
-            raise UserError.one(
-                shown(base.folder), "is not whole", "Remove it and run the same command again."
-            )
-    return identity
-
-
-def mounts(stage: Stage, inputs: Inputs, display: Display) -> tuple[Mount, ...]:
-    """What the stage may read of the run's inputs; llama.cpp's parts are made if need be."""
-    places: dict[str, Path | None] = {
-        "data": inputs.data,
-        "evaluation": inputs.evaluation,
-        "base": inputs.base.model,
-    }
-    if "llama_cpp" in stage.reads:
-        places["llama_cpp"] = llama_cpp_sources.llama_cpp(display)
-    if "tools" in stage.reads:
-        places["tools"] = tools(display)
-    return tuple(Mount(name, place) for name in stage.reads if (place := places[name]) is not None)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder for as long as the block lasts, against other launchers.
-
-    Raises:
-        UserError: another one holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError.one(
-                shown(folder), "is being worked on by another run", "Wait for it, or stop it."
-            ) from None
-        yield
-
-
-def _manifest(recipe: Recipe, inputs: Inputs, keys: dict[str, str], run: RunFolder) -> Manifest:
-    if has_manifest(run.path):
-        return read_manifest(run.path)
+def _write_manifest(
+    run: Run, recipe: Recipe, *, inputs: RunInputs, keys: Mapping[str, str], folder: StageFolder
+) -> None:
+    """Write the manifest, unless the run has one that says the same."""
+    stages = training_stages(recipe)
+    records = [record for stage in stages if (record := folder.record(stage.name))]
+    before = run.manifest if run.is_finished else None
+    if before is not None and (before.recipe, before.stages) == (recipe, records):
+        return
     versions = {**pinned(recipe.lock), **pinned("llama-cpp")}
     manifest = Manifest(
         affineur_version=VERSION,
-        key=keys[_NAMING_STAGE.name],
+        key=keys[_NAMING_STAGE],
         recipe=recipe,
-        base=inputs.identity,
-        data={name: inputs.digests[name] for name in _DATA if name in inputs.digests},
+        base=inputs.base,
+        data=inputs.digests("data", "evaluation"),
         locks={lock_file(lock).name: lock_digest(lock) for lock in (recipe.lock, "llama-cpp")},
-        code={stage.name: code_digest(f"trainer.{stage.name}") for stage in stages(recipe)},
+        code={stage.name: code_digest(f"trainer.{stage.name}") for stage in stages},
         versions={name: versions[name] for name in _VERSIONS_OF},
         machine=_machine(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        stages=[record for stage in stages(recipe) if (record := run.record(stage.name))],
+        stages=records,
+        # It names the digest of the model that it is of.
+        verification=before.verification if before is not None else None,
     )
-    write_manifest(run.path, manifest)
-    return manifest
+    run.write_manifest(manifest)
 
 
 def _machine() -> dict[str, Any]:

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from contract import paths
 from contract.errors import AffineurError, ExitCode, UserError
 from launcher.evaluate.record import Evaluation, GateDecision
 from launcher.gate.decision import decide
 from launcher.gate.policy import Policy
+from launcher.pipeline.run import Run
 from launcher.project import shown
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import EnvChange, LogEntry, PromotionLog
 from launcher.promote.models_file import RoleEntry
-from launcher.serving.model_import import made_from
+from launcher.serving.model_import import ImportRecords
 from launcher.serving.ollama_server import OllamaServer, full_name
 
 _DIGEST_CHARACTERS = 12
@@ -53,11 +53,12 @@ class Promoted:
 
 
 def promote(
-    run: Path,
+    run: Run,
     name: str,
     role: RoleEntry,
     server: OllamaServer,
     policy: Policy,
+    *,
     override: str = "",
     env: EnvVariable | None = None,
     log: PromotionLog | None = None,
@@ -74,12 +75,12 @@ def promote(
             file was changed meanwhile.
     """
     log = log or PromotionLog()
-    evaluation = Evaluation.read(run, name)
+    evaluation = Evaluation.read(run.folder, name)
     decision = decide(run, evaluation, policy)
     if not decision.ship and not override:
         raise GateRefused(evaluation, decision)
     digest = server.digest(name)
-    if digest is None or made_from(run, digest) != evaluation.model.model_digest:
+    if digest is None or ImportRecords(run).model_digest(digest) != evaluation.model.model_digest:
         what = "has no model" if digest is None else "has another model than the evaluated one as"
         raise UserError.one(
             "Ollama", f"{server.address} {what} {name}", f"./invoke import --model {name}"
@@ -91,7 +92,7 @@ def promote(
         server.copy(full_name(name), own_name)
     change = None
     if env is not None:
-        adapter = str((run / paths.ADAPTER).resolve())
+        adapter = str(run.adapter.resolve())
         change = EnvChange(file=str(env.path), key=env.key, before=env.value, after=adapter)
     entry = LogEntry(
         at=_now(),

@@ -229,7 +229,7 @@ class DockerEngine:
             mem_limit=self._memory,
             memswap_limit=self._memory,
             ulimits=[_open_files()],
-            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if job.card else None,
+            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if job.gpu else None,
             labels={
                 _PROJECT_LABEL: "affineur",
                 _OWNER_LABEL: f"{platform.node()}:{os.getpid()}",

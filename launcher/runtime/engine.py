@@ -68,7 +68,7 @@ class Job:
     mounts: tuple[Mount, ...]
     log: Path
     network: bool = False
-    card: bool = False
+    gpu: bool = False
     exporter: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)

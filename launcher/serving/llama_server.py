@@ -13,13 +13,13 @@ from pathlib import Path
 import requests
 
 from contract.errors import UserError
-from contract.serving import Serving
 from launcher.display import Display
+from launcher.pipeline.model_files import ModelFiles
 from launcher.project import CACHE, shown
 from launcher.runtime.llama_cpp_tools import tools
 from launcher.serving.chat_model import Answer, ChatModel, Ended, Message
 
-_PROGRAM = "llama-server"
+PROGRAM = "llama-server"
 _PATIENCE_S = 300
 _ASKED_EVERY_S = 0.1
 _TIME_TO_STOP_S = 10
@@ -32,24 +32,32 @@ class LlamaServerModel:
     """A model that llama-server has read, at an address on this machine."""
 
     address: str
-    serving: Serving
-    name: str
-    digest: str
-    by: str = _PROGRAM
+    files: ModelFiles
+    by: str = PROGRAM
     _session: requests.Session = field(default_factory=requests.Session, repr=False)
+
+    @property
+    def name(self) -> str:
+        """See `ChatModel.name`."""
+        return self.files.name
+
+    @property
+    def digest(self) -> str:
+        """See `ChatModel.digest`."""
+        return self.files.digest
 
     def ask(self, messages: Sequence[Message], max_new_tokens: int) -> Answer:
         """See `ChatModel.ask`. The GGUF's own chat template writes the conversation."""
         asked = list(messages)
-        if self.serving.system and asked[0]["role"] != "system":
-            asked.insert(0, {"role": "system", "content": self.serving.system})
+        if self.files.serving.system and asked[0]["role"] != "system":
+            asked.insert(0, {"role": "system", "content": self.files.serving.system})
         request = {
             "messages": asked,
             "max_tokens": max_new_tokens,
             "temperature": 0,
             "seed": 0,
             "repeat_penalty": 1,
-            "stop": self.serving.parameters.get("stop", []),
+            "stop": self.files.serving.parameters.get("stop", []),
         }
         try:
             answer = self._session.post(
@@ -59,7 +67,7 @@ class LlamaServerModel:
         except requests.RequestException as error:
             said = error.response.text.strip() if error.response is not None else str(error)
             raise UserError.one(
-                _PROGRAM,
+                PROGRAM,
                 f"gave no answer: {said[:200]}",
                 f"Its log: {shown(_log())}. What was answered is kept: run the same command again.",
             ) from error
@@ -69,26 +77,24 @@ class LlamaServerModel:
 
 
 @contextmanager
-def llama_server(
-    folder: Path, serving: Serving, name: str, digest: str, parallel: int, display: Display
-) -> Iterator[ChatModel]:
-    """The server with the model of these settings, while the block lasts.
+def llama_server(files: ModelFiles, parallel: int, display: Display) -> Iterator[ChatModel]:
+    """The server with the model of these files, while the block lasts.
 
     Args:
-        folder: where the files that `serving` names are.
         parallel: how many are answered at once; each has the whole context.
 
     Raises:
         UserError: it ends by itself, or is silent.
     """
-    program = tools(display) / _PROGRAM
+    program = tools(display) / PROGRAM
     port = _free_port()
+    serving = files.serving
     context = int(str(serving.parameters["num_ctx"]))
-    command = [str(program), "--model", str(folder / serving.gguf), "--jinja", "--no-webui"]
+    command = [str(program), "--model", str(files.folder / serving.gguf), "--jinja", "--no-webui"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--parallel", str(parallel), "--ctx-size", str(context * parallel)]
     if serving.adapter is not None:
-        command += ["--lora", str(folder / serving.adapter)]
+        command += ["--lora", str(files.folder / serving.adapter)]
     _log().parent.mkdir(parents=True, exist_ok=True)
     with _log().open("w") as log:
         process = subprocess.Popen(
@@ -101,9 +107,9 @@ def llama_server(
         )
     try:
         address = f"http://127.0.0.1:{port}"
-        with display.working(_PROGRAM, f"reading {name}"):
+        with display.working(PROGRAM, f"reading {files.name}"):
             _wait(process, address)
-        yield LlamaServerModel(address, serving, name, digest)
+        yield LlamaServerModel(address, files)
     finally:
         process.terminate()
         try:
@@ -124,19 +130,19 @@ def _wait(process: subprocess.Popen[bytes], address: str) -> None:
         if process.poll() is not None:
             tail = "\n    ".join(_log().read_text(errors="replace").splitlines()[-_LOG_LINES:])
             raise UserError.one(
-                _PROGRAM,
+                PROGRAM,
                 f"ended by itself (exit code {process.returncode})",
                 f"Its last lines:\n    {tail}",
             )
         if time.monotonic() > deadline:
             raise UserError.one(
-                _PROGRAM, f"has not answered for {_PATIENCE_S} s", f"Its log: {shown(_log())}."
+                PROGRAM, f"has not answered for {_PATIENCE_S} s", f"Its log: {shown(_log())}."
             )
         time.sleep(_ASKED_EVERY_S)
 
 
 def _log() -> Path:
-    return CACHE / "logs" / f"{_PROGRAM}.log"
+    return CACHE / "logs" / f"{PROGRAM}.log"
 
 
 def _free_port() -> int:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import requests
 
 from contract.errors import UserError
-from contract.serving import Serving
+from launcher.pipeline.model_files import ModelFiles
 
 _DEFAULT_PORT = 11434
 _PATIENCE_S = 0.5
@@ -109,21 +109,13 @@ class OllamaServer:
             )
             self._checked(answer)
 
-    def create(
-        self,
-        model: str,
-        blobs: Mapping[str, str],
-        serving: Serving,
-        on_status: Callable[[str], None],
-    ) -> None:
-        """Make a model of blobs that the server has, and demand the final `success`.
-
-        Args:
-            blobs: the served file, and the adapter where there is one, with their digests.
+    def create(self, model: str, files: ModelFiles, on_status: Callable[[str], None]) -> None:
+        """Create a model of blobs that the server has, and demand the final `success`.
 
         Raises:
             UserError: the server refuses it, went away, or ended without saying `success`.
         """
+        serving, blobs = files.serving, files.blobs
         request = {
             "model": model,
             "files": _by_name(blobs, serving.gguf),

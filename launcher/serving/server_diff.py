@@ -1,4 +1,4 @@
-"""What a server reports of a model, held against what was sent to it."""
+"""What a server reports of a model, compared with what was sent to it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from contract.serving import Serving
+from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.compatibility import numbers
 from launcher.serving.ollama_server import OllamaServer
 
 
-def differences(
-    server: OllamaServer, model: str, blobs: Mapping[str, str], serving: Serving
-) -> list[str]:
-    """Everything in which the server's report of a model is not what was sent.
-
-    Args:
-        blobs: the files of the model with their digests (`sha256:...`).
-    """
+def differences(server: OllamaServer, model: str, files: ModelFiles) -> list[str]:
+    """Everything in which the server's report of a model is not what was sent."""
+    serving = files.serving
     reported = server.show(model)
     found = []
 
@@ -32,7 +27,7 @@ def differences(
         layers = re.findall(
             r"^(?:FROM|ADAPTER) .*sha256[-:]([0-9a-f]{64})", reported["modelfile"], re.MULTILINE
         )
-        sent = [blob.removeprefix("sha256:") for blob in blobs.values()]
+        sent = [blob.removeprefix("sha256:") for blob in files.blobs.values()]
         compare("files", sent, layers)
     if serving.template is not None:
         compare("template", serving.template, reported.get("template"))

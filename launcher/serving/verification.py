@@ -1,29 +1,27 @@
 """Prove that what a server serves is what was trained; line by line, each with what it found.
 
 Compared with `reference.json`, which was worked out where the model was made:
-what the server reports, tokens of prompts, greedy answers of the unrounded file, rounded files
-against it, and ends of answers.
+what the server reports, tokens of prompts, greedy answers of the f16 file, quantized files
+compared with it, and ends of answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contract import paths
-from contract.errors import AffineurError, UserError
+from contract.errors import AffineurError
 from contract.events import Progress
 from contract.manifest import Check, Verification
-from contract.recipe import Recipe, VerifySection
+from contract.recipe import VerifySection
 from contract.reference import Question, Reference
 from contract.serving import Serving
 from launcher.display import Display
-from launcher.pipeline.run import read_manifest, write_manifest
-from launcher.serving.model_import import blobs_of, model_digest, unrounded
+from launcher.pipeline.run import Run
+from launcher.serving.model_import import unquantized
 from launcher.serving.ollama_server import GREEDY, OllamaServer
 from launcher.serving.server_diff import differences
 
@@ -45,7 +43,7 @@ class NotTheTrainedModel(AffineurError):
         return "\n".join([*lines, "", f"{super().text()}. {kept}"])
 
 
-def prove(run: Path, server: OllamaServer, served: str, display: Display) -> list[Check]:
+def prove(run: Run, server: OllamaServer, served: str, display: Display) -> list[Check]:
     """Verify a served model, write the table down, and raise where a line failed.
 
     Raises:
@@ -53,14 +51,14 @@ def prove(run: Path, server: OllamaServer, served: str, display: Display) -> lis
         UserError: see `verify`.
     """
     with (
-        unrounded(run, served, server, display) as beside,
+        unquantized(run, served, server, display) as beside,
         display.working("verify", f"{served} at {server.address}") as line,
     ):
 
         def on_progress(doing: str, done: int, total: int) -> None:
             line.on_event(Progress(doing=doing, done=done, total=total, unit="prompts"))
 
-        checks = verify(run, server, served, beside, on_progress)
+        checks = verify(run, server, served, exact=beside, on_progress=on_progress)
         record(run, server, served, checks)
         if not all(check.passed for check in checks):
             raise NotTheTrainedModel(served, checks)
@@ -68,7 +66,7 @@ def prove(run: Path, server: OllamaServer, served: str, display: Display) -> lis
 
 
 def verify(
-    run: Path, server: OllamaServer, served: str, exact: str, on_progress: Report
+    run: Run, server: OllamaServer, served: str, *, exact: str, on_progress: Report
 ) -> list[Check]:
     """Ask the served model everything that the reference holds, and compare.
 
@@ -81,33 +79,25 @@ def verify(
     Raises:
         UserError: the server went away, or the run has no reference.
     """
-    path = run / paths.REFERENCE
-    if not path.exists():
-        raise UserError.one(str(path), "is not there", "Run ./invoke train again.")
-    reference = Reference.read(path)
-    recipe = Recipe.read(run / paths.RECIPE)
-    serving = Serving.read(run / paths.SERVING)
     return [
-        _as_sent(run, server, served, serving),
-        _prompt_tokens(server, served, reference, serving, on_progress),
-        _same_answers(server, exact, reference, on_progress),
-        *_agreements(reference, recipe),
-        _ends(server, served, reference, recipe.num_predict, on_progress),
+        _as_sent(run, server, served),
+        _prompt_tokens(run, server, served, on_progress),
+        _same_answers(run, server, exact, on_progress),
+        *_agreements(run.reference, run.recipe),
+        _ends(run, server, served, on_progress),
     ]
 
 
-def record(run: Path, server: OllamaServer, model: str, checks: list[Check]) -> None:
+def record(run: Run, server: OllamaServer, model: str, checks: list[Check]) -> None:
     """Write the table into the run's manifest."""
-    serving = Serving.read(run / paths.SERVING)
     verification = Verification(
         model=model,
-        model_digest=model_digest(blobs_of(run, serving), serving),
+        model_digest=run.model_digest,
         server=server.version,
         passed=all(check.passed for check in checks),
         checks=checks,
     )
-    manifest = read_manifest(run).model_copy(update={"verification": verification})
-    write_manifest(run, manifest)
+    run.record_verification(verification)
 
 
 def show(checks: list[Check], console: Console) -> None:
@@ -119,8 +109,8 @@ def show(checks: list[Check], console: Console) -> None:
     console.print(table)
 
 
-def _as_sent(run: Path, server: OllamaServer, model: str, serving: Serving) -> Check:
-    found = differences(server, model, blobs_of(run, serving), serving)
+def _as_sent(run: Run, server: OllamaServer, model: str) -> Check:
+    found = differences(server, model, run.files)
     return Check(
         name="what the server reports",
         passed=not found,
@@ -128,42 +118,34 @@ def _as_sent(run: Path, server: OllamaServer, model: str, serving: Serving) -> C
     )
 
 
-def _prompt_tokens(
-    server: OllamaServer,
-    model: str,
-    reference: Reference,
-    serving: Serving,
-    on_progress: Report,
-) -> Check:
-    differing = []
-    for number, question in enumerate(reference.questions):
-        on_progress("counting prompt tokens", number, len(reference.questions))
+def _prompt_tokens(run: Run, server: OllamaServer, model: str, on_progress: Report) -> Check:
+    questions, differing = run.reference.questions, []
+    for number, question in enumerate(questions):
+        on_progress("counting prompt tokens", number, len(questions))
         answer = server.chat(
             model=model, messages=question.messages, options={**GREEDY, "num_predict": 1}
         )
         counted = answer.get("prompt_eval_count")
         # A system prompt of the model's own stands in front where the conversation has none.
-        if counted != question.prompt_tokens and not _gets_a_system_prompt(question, serving):
+        if counted != question.prompt_tokens and not _gets_a_system_prompt(question, run.serving):
             differing.append(f"prompt {number + 1}: {counted} for {question.prompt_tokens}")
-    return _of_differences("prompt tokens", differing, len(reference.questions), "as trained")
+    return _of_differences("prompt tokens", differing, len(questions), "as trained")
 
 
 def _gets_a_system_prompt(question: Question, serving: Serving) -> bool:
     return bool(serving.system) and question.messages[0]["role"] != "system"
 
 
-def _same_answers(
-    server: OllamaServer, model: str, reference: Reference, on_progress: Report
-) -> Check:
-    asked = reference.questions
+def _same_answers(run: Run, server: OllamaServer, model: str, on_progress: Report) -> Check:
+    asked = run.reference.questions
     differing, undecided = [], 0
     for number, question in enumerate(asked):
-        on_progress("asking the unrounded file", number, len(asked))
+        on_progress("asking the f16 file", number, len(asked))
         answer = server.generate(
             model=model,
             prompt=question.prompt,
             raw=True,
-            options={**GREEDY, "num_predict": reference.answer_tokens},
+            options={**GREEDY, "num_predict": run.reference.answer_tokens},
         )
         said = answer["response"]
         if said == question.answer:
@@ -191,11 +173,9 @@ def _agreements(reference: Reference, bounds: VerifySection) -> list[Check]:
     ]
 
 
-def _ends(
-    server: OllamaServer, model: str, reference: Reference, bound: int, on_progress: Report
-) -> Check:
+def _ends(run: Run, server: OllamaServer, model: str, on_progress: Report) -> Check:
     # The others try the template with questions that no answer was learned for.
-    asked = [question for question in reference.questions if question.held_out]
+    asked = [question for question in run.reference.questions if question.held_out]
     endless = []
     for number, question in enumerate(asked):
         on_progress("waiting for ends", number, len(asked))
@@ -205,7 +185,8 @@ def _ends(
                 f"prompt {number + 1}: {answer.get('done_reason')} after "
                 f"{answer.get('eval_count')} tokens"
             )
-    return _of_differences("answers that end", endless, len(asked), f"by a stop, within {bound}")
+    within = f"by a stop, within {run.recipe.num_predict}"
+    return _of_differences("answers that end", endless, len(asked), within)
 
 
 def _of_differences(name: str, differing: list[str], asked: int, right: str) -> Check:

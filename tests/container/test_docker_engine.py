@@ -185,7 +185,7 @@ def test_a_card_that_the_engine_cannot_reach_is_said(engine, run):
     if engine.facts().nvidia:
         pytest.fail("this test is about engines without NVIDIA's toolkit; run it on one")
     with pytest.raises(UserError, match="NVIDIA Container Toolkit"):
-        probe(engine, run, "say(a=1)", card=True)
+        probe(engine, run, "say(a=1)", gpu=True)
     assert ours(engine) == []
 
 

@@ -85,7 +85,7 @@ def test_an_unknown_name_suggests_the_nearest_one():
 def test_an_unfinished_base_does_not_count_and_a_changed_one_is_named(tmp_path):
     digests = FileDigests(tmp_path / "digests.json")
     base = find_base("smoke", None, "rtx")
-    unfinished = CachedBase(base.request, tmp_path)
+    unfinished = CachedBase(base.request, tmp_path, base.key)
     assert unfinished.identity(digests) is None
     record = {"source": "smoke", "revision": None, "digest": "0", "files": {"gone.bin": "0"}}
     (tmp_path / "base.json").write_text(json.dumps(record))

@@ -2,17 +2,14 @@
 
 import pytest
 
-from contract import paths
 from contract.errors import UserError
 from contract.manifest import Check, Verification
-from contract.serving import Serving
 from launcher.evaluate.intervals import Interval
 from launcher.evaluate.record import Counts, Evaluation, ModelIdentity, Scores, SetResult
 from launcher.gate.card import markdown
 from launcher.gate.decision import decide
 from launcher.gate.policy import POLICY_FILE, Policy, read_policy
-from launcher.pipeline.run import read_manifest, write_manifest
-from launcher.serving.model_import import blobs_of, model_digest
+from launcher.pipeline.run import Run
 
 POLICY = Policy(min_task_gain=0.1, max_skill_loss=None, verified=True)
 NONE = Counts(empty=0, no_json=0, truncated=0, repetition_loop=0)
@@ -35,8 +32,7 @@ def result(name, kind, low, mean, high):
 
 @pytest.fixture
 def digest(run_copy):
-    serving = Serving.read(run_copy / paths.SERVING)
-    return model_digest(blobs_of(run_copy, serving), serving)
+    return Run(run_copy).model_digest
 
 
 @pytest.fixture
@@ -64,8 +60,7 @@ def verified(run_copy, digest):
         proof = Verification(
             model="m", model_digest=of, server="0.6.5", passed=passed, checks=[check]
         )
-        manifest = read_manifest(run_copy).model_copy(update={"verification": proof})
-        write_manifest(run_copy, manifest)
+        Run(run_copy).record_verification(proof)
 
     return prove
 
@@ -81,7 +76,7 @@ def failed(decision):
 
 def test_all_demands_met_is_a_yes(run_copy, evaluation, verified):
     verified()
-    decision = decide(run_copy, evaluation(GOOD, KEPT), POLICY)
+    decision = decide(Run(run_copy), evaluation(GOOD, KEPT), POLICY)
     assert failed(decision) == []
     assert "m: ship" in markdown(evaluation(GOOD, KEPT), decision)
 
@@ -89,39 +84,39 @@ def test_all_demands_met_is_a_yes(run_copy, evaluation, verified):
 def test_a_gain_that_may_be_chance_is_none(run_copy, evaluation, verified):
     verified()
     barely = result("task", "task", 0.09, 0.2, 0.3)
-    assert failed(decide(run_copy, evaluation(barely, KEPT), POLICY)) == ["task"]
+    assert failed(decide(Run(run_copy), evaluation(barely, KEPT), POLICY)) == ["task"]
 
 
 def test_a_skill_lost_beyond_its_interval_is_a_no(run_copy, evaluation, verified):
     verified()
     lost = result("lost", "skill", -0.3, -0.2, -0.06)
-    decision = decide(run_copy, evaluation(GOOD, KEPT, lost), POLICY)
+    decision = decide(Run(run_copy), evaluation(GOOD, KEPT, lost), POLICY)
     assert failed(decision) == ["skills"]
     assert "lost -20.0" in decision.lines[1].found
     assert "kept" not in decision.lines[1].found
     mild = Policy(min_task_gain=0.1, max_skill_loss=0.1, verified=True)
-    assert failed(decide(run_copy, evaluation(GOOD, KEPT, lost), mild)) == []
+    assert failed(decide(Run(run_copy), evaluation(GOOD, KEPT, lost), mild)) == []
 
 
 def test_nothing_measured_is_no_yes(run_copy, evaluation, verified):
     verified()
     alone = GOOD.model_copy(update={"difference": None, "base": None, "verdict": None})
-    assert failed(decide(run_copy, evaluation(alone), POLICY)) == ["task", "skills"]
+    assert failed(decide(Run(run_copy), evaluation(alone), POLICY)) == ["task", "skills"]
 
 
 def test_an_unproved_model_is_a_no(run_copy, evaluation, verified):
-    assert failed(decide(run_copy, evaluation(GOOD, KEPT), POLICY)) == ["verified"]
+    assert failed(decide(Run(run_copy), evaluation(GOOD, KEPT), POLICY)) == ["verified"]
     verified(passed=False)
-    assert failed(decide(run_copy, evaluation(GOOD, KEPT), POLICY)) == ["verified"]
+    assert failed(decide(Run(run_copy), evaluation(GOOD, KEPT), POLICY)) == ["verified"]
     verified(of="another's")
-    assert failed(decide(run_copy, evaluation(GOOD, KEPT), POLICY)) == ["verified"]
+    assert failed(decide(Run(run_copy), evaluation(GOOD, KEPT), POLICY)) == ["verified"]
     lax = Policy(min_task_gain=0.1, max_skill_loss=None, verified=False)
-    assert failed(decide(run_copy, evaluation(GOOD, KEPT), lax)) == []
+    assert failed(decide(Run(run_copy), evaluation(GOOD, KEPT), lax)) == []
 
 
 def test_an_evaluation_of_an_earlier_model_is_a_sentence(run_copy, evaluation):
     with pytest.raises(UserError, match=r"an earlier model.*./invoke evaluate --model m"):
-        decide(run_copy, evaluation(GOOD, of="older"), POLICY)
+        decide(Run(run_copy), evaluation(GOOD, of="older"), POLICY)
 
 
 def test_no_evaluation_is_a_sentence(run_copy):

@@ -11,19 +11,22 @@ import pytest
 from contract.errors import Problem, UserError
 from contract.events import Failed, Result
 from contract.manifest import ImageRecord
+from contract.recipe import PrepareSection
+from launcher.configuration import resolve
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
-from launcher.pipeline.runner import Given, RunFolder, Stage, StageCrashed, stage_key
+from launcher.pipeline.runner import StageContext, StageCrashed, StageFolder, StageRunner
+from launcher.pipeline.stages import Input, Stage, stage_key
 from launcher.runtime.engine import Ending
 
-FIRST = Stage("prepare", None, (), ("data",), ("first",))
-SECOND = Stage("merge", None, ("prepare",), (), ("second.txt",))
+FIRST = Stage(name="prepare", inputs=("data",), outputs=("first",))
+SECOND = Stage(name="merge", upstream=("prepare",), outputs=("second.txt",))
 
 
 @dataclass
 class InstantEngine:
     name: str = "instant"
-    card: bool | None = None
+    gpu: bool | None = None
     code: int = 0
     memory_ran_out: bool = False
     text: str = "1"
@@ -32,7 +35,7 @@ class InstantEngine:
     def run(self, job, on_event, display):
         del display
         self.ran.append(job.module)
-        self.card = job.card
+        self.gpu = job.gpu
         run = next(mount.source for mount in job.mounts if mount.name == "run")
         if self.code == 2:
             on_event(Failed(problems=[Problem(where="x:1", what="is bad")]))
@@ -60,15 +63,18 @@ def engine():
 
 @pytest.fixture
 def run(tmp_path):
-    return RunFolder(tmp_path / "run", FileDigests(tmp_path / "digests.json"))
+    return StageFolder(tmp_path / "run", FileDigests(tmp_path / "digests.json"))
+
+
+def runner(run, engine, **context):
+    return StageRunner(run, StageContext(lock="rtx", **context), engine, Display(quiet=True))
 
 
 def bring_up_to_date(run, engine, keys=("k1", "k2")):
     engine.ran.clear()
     for stage, key in zip((FIRST, SECOND), keys, strict=True):
-        if not run.is_current(stage, key):
-            run.path.mkdir(exist_ok=True)
-            run.run(stage, key, Given("rtx", "cuda"), engine, Display(quiet=True))
+        run.path.mkdir(exist_ok=True)
+        runner(run, engine).bring_up_to_date(stage, key)
     return list(engine.ran)
 
 
@@ -160,17 +166,26 @@ def test_the_record_holds_inputs_outputs_and_result(run, engine):
 
 def test_a_card_is_asked_for_by_the_stage_that_may_use_it_alone(run, engine):
     bring_up_to_date(run, engine)
-    assert engine.card is False
+    assert engine.gpu is False
     training = replace(FIRST, uses_gpu=True)
-    run.run(training, "k", Given("rtx", "cuda"), engine, Display(quiet=True))
-    assert engine.card is True
-    run.run(training, "k", Given("rtx", "cpu"), engine, Display(quiet=True))
-    assert engine.card is False
+    runner(run, engine, gpu=True).run(training, "k")
+    assert engine.gpu is True
+    runner(run, engine, gpu=False).run(training, "k")
+    assert engine.gpu is False
 
 
 def test_a_key_changes_with_each_thing_that_decides_the_outputs():
-    def key(section=None, lock="l", data="d"):
-        return stage_key(FIRST, section or {"a": 1}, lock, {"data": data, "other": data}, {})
+    recipe = resolve("smoke")
 
-    assert len({key(), key({"a": 2}), key(lock="m"), key(data="e")}) == 4
-    assert key() == stage_key(FIRST, {"a": 1}, "l", {"data": "d", "other": "unread"}, {})
+    def key(lock="l", data="d", other="x", upstream="u", **changed):
+        return stage_key(
+            replace(FIRST, section=PrepareSection, upstream=("base",)),
+            recipe=recipe.model_copy(update=changed),
+            lock_digest=lock,
+            inputs={"data": Input(data), "other": Input(other)},
+            upstream_keys={"base": upstream, "train": other},
+        )
+
+    decisive = {key(), key(max_length=99), key(lock="m"), key(data="e"), key(upstream="v")}
+    assert len(decisive) == 5
+    assert key() == key(other="not read") == key(epochs=9)

@@ -4,9 +4,12 @@ The servers here are not real: those from 0.30 to 0.33, which write a file anew,
 tests/serving asks real ones of other ages.
 """
 
+from pathlib import Path
+
 import pytest
 
 from contract.serving import Serving
+from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.server_diff import differences
 
 SENT = {"gguf/model-q8_0.gguf": "sha256:" + "a" * 64}
@@ -16,6 +19,7 @@ SERVING = Serving(
     system=None,
     parameters={"stop": ["<|im_end|>", "</s>"], "temperature": 0, "num_ctx": 512},
 )
+FILES = ModelFiles("m", Path(), SERVING, SENT)
 
 
 class Reporting:
@@ -34,10 +38,10 @@ class Reporting:
 
 @pytest.mark.parametrize("version", ["0.30.0", "0.33.9"])
 def test_servers_that_write_a_file_anew_are_not_asked_for_its_digest(version):
-    assert differences(Reporting(version), "m", SENT, SERVING) == []
+    assert differences(Reporting(version), "m", FILES) == []
 
 
 @pytest.mark.parametrize("version", ["0.6.5", "0.29.0", "0.34.1", "0.40.1"])
 def test_all_others_are(version):
-    (found,) = differences(Reporting(version), "m", SENT, SERVING)
+    (found,) = differences(Reporting(version), "m", FILES)
     assert found.startswith("files: ['bbb")

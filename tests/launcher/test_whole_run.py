@@ -16,7 +16,7 @@ import pytest
 
 from contract.digest import digest_of_file
 from launcher.configuration import resolve
-from launcher.pipeline.training import stages
+from launcher.pipeline.stages import training_stages
 from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training
 
 SAME_TO_THE_BYTE = [
@@ -29,7 +29,7 @@ SAME_TO_THE_BYTE = [
 ]
 
 
-SMOKE_STAGES = stages(resolve("smoke"))
+SMOKE_STAGES = training_stages(resolve("smoke"))
 
 
 def stage_lines(text):

@@ -22,7 +22,7 @@ from docker.errors import NotFound
 
 from contract.digest import digest_of_file
 from launcher.display import Display
-from launcher.pipeline.run import read_manifest, write_manifest
+from launcher.pipeline.run import Run
 from launcher.serving import ollama_container as beside
 from launcher.serving import ollama_server as serving
 from launcher.serving.model_import import import_run
@@ -229,11 +229,11 @@ def sibling(engine_client, ollama_image, monkeypatch):
 
 def as_if_made(run, file):
     """The run's manifest, with the file as it is now."""
-    manifest = read_manifest(run)
-    for record in manifest.stages:
+    found = Run(run)
+    for record in found.manifest.stages:
         if file.as_posix() in record.outputs:
             record.outputs[file.as_posix()] = digest_of_file(run / file)
-    write_manifest(run, manifest)
+    found.write_manifest(found.manifest)
 
 
 def the_run(project, model=NAME):
@@ -244,7 +244,7 @@ def the_run(project, model=NAME):
 def put(project, server, model=NAME):
     """Bring the run's model there without its proof, where the proof is not what is tested."""
     run = the_run(project, model)
-    import_run(run, model, server, Display(quiet=True))
+    import_run(Run(run), model, server, Display(quiet=True))
     return run
 
 

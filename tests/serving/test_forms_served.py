@@ -8,7 +8,7 @@ import pytest
 from contract import paths
 from contract.errors import UserError
 from launcher.display import Display
-from launcher.pipeline.run import read_manifest
+from launcher.pipeline.run import Run
 from launcher.serving.compatibility import numbers
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
@@ -87,7 +87,7 @@ def test_a_k_quant_is_served_and_proved(clean, connected, quantized):
     assert done.returncode == 0, done.stderr
     assert "✓  q4_k_m beside f16" in done.stderr
     assert connected.show(NAME)["details"]["quantization_level"] == "Q4_K_M"
-    manifest = read_manifest(the_run(quantized))
+    manifest = Run(the_run(quantized)).manifest
     assert manifest.verification.passed
     assert manifest.verification.server == connected.version
     assert [record.stage for record in manifest.stages][4] == "quantize"
@@ -155,10 +155,12 @@ def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(
         assert "conversations would be lost" in refused.stderr
         assert connected.digest(NAME) is None
         return
-    import_run(run, NAME, connected, QUIET)
+    import_run(Run(run), NAME, connected, QUIET)
     checks = {
         check.name: check.passed
-        for check in verify(run, connected, NAME, NAME, lambda doing, done, total: None)
+        for check in verify(
+            Run(run), connected, NAME, exact=NAME, on_progress=lambda doing, done, total: None
+        )
     }
     # It was not trained on this form: what it answers is nothing to ask for.
     assert checks["what the server reports"]
@@ -169,11 +171,15 @@ def test_the_real_qwen2_tokenizer_is_read_by_a_server_as_it_was_trained(
     ollama, connected, petit_qwen
 ):
     run = the_run(petit_qwen, "petit-qwen")
-    import_run(run, "petit-qwen", connected, QUIET)
+    import_run(Run(run), "petit-qwen", connected, QUIET)
     checks = {
         check.name: check
         for check in verify(
-            run, connected, "petit-qwen", "petit-qwen", lambda doing, done, total: None
+            Run(run),
+            connected,
+            "petit-qwen",
+            exact="petit-qwen",
+            on_progress=lambda doing, done, total: None,
         )
     }
     assert checks["what the server reports"].passed
@@ -215,7 +221,7 @@ def test_a_full_disk_on_the_servers_side_is_a_sentence(program, project, tmp_pat
     monkeypatch.setenv("OLLAMA_HOST", server.host)
     try:
         with pytest.raises(UserError) as refused:
-            import_run(the_run(project), NAME, OllamaServer.found(), QUIET)
+            import_run(Run(the_run(project)), NAME, OllamaServer.found(), QUIET)
         assert "no space left" in str(refused.value)
         assert "Make room on the server's disk" in str(refused.value)
         assert OllamaServer.found().digest(NAME) is None

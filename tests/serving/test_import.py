@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from contract.errors import UserError
 from contract.reference import Reference
 from contract.serving import Serving
 from launcher.display import Display
-from launcher.serving.model_import import blobs_of, import_run
+from launcher.pipeline.model_files import ModelFiles
+from launcher.pipeline.run import Run
+from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.server_diff import differences
 from tests.conftest import invoke, start
@@ -98,15 +101,15 @@ def test_ours_is_replaced_by_a_newer_one_of_ours(clean, connected, project):
 
 def test_what_the_server_reports_is_held_against_what_was_sent(clean, connected, project):
     run = put(project, connected)
-    serving = Serving.read(run / paths.SERVING)
-    blobs = blobs_of(run, serving)
-    assert differences(connected, NAME, blobs, serving) == []
-    others = dict.fromkeys(blobs, "sha256:" + "0" * 64)
-    assert differences(connected, NAME, others, serving)[0].startswith("files: ")
+    files = Run(run).files
+    assert differences(connected, NAME, files) == []
+    others = replace(files, blobs=dict.fromkeys(files.blobs, "sha256:" + "0" * 64))
+    assert differences(connected, NAME, others)[0].startswith("files: ")
+    serving = files.serving
     other = serving.model_copy(
         update={"template": "{{ .Prompt }}", "parameters": {**serving.parameters, "num_ctx": 7}}
     )
-    assert len(differences(connected, NAME, others, other)) == 3
+    assert len(differences(connected, NAME, replace(others, serving=other))) == 3
 
 
 def test_a_candidate_that_is_found_wanting_leaves_what_stood_there(clean, connected, project):
@@ -121,14 +124,14 @@ def test_a_candidate_that_is_found_wanting_leaves_what_stood_there(clean, connec
         raise UserError.one(candidate, "says something else")
 
     with pytest.raises(UserError, match="something else"):
-        import_run(run, NAME, connected, QUIET, examine=wanting)
+        import_run(Run(run), NAME, connected, QUIET, examine=wanting)
     assert connected.digest(NAME) == before
 
 
 def test_a_name_that_the_server_refuses_is_a_sentence(clean, connected, project):
     (run,) = (project / "data" / "models" / NAME).glob("*/")
     with pytest.raises(UserError, match="refuses"):
-        import_run(run, "not a name", connected, QUIET)
+        import_run(Run(run), "not a name", connected, QUIET)
 
 
 def test_a_gguf_cut_short_is_refused_before_it_is_sent(clean, connected, project):
@@ -136,7 +139,7 @@ def test_a_gguf_cut_short_is_refused_before_it_is_sent(clean, connected, project
     gguf = run / Serving.read(run / paths.SERVING).gguf
     gguf.write_bytes(gguf.read_bytes()[:10_000])
     with pytest.raises(UserError, match="not what the run made"):
-        import_run(run, NAME, connected, QUIET)
+        import_run(Run(run), NAME, connected, QUIET)
     assert connected.digest(NAME) is None
 
 
@@ -148,8 +151,9 @@ def test_an_error_inside_a_stream_that_began_well_is_found(clean, connected, pro
     short.write_bytes((run / serving.gguf).read_bytes()[:10_000])
     blob = f"sha256:{digest_of_file(short)}"
     connected.upload(short, blob, lambda sent: None)
+    files = ModelFiles(NAME, run, serving, {serving.gguf: blob})
     with pytest.raises(UserError, match="the server refuses"):
-        connected.create(NAME, {serving.gguf: blob}, serving, lambda status: None)
+        connected.create(NAME, files, lambda status: None)
     assert connected.digest(NAME) is None
 
 
@@ -183,7 +187,7 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
     try:
         server = OllamaServer.found()
         (run,) = (project / "data" / "models" / NAME).glob("*/")
-        old = import_run(run, NAME, server, QUIET)
+        old = import_run(Run(run), NAME, server, QUIET)
         question = questions(project)[0]
         shutil.rmtree(run)
         shutil.copytree(rounded_run, run)
@@ -202,7 +206,7 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
 
         monkeypatch.setattr(OllamaServer, step, killing)
         with pytest.raises(UserError, match=r"went away while|without success"):
-            import_run(run, NAME, server, QUIET)
+            import_run(Run(run), NAME, server, QUIET)
         monkeypatch.setattr(OllamaServer, step, real)
         ollama.kill()
         ollama.start()
@@ -210,7 +214,7 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
         standing = server.digest(NAME)
         if step != "delete":
             assert standing == old.digest
-        new = import_run(run, NAME, server, QUIET)
+        new = import_run(Run(run), NAME, server, QUIET)
         assert server.digest(NAME) == new.digest != old.digest
         asked = ollama.run("run", NAME, question.messages[-1]["content"])
         assert asked.stdout.strip() == question.answer.strip(), asked.stderr

@@ -4,9 +4,9 @@ import pytest
 
 from contract import paths
 from contract.digest import digest_of_file
-from contract.recipe import Recipe
 from contract.serving import Serving
-from launcher.pipeline.run import read_manifest
+from launcher.pipeline.model_files import ModelFiles
+from launcher.pipeline.run import Run
 from launcher.serving.ollama_server import full_name
 from tests.conftest import invoke
 from tests.serving.conftest import NAME, as_if_made, put
@@ -21,7 +21,7 @@ def imported(connected, project):
 def check(project, ollama):
     done = invoke(project, "verify", "--model", NAME, OLLAMA_HOST=ollama.host)
     (run,) = (project / "data" / "models" / NAME).glob("*/")
-    written = read_manifest(run).verification
+    written = Run(run).manifest.verification
     assert written.passed == (done.returncode == 0)
     return done, {line.name for line in written.checks if not line.passed}
 
@@ -33,7 +33,8 @@ def remake(connected, run, *, gguf=None, **changed):
     blob = f"sha256:{digest_of_file(file)}"
     if not connected.has_blob(blob):
         connected.upload(file, blob, lambda sent: None)
-    connected.create(NAME, {serving.gguf: blob}, serving, lambda status: None)
+    files = ModelFiles(NAME, run, serving, {serving.gguf: blob})
+    connected.create(NAME, files, lambda status: None)
 
 
 def test_the_trained_model_passes_every_line(imported, ollama, connected, project):
@@ -97,9 +98,9 @@ def test_weights_that_were_spoiled_are_seen_in_the_unrounded_file(
 
 
 def test_a_rounded_file_beyond_its_bounds_is_seen(imported, ollama, connected, project):
-    path = imported / paths.RECIPE
-    recipe = Recipe.read(path).model_copy(update={"quantizations": ["q8_0"], "max_mean_kl": 1e-9})
-    path.write_text(recipe.model_dump_json())
+    run = Run(imported)
+    recipe = run.recipe.model_copy(update={"quantizations": ["q8_0"], "max_mean_kl": 1e-9})
+    run.write_manifest(run.manifest.model_copy(update={"recipe": recipe}))
     _, failed = check(project, ollama)
     assert failed == {"q8_0 beside f16"}
 

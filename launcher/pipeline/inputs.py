@@ -1,0 +1,158 @@
+"""Find what a run reads: the dataset, the evaluation set, the base model, llama.cpp's parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract import paths
+from contract.atomic_write import atomic_write
+from contract.base import BaseIdentity
+from contract.errors import UserError
+from contract.recipe import Recipe
+from launcher.display import Display
+from launcher.pipeline.bases import CachedBase, LocalBase, find_base
+from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
+from launcher.pipeline.stages import BASE, Input
+from launcher.project import ROOT, shown
+from launcher.runtime import llama_cpp_sources
+from launcher.runtime.dependency_locks import lock_digest
+from launcher.runtime.engine import Engine
+from launcher.runtime.exclusive_lock import exclusive_lock
+from launcher.runtime.llama_cpp_tools import tools, tools_digest
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run reads, by the names that its stages know it by, and which base it is."""
+
+    base: BaseIdentity
+    by_name: Mapping[str, Input]
+
+    def digests(self, *names: str) -> dict[str, str]:
+        """The digests of those of these that the run has."""
+        return {name: self.by_name[name].digest for name in names if name in self.by_name}
+
+
+def gather(recipe: Recipe, *, engine: Engine, display: Display, digests: FileDigests) -> RunInputs:
+    """Find the inputs, and put the base into the cache where it is not.
+
+    Raises:
+        UserError: a dataset that is not there, a base that cannot be had.
+    """
+    find_data(recipe)
+    base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
+    if isinstance(base, CachedBase):
+        identity = _bring_base_up_to_date(
+            base, recipe, engine=engine, display=display, digests=digests
+        )
+    else:
+        identity = base.identity(digests)
+    return _run_inputs(recipe, base, identity, display=display, digests=digests)
+
+
+def inputs_at_hand(recipe: Recipe, *, display: Display, digests: FileDigests) -> RunInputs | None:
+    """The inputs where nothing is to be fetched or made first; None where the base is not there.
+
+    Raises:
+        UserError: a dataset that is not there, a base that cannot be had.
+    """
+    find_data(recipe)
+    base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
+    identity = base.identity(digests)
+    if identity is None:
+        return None
+    return _run_inputs(recipe, base, identity, display=display, digests=digests)
+
+
+def find_data(recipe: Recipe) -> tuple[Path, Path | None]:
+    """The dataset, and the evaluation set where the recipe has one.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+    evaluation = recipe.evaluation_path
+    return (
+        find_dataset(recipe.dataset_path, "dataset_path"),
+        find_dataset(evaluation, "evaluation_path") if evaluation else None,
+    )
+
+
+def find_dataset(path: str, key: str) -> Path:
+    """The file that a key names: looked for from the working directory, then from the project.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    given = Path(path).expanduser()
+    for candidate in (given, ROOT / given):
+        if candidate.is_file():
+            return candidate.resolve()
+    what = "is a folder" if given.is_dir() or (ROOT / given).is_dir() else "is not there"
+    folder = (ROOT / given).parent
+    near = sorted(entry.name for entry in folder.glob("*.*") if entry.is_file())[:8]
+    remedy = f"In {shown(folder)}: {', '.join(near)}." if near else "Give a file: --data FILE."
+    raise UserError.one(key, f"{path} {what}", remedy)
+
+
+def file_input(path: Path, digests: FileDigests) -> Input:
+    """A file that is read where it lies."""
+    return Input(digests.of(path), lambda: path)
+
+
+def llama_cpp_inputs(display: Display) -> dict[str, Input]:
+    """llama.cpp's converters and compiled tools; they are fetched and built when they are read."""
+    return {
+        "llama_cpp": Input(lock_digest("llama-cpp"), lambda: llama_cpp_sources.llama_cpp(display)),
+        "tools": Input(tools_digest(), lambda: tools(display)),
+    }
+
+
+def _run_inputs(
+    recipe: Recipe,
+    base: CachedBase | LocalBase,
+    identity: BaseIdentity,
+    *,
+    display: Display,
+    digests: FileDigests,
+) -> RunInputs:
+    data, evaluation = find_data(recipe)
+    found = {
+        "data": file_input(data, digests),
+        "base": Input(identity.digest, lambda: base.model),
+        **llama_cpp_inputs(display),
+    }
+    if evaluation is not None:
+        found["evaluation"] = file_input(evaluation, digests)
+    return RunInputs(identity, found)
+
+
+def _bring_base_up_to_date(
+    base: CachedBase, recipe: Recipe, *, engine: Engine, display: Display, digests: FileDigests
+) -> BaseIdentity:
+    identity = base.identity(digests)
+    if identity is not None:
+        display.up_to_date(BASE.name)
+        return identity
+    # Another launcher may be making it.
+    with exclusive_lock(base.folder, wait=True):
+        atomic_write(base.folder / paths.BASE_REQUEST, base.request.model_dump_json() + "\n")
+        from_hub = base.request.kind == "hub"
+        token = os.environ.get("HF_TOKEN")
+        context = StageContext(
+            lock=recipe.lock,
+            network=from_hub,
+            secrets={"HF_TOKEN": token} if token and from_hub else {},
+            labels={"profile": recipe.profile},
+        )
+        folder = StageFolder(base.folder, digests)
+        StageRunner(folder, context, engine, display).bring_up_to_date(BASE, base.key)
+        identity = base.identity(digests)
+    if identity is None:
+        raise UserError.one(
+            shown(base.folder), "is incomplete", "Remove it and run the same command again."
+        )
+    return identity

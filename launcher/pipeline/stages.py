@@ -1,0 +1,177 @@
+"""All stages: what each reads and writes, and on which other stages it stands. One graph.
+
+A stage's name is its package in `trainer/`, its line on the display, its log and its record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from contract import paths
+from contract.digest import digest_of_value
+from contract.manifest import CONTRACT_VERSION
+from contract.recipe import (
+    CONVERTER_TYPES,
+    QUANTIZER_TYPES,
+    ConvertSection,
+    ModelfileSection,
+    PrepareSection,
+    QuantizeSection,
+    Recipe,
+    SectionKind,
+    TrainSection,
+)
+from launcher.pipeline.code_digest import code_digest
+
+# What the exporter image brings along: a stage that reads it runs there, where it is built.
+_EXPORTER_INPUTS = frozenset({"llama_cpp", "tools"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a stage reads and writes.
+
+    Attributes:
+        section: the recipe's section that it reads, and that is part of its key.
+        upstream: the stages whose outputs it reads.
+        inputs: what else it reads, by the names of `contract.paths.StagePaths`.
+        outputs: what it writes, relative to its folder, with `*` for what the recipe decides.
+        continues: it resumes from what an interrupted start left, so that is not removed first.
+    """
+
+    name: str
+    section: type[SectionKind] | None = None
+    upstream: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...]
+    uses_gpu: bool = False
+    continues: bool = False
+
+    @property
+    def reads_exporter(self) -> bool:
+        """Whether it reads llama.cpp's converters or tools."""
+        return not _EXPORTER_INPUTS.isdisjoint(self.inputs)
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something that stages read: its digest, known before anything runs, and where it lies.
+
+    `locate` fetches or compiles it first where that is needed; None where the stage finds it in
+    its own folder.
+    """
+
+    digest: str
+    locate: Callable[[], Path] | None = None
+
+
+BASE = Stage(
+    name="base",
+    inputs=("request",),
+    # The hub's client keeps its own notes in hidden files there.
+    outputs=(f"{paths.BASE_MODEL}/[!.]*", str(paths.BASE_RECORD)),
+    continues=True,
+)
+PREPARE = Stage(
+    name="prepare",
+    section=PrepareSection,
+    inputs=("data", "evaluation", "base"),
+    outputs=(str(paths.PREPARED),),
+)
+TRAIN = Stage(
+    name="train",
+    section=TrainSection,
+    upstream=("prepare",),
+    inputs=("base",),
+    outputs=(str(paths.ADAPTER), str(paths.METRICS), str(paths.HELD_OUT_SCORES)),
+    uses_gpu=True,
+)
+MERGE = Stage(name="merge", upstream=("train",), inputs=("base",), outputs=(str(paths.MERGED),))
+CONVERT = Stage(
+    name="convert",
+    section=ConvertSection,
+    upstream=("prepare", "train", "merge"),
+    inputs=("base", "llama_cpp"),
+    outputs=(*(f"{paths.GGUF}/*-{kind}.gguf" for kind in CONVERTER_TYPES), str(paths.READ_BACK)),
+)
+QUANTIZE = Stage(
+    name="quantize",
+    section=QuantizeSection,
+    upstream=("prepare", "merge", "convert"),
+    inputs=("tools",),
+    outputs=(*(f"{paths.GGUF}/*-{kind}.gguf" for kind in QUANTIZER_TYPES), str(paths.IMATRIX)),
+)
+MODELFILE = Stage(
+    name="modelfile",
+    section=ModelfileSection,
+    upstream=("convert",),
+    outputs=(str(paths.MODELFILE), str(paths.SERVING)),
+)
+REFERENCE = Stage(
+    name="reference",
+    section=ConvertSection,
+    upstream=("prepare", "train", "merge", "convert", "quantize"),
+    outputs=(str(paths.REFERENCE),),
+)
+QUESTIONS = Stage(
+    name="questions",
+    upstream=("prepare",),
+    inputs=("data", "skills", "trained", "request"),
+    outputs=(str(paths.QUESTIONS),),
+)
+BASELINE = Stage(
+    name="baseline",
+    section=QuantizeSection,
+    upstream=("merge", "quantize"),
+    inputs=("trained", "base", "llama_cpp", "tools"),
+    outputs=(f"{paths.GGUF}/model-*.gguf",),
+)
+
+# `base` has a folder of its own in the cache, shared between runs.
+TRAINING_STAGES = (PREPARE, TRAIN, MERGE, CONVERT, QUANTIZE, MODELFILE, REFERENCE)
+# In a folder of their own below the run's, so that evaluating leaves the run as it is.
+EVALUATION_STAGES = (QUESTIONS, BASELINE)
+ALL_STAGES = (BASE, *TRAINING_STAGES, *EVALUATION_STAGES)
+
+
+def training_stages(recipe: Recipe) -> list[Stage]:
+    """The stages of a run of this recipe, in their order; without `quantize` where no file of the
+    recipe's needs it.
+    """
+    return [stage for stage in TRAINING_STAGES if stage != QUANTIZE or recipe.quantizer_types()]
+
+
+def stage_key(
+    stage: Stage,
+    *,
+    recipe: Recipe | None,
+    lock_digest: str,
+    inputs: Mapping[str, Input],
+    upstream_keys: Mapping[str, str],
+) -> str:
+    """The digest of all that decides the stage's outputs; known before anything runs.
+
+    Args:
+        recipe: the stage's section of it counts; None where a stage has none.
+        lock_digest: of the dependency lock that the stage's environment is made from.
+        inputs: by name; those that the stage reads count.
+        upstream_keys: the keys of the stages before it, by name.
+    """
+    section = {}
+    if stage.section is not None and recipe is not None:
+        section = recipe.section(stage.section).model_dump(mode="json")
+    return digest_of_value(
+        {
+            "contract": CONTRACT_VERSION,
+            "stage": stage.name,
+            "recipe": section,
+            "code": code_digest(f"trainer.{stage.name}"),
+            "lock": lock_digest,
+            "inputs": {name: inputs[name].digest for name in stage.inputs if name in inputs},
+            "upstream": {
+                name: upstream_keys[name] for name in stage.upstream if name in upstream_keys
+            },
+        }
+    )

@@ -1,0 +1,99 @@
+"""A finished run is found by its model's name, and its parts are compared with the disk."""
+
+import shutil
+
+import pytest
+
+from contract.errors import UserError
+from contract.manifest import Manifest, StageRecord
+from contract.serving import Serving
+from launcher.configuration import resolve
+from launcher.pipeline import run as module
+from launcher.pipeline.run import Run, canonical_name, model_folder
+
+GGUF = "gguf/model-q8_0.gguf"
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MODELS", tmp_path / "models")
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def finished(models):
+    """Makes the folder of a finished run, with one served file of a few bytes."""
+
+    def make(model, key, created="2026-01-01T00:00:00+00:00"):
+        folder = models / model / key
+        (folder / "gguf").mkdir(parents=True)
+        (folder / GGUF).write_bytes(b"weights")
+        record = StageRecord(
+            stage="convert",
+            key="k",
+            command=[],
+            engine="local",
+            started=created,
+            seconds=1.0,
+            inputs={},
+            # sha256 of b"weights".
+            outputs={GGUF: "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c"},
+            result={},
+        )
+        manifest = Manifest(
+            affineur_version="0",
+            key=key,
+            recipe=resolve("smoke"),
+            base={"source": "x", "revision": None, "digest": "0", "files": {}},
+            data={},
+            locks={},
+            code={},
+            versions={},
+            machine={},
+            created=created,
+            stages=[record],
+        )
+        Run(folder).write_manifest(manifest)
+        serving = Serving(gguf=GGUF, template=None, system=None, parameters={})
+        (folder / "serving.json").write_text(serving.model_dump_json())
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["smoke", "smoke:latest"])
+def test_the_name_that_ollama_prints_is_the_models(finished, name):
+    folder = finished("smoke", "0123")
+    assert Run.find(name).folder == folder
+    assert Run.exists(name)
+
+
+def test_another_tag_is_another_model(finished, models):
+    finished("smoke", "0123")
+    assert not Run.exists("smoke:v2")
+    assert model_folder("a/b:v2") == models / "a--b--v2"
+    assert canonical_name("a/b:latest") == "a/b"
+
+
+def test_the_last_finished_run_is_found_or_the_one_that_is_named(finished):
+    newer = finished("m", "aaaa", created="2026-01-02T00:00:00+00:00")
+    older = finished("m", "bbbb", created="2026-01-01T00:00:00+00:00")
+    assert Run.find("m").folder == newer
+    assert Run.find("m", "bb").folder == older
+    with pytest.raises(UserError, match=r"no finished run cc. There: aaaa, bbbb"):
+        Run.find("m", "cc")
+    with pytest.raises(UserError, match=r"nobody has no finished run here. Known: m"):
+        Run.find("nobody")
+
+
+def test_its_files_are_compared_with_what_the_run_made(finished):
+    folder = finished("m", "aaaa")
+    files = Run(folder).files
+    assert list(files.blobs) == [GGUF]
+    assert len(files.digest) == 64
+    (folder / GGUF).write_bytes(b"other weights")
+    with pytest.raises(UserError, match="is not what the run made"):
+        _ = Run(folder).files
+    shutil.rmtree(folder / "gguf")
+    with pytest.raises(UserError, match="is not there"):
+        _ = Run(folder).files
