@@ -53,7 +53,7 @@ def train(
 
     With `quiet`, the run's folder alone is printed.
     """
-    recipe = _resolved(profile, config, settings, data)
+    recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
     find_data(recipe)
     if recipe.device == "cuda":
         gpus.check_gpu(recipe.lock, recipe.precision)
@@ -67,7 +67,11 @@ def train(
     if chosen is not None:
         with chosen.running() as server:
             imported = _import(
-                outcome.run, recipe.output_model_name, server, display, replace=replace
+                outcome.run,
+                recipe.output_model_name,
+                server=server,
+                display=display,
+                replace=replace,
             )
     if quiet:
         print(outcome.run.folder)
@@ -82,7 +86,7 @@ def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
     display = Display()
     chosen = demand_server(ollama, display)
     with chosen.running() as server:
-        imported = _import(found, model, server, display, replace=replace)
+        imported = _import(found, model, server=server, display=display, replace=replace)
     print(f"{imported.name}  {imported.digest}")
     for line in chosen.how_to_ask(model):
         display.note(line)
@@ -106,7 +110,7 @@ def verify(model: str, *, run: str, ollama: str) -> None:
 
 
 def _import(
-    run: Run, name: str, server: OllamaServer, display: Display, *, replace: bool
+    run: Run, name: str, *, server: OllamaServer, display: Display, replace: bool
 ) -> Imported:
     def examine(candidate: str) -> None:
         checks = verification.prove(run, server, candidate, display)
@@ -129,7 +133,7 @@ def evaluate(
     evaluator = Evaluator(
         request=request,
         run=found,
-        ollama=_server_to_ask(model, found, ollama, display),
+        ollama=_server_to_ask(model, found, ollama=ollama, display=display),
         engine=choose_engine(engine, "", display),
         display=display,
     )
@@ -182,7 +186,7 @@ def promote(
     demands = _policy(policy)
     with demand_server(ollama, Display()).running() as server:
         changed = promotion.promote(
-            found, model, entry, server, demands, override=override, env=env
+            found, model, entry, server=server, policy=demands, override=override, env=env
         )
     print(f"{role}: {changed.before} -> {changed.after}")
     Display().note(f"back again:  ./invoke rollback --role {role}")
@@ -198,7 +202,7 @@ def _policy(path: str) -> Policy:
     return read_policy(Path(path) if path else POLICY_FILE)
 
 
-def _server_to_ask(model: str, run: Run | None, ollama: str, display: Display) -> Ollama | None:
+def _server_to_ask(model: str, run: Run | None, *, ollama: str, display: Display) -> Ollama | None:
     """The server to ask; None where llama-server loads the run's file."""
     chosen = choose_server(ollama, display)
     if ollama != "auto" or run is None or chosen is None:
@@ -213,7 +217,7 @@ def _server_to_ask(model: str, run: Run | None, ollama: str, display: Display) -
 def plan(*, profile: str, config: str, settings: Sequence[str], data: str) -> None:
     """Print each stage and what a run would do with it."""
     console = Console(highlight=False)
-    recipe = _resolved(profile, config, settings, data)
+    recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
     for stage, state in training.plan(recipe, Display()):
         console.print(f"{stage:<10} {state}", markup=False)
 
@@ -222,7 +226,7 @@ def data(
     *, profile: str, config: str, settings: Sequence[str], data: str, engine: str, quiet: bool
 ) -> None:
     """Prepare the dataset in a folder of its own and print the report."""
-    recipe = _resolved(profile, config, settings, data)
+    recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
     find_data(recipe)
     display = Display(quiet=quiet)
     found = data_report.prepare(recipe, choose_engine(engine, "", display), display)
@@ -277,5 +281,5 @@ def lock(only: Sequence[str]) -> None:
             print(f"  {line}")
 
 
-def _resolved(profile: str, config: str, settings: Sequence[str], data: str) -> Recipe:
+def _resolved(*, profile: str, config: str, settings: Sequence[str], data: str) -> Recipe:
     return resolve(profile, Path(config) if config else None, settings, data or None)

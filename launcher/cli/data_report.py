@@ -43,7 +43,8 @@ def prepare(recipe: Recipe, engine: Engine, display: Display) -> dict[str, Any]:
             lock=recipe.lock, inputs=inputs.by_name, labels={"profile": recipe.profile}
         )
         key = training_keys(recipe, inputs)[PREPARE.name]
-        record = StageRunner(folder, context, engine, display).run(PREPARE, key)
+        runner = StageRunner(folder, context, engine=engine, display=display)
+        record = runner.run(PREPARE, key)
     digests.save()
     return record.result
 

@@ -51,8 +51,8 @@ def make_baseline(run: Run, engine: Engine, display: Display) -> ModelFiles:
     runner = StageRunner(
         StageFolder(folder, digests, StageFolder(run.folder, digests)),
         StageContext(lock=recipe.lock, inputs=inputs, exporter=quantized),
-        engine,
-        display,
+        engine=engine,
+        display=display,
     )
     with exclusive_lock(folder):
         runner.bring_up_to_date(BASELINE, key)

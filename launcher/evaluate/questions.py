@@ -62,8 +62,8 @@ def make_questions(
     runner = StageRunner(
         StageFolder(folder, digests, trained),
         StageContext(lock=lock, inputs=inputs),
-        engine,
-        display,
+        engine=engine,
+        display=display,
     )
     with exclusive_lock(folder):
         request_file = folder / paths.QUESTIONS_REQUEST

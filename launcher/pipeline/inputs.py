@@ -149,7 +149,8 @@ def _bring_base_up_to_date(
             labels={"profile": recipe.profile},
         )
         folder = StageFolder(base.folder, digests)
-        StageRunner(folder, context, engine, display).bring_up_to_date(BASE, base.key)
+        runner = StageRunner(folder, context, engine=engine, display=display)
+        runner.bring_up_to_date(BASE, base.key)
         identity = base.identity(digests)
     if identity is None:
         raise UserError.one(

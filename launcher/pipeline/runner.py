@@ -144,7 +144,7 @@ class StageRunner:
     """Brings stages up to date in one folder, on one engine."""
 
     def __init__(
-        self, folder: StageFolder, context: StageContext, engine: Engine, display: Display
+        self, folder: StageFolder, context: StageContext, *, engine: Engine, display: Display
     ) -> None:
         self._folder = folder
         self._context = context
@@ -178,7 +178,7 @@ class StageRunner:
         image = self._engine.image(job.lock, self._display, exporter=job.exporter)
         started = datetime.now(UTC)
         clock_s = time.monotonic()
-        result = run_job(stage.name, job, self._engine, self._display)
+        result = self._run_job(stage.name, job)
         record = StageRecord(
             stage=stage.name,
             key=key,
@@ -213,38 +213,37 @@ class StageRunner:
             labels=context.labels,
         )
 
+    def _run_job(self, name: str, job: Job) -> dict[str, Any]:
+        """Run a job with its line on the display and return what it found out.
 
-def run_job(name: str, job: Job, engine: Engine, display: Display) -> dict[str, Any]:
-    """Run a job with its line on the display and return what it found out.
+        Raises:
+            UserError: it named problems that a person can fix.
+            StageCrashed: it ended in any other way.
+            KeyboardInterrupt: it was asked to stop.
+        """
+        problems: list[Problem] = []
+        result: dict[str, Any] = {}
 
-    Raises:
-        UserError: it named problems that a person can fix.
-        StageCrashed: it ended in any other way.
-        KeyboardInterrupt: it was asked to stop.
-    """
-    problems: list[Problem] = []
-    result: dict[str, Any] = {}
+        with self._display.working(name) as line:
 
-    with display.working(name) as line:
+            def on_event(event: events.Event) -> None:
+                if isinstance(event, events.Failed):
+                    problems.extend(event.problems)
+                elif isinstance(event, events.Result):
+                    result.update(event.values)
+                else:
+                    line.on_event(event)
 
-        def on_event(event: events.Event) -> None:
-            if isinstance(event, events.Failed):
-                problems.extend(event.problems)
-            elif isinstance(event, events.Result):
-                result.update(event.values)
-            else:
-                line.on_event(event)
-
-        ending = engine.run(job, on_event, display)
-        if ending.code == ExitCode.DONE:
-            return result
-        if ending.code == ExitCode.USER_ERROR and problems:
-            raise UserError(problems)
-        if ending.code == ExitCode.INTERRUPTED:
-            raise KeyboardInterrupt
-        if ending.memory_ran_out or -ending.code in _ENDED_FROM_OUTSIDE:
-            raise _ended_from_outside(name, ending)
-        raise StageCrashed(name, _ending(ending.code), job.log)
+            ending = self._engine.run(job, on_event, self._display)
+            if ending.code == ExitCode.DONE:
+                return result
+            if ending.code == ExitCode.USER_ERROR and problems:
+                raise UserError(problems)
+            if ending.code == ExitCode.INTERRUPTED:
+                raise KeyboardInterrupt
+            if ending.memory_ran_out or -ending.code in _ENDED_FROM_OUTSIDE:
+                raise _ended_from_outside(name, ending)
+            raise StageCrashed(name, _ending(ending.code), job.log)
 
 
 def _ended_from_outside(name: str, ending: Ending) -> UserError:

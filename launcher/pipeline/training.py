@@ -67,7 +67,7 @@ def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
         exporter=bool(recipe.quantizer_types()),
         labels={"run": keys[_NAMING_STAGE], "profile": recipe.profile},
     )
-    runner = StageRunner(folder, context, engine, display)
+    runner = StageRunner(folder, context, engine=engine, display=display)
     with exclusive_lock(folder.path):
         atomic_write(folder.path / paths.RECIPE, recipe.model_dump_json(indent=1) + "\n")
         base = inputs.base.model_dump_json(indent=1)

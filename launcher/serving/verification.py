@@ -8,6 +8,7 @@ compared with it, and ends of answers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,7 +19,6 @@ from contract.events import Progress
 from contract.manifest import Check, Verification
 from contract.recipe import VerifySection
 from contract.reference import Question, Reference
-from contract.serving import Serving
 from launcher.display import Display
 from launcher.pipeline.run import Run
 from launcher.serving.model_import import unquantized
@@ -59,8 +59,17 @@ def prove(run: Run, server: OllamaServer, served: str, display: Display) -> list
             line.on_event(Progress(doing=doing, done=done, total=total, unit="prompts"))
 
         checks = verify(run, server, served, exact=beside, on_progress=on_progress)
-        record(run, server, served, checks)
-        if not all(check.passed for check in checks):
+        passed = all(check.passed for check in checks)
+        run.record_verification(
+            Verification(
+                model=served,
+                model_digest=run.model_digest,
+                server=server.version,
+                passed=passed,
+                checks=checks,
+            )
+        )
+        if not passed:
             raise NotTheTrainedModel(served, checks)
     return checks
 
@@ -79,25 +88,14 @@ def verify(
     Raises:
         UserError: the server went away, or the run has no reference.
     """
+    proof = _Proof(run, server, on_progress)
     return [
-        _as_sent(run, server, served),
-        _prompt_tokens(run, server, served, on_progress),
-        _same_answers(run, server, exact, on_progress),
+        proof.as_sent(served),
+        proof.prompt_tokens(served),
+        proof.same_answers(exact),
         *_agreements(run.reference, run.recipe),
-        _ends(run, server, served, on_progress),
+        proof.ends(served),
     ]
-
-
-def record(run: Run, server: OllamaServer, model: str, checks: list[Check]) -> None:
-    """Write the table into the run's manifest."""
-    verification = Verification(
-        model=model,
-        model_digest=run.model_digest,
-        server=server.version,
-        passed=all(check.passed for check in checks),
-        checks=checks,
-    )
-    run.record_verification(verification)
 
 
 def show(checks: list[Check], console: Console) -> None:
@@ -109,55 +107,81 @@ def show(checks: list[Check], console: Console) -> None:
     console.print(table)
 
 
-def _as_sent(run: Run, server: OllamaServer, model: str) -> Check:
-    found = differences(server, model, run.files)
-    return Check(
-        name="what the server reports",
-        passed=not found,
-        found="; ".join(found) or "files, template, system prompt and parameters as sent",
-    )
+@dataclass(frozen=True)
+class _Proof:
+    """The lines for which a server is asked, of one run's reference."""
 
+    run: Run
+    server: OllamaServer
+    on_progress: Report
 
-def _prompt_tokens(run: Run, server: OllamaServer, model: str, on_progress: Report) -> Check:
-    questions, differing = run.reference.questions, []
-    for number, question in enumerate(questions):
-        on_progress("counting prompt tokens", number, len(questions))
-        answer = server.chat(
-            model=model, messages=question.messages, options={**GREEDY, "num_predict": 1}
+    def as_sent(self, model: str) -> Check:
+        """Whether the server reports of the model what was sent to it."""
+        found = differences(self.server, model, self.run.files)
+        return Check(
+            name="what the server reports",
+            passed=not found,
+            found="; ".join(found) or "files, template, system prompt and parameters as sent",
         )
-        counted = answer.get("prompt_eval_count")
+
+    def prompt_tokens(self, model: str) -> Check:
+        """Whether its prompts have as many tokens as those that were trained on."""
+        questions, differing = self.run.reference.questions, []
+        for number, question in enumerate(questions):
+            self.on_progress("counting prompt tokens", number, len(questions))
+            answer = self.server.chat(
+                model=model, messages=question.messages, options={**GREEDY, "num_predict": 1}
+            )
+            counted = answer.get("prompt_eval_count")
+            if counted != question.prompt_tokens and not self._gets_a_system_prompt(question):
+                differing.append(f"prompt {number + 1}: {counted} for {question.prompt_tokens}")
+        return _of_differences("prompt tokens", differing, asked=len(questions), right="as trained")
+
+    def _gets_a_system_prompt(self, question: Question) -> bool:
         # A system prompt of the model's own stands in front where the conversation has none.
-        if counted != question.prompt_tokens and not _gets_a_system_prompt(question, run.serving):
-            differing.append(f"prompt {number + 1}: {counted} for {question.prompt_tokens}")
-    return _of_differences("prompt tokens", differing, len(questions), "as trained")
+        return bool(self.run.serving.system) and question.messages[0]["role"] != "system"
 
+    def same_answers(self, model: str) -> Check:
+        """Whether it answers as the merged model does, up to near ties."""
+        asked = self.run.reference.questions
+        differing, undecided = [], 0
+        for number, question in enumerate(asked):
+            self.on_progress("asking the f16 file", number, len(asked))
+            answer = self.server.generate(
+                model=model,
+                prompt=question.prompt,
+                raw=True,
+                options={**GREEDY, "num_predict": self.run.reference.answer_tokens},
+            )
+            said = answer["response"]
+            if said == question.answer:
+                continue
+            if question.decided is not None and said.startswith(question.decided):
+                undecided += 1
+            else:
+                differing.append(
+                    f"prompt {number + 1}: {_short(said)} for {_short(question.answer)}"
+                )
+        right = "as the merged model's"
+        if undecided:
+            right += f", {undecided} of them up to a near tie"
+        return _of_differences("greedy answers, f16", differing, asked=len(asked), right=right)
 
-def _gets_a_system_prompt(question: Question, serving: Serving) -> bool:
-    return bool(serving.system) and question.messages[0]["role"] != "system"
-
-
-def _same_answers(run: Run, server: OllamaServer, model: str, on_progress: Report) -> Check:
-    asked = run.reference.questions
-    differing, undecided = [], 0
-    for number, question in enumerate(asked):
-        on_progress("asking the f16 file", number, len(asked))
-        answer = server.generate(
-            model=model,
-            prompt=question.prompt,
-            raw=True,
-            options={**GREEDY, "num_predict": run.reference.answer_tokens},
-        )
-        said = answer["response"]
-        if said == question.answer:
-            continue
-        if question.decided is not None and said.startswith(question.decided):
-            undecided += 1
-        else:
-            differing.append(f"prompt {number + 1}: {_short(said)} for {_short(question.answer)}")
-    right = "as the merged model's"
-    if undecided:
-        right += f", {undecided} of them up to a near tie"
-    return _of_differences("greedy answers, f16", differing, len(asked), right)
+    def ends(self, model: str) -> Check:
+        """Whether its answers to held-out questions end by a stop."""
+        # The others try the template with questions that no answer was learned for.
+        asked = [question for question in self.run.reference.questions if question.held_out]
+        endless = []
+        for number, question in enumerate(asked):
+            self.on_progress("waiting for ends", number, len(asked))
+            answer = self.server.chat(model=model, messages=question.messages, options=GREEDY)
+            if answer.get("done_reason") != "stop":
+                endless.append(
+                    f"prompt {number + 1}: {answer.get('done_reason')} after "
+                    f"{answer.get('eval_count')} tokens"
+                )
+        within = f"by a stop, within {self.run.recipe.num_predict}"
+        return _of_differences("answers that end", endless, asked=len(asked), right=within)
 
 
 def _agreements(reference: Reference, bounds: VerifySection) -> list[Check]:
@@ -173,23 +197,7 @@ def _agreements(reference: Reference, bounds: VerifySection) -> list[Check]:
     ]
 
 
-def _ends(run: Run, server: OllamaServer, model: str, on_progress: Report) -> Check:
-    # The others try the template with questions that no answer was learned for.
-    asked = [question for question in run.reference.questions if question.held_out]
-    endless = []
-    for number, question in enumerate(asked):
-        on_progress("waiting for ends", number, len(asked))
-        answer = server.chat(model=model, messages=question.messages, options=GREEDY)
-        if answer.get("done_reason") != "stop":
-            endless.append(
-                f"prompt {number + 1}: {answer.get('done_reason')} after "
-                f"{answer.get('eval_count')} tokens"
-            )
-    within = f"by a stop, within {run.recipe.num_predict}"
-    return _of_differences("answers that end", endless, len(asked), within)
-
-
-def _of_differences(name: str, differing: list[str], asked: int, right: str) -> Check:
+def _of_differences(name: str, differing: list[str], *, asked: int, right: str) -> Check:
     found = f"{asked - len(differing)} of {asked} {right}"
     if differing:
         found += f" ({differing[0]})"

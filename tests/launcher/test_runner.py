@@ -67,7 +67,8 @@ def run(tmp_path):
 
 
 def runner(run, engine, **context):
-    return StageRunner(run, StageContext(lock="rtx", **context), engine, Display(quiet=True))
+    settings = StageContext(lock="rtx", **context)
+    return StageRunner(run, settings, engine=engine, display=Display(quiet=True))
 
 
 def bring_up_to_date(run, engine, keys=("k1", "k2")):
