@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from contract.base import BaseIdentity
 from contract.recipe import Recipe
+from contract.record import Record
 
 CONTRACT_VERSION = 1
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImageRecord(_Record):
+class ImageRecord(Record):
     """The image that a stage ran in, by digest, and what built it: others may pack otherwise."""
 
     digest: str
     builder: str
 
 
-class StageRecord(_Record):
+class StageRecord(Record):
     """One finished stage: its key, what it read and what it left, by digest."""
 
     stage: str
@@ -38,7 +33,7 @@ class StageRecord(_Record):
     result: dict[str, Any]
 
 
-class Check(_Record):
+class Check(Record):
     """One line of what was proved about a served model."""
 
     name: str
@@ -46,7 +41,7 @@ class Check(_Record):
     found: str
 
 
-class Verification(_Record):
+class Verification(Record):
     """The last proof that a server serves this run's model: under which name, which server.
 
     `model_digest` is of the served files and settings, the same on every server.
@@ -59,7 +54,7 @@ class Verification(_Record):
     checks: list[Check]
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """Everything a stranger needs to make this model again and compare it."""
 
     contract_version: int = CONTRACT_VERSION

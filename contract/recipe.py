@@ -9,13 +9,12 @@ in `configs/profiles/` state them all. `configs/README.md` documents each for pe
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from contract.evaluation import Metric
-from contract.record import read_record
+from contract.record import Record
 
 # What llama.cpp's converter writes by itself, without a compiled tool.
 CONVERTER_TYPES = ("f32", "f16", "bf16", "q8_0")
@@ -74,10 +73,10 @@ def _columns(columns: dict[str, str]) -> dict[str, str]:
     return columns
 
 
-class SectionKind(BaseModel):
-    """What all sections have in common: strict, frozen, no surprises."""
+class SectionKind(Record):
+    """What all sections have in common: every number is finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class SourceSection(SectionKind):
@@ -206,8 +205,3 @@ class Recipe(
     def section(self, kind: type[Section]) -> Section:
         """This recipe's part for one stage."""
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
-
-    @classmethod
-    def read(cls, path: Path) -> Recipe:
-        """The recipe that the launcher wrote into the run's folder."""
-        return read_record(cls, path)

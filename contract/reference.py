@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
-
-from contract.record import read_record
+from contract.record import Record
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Question(_Record):
+class Question(Record):
     """A conversation, the prompt that the chat template makes of it, and the greedy answer.
 
     `decided`: the answer's beginning up to where the model's two best tokens are too close for any
@@ -29,7 +21,7 @@ class Question(_Record):
     held_out: bool
 
 
-class Agreement(_Record):
+class Agreement(Record):
     """A rounded GGUF beside the unrounded one.
 
     `mean_kl` in nats per token; `same_top` the share of `tokens` with the same most likely token.
@@ -40,14 +32,9 @@ class Agreement(_Record):
     tokens: int
 
 
-class Reference(_Record):
+class Reference(Record):
     """All of it; `answer_tokens` is the bound under which the answers were made."""
 
     answer_tokens: int
     questions: list[Question]
     agreements: dict[str, Agreement]
-
-    @classmethod
-    def read(cls, path: Path) -> Reference:
-        """What the stage left."""
-        return read_record(cls, path)

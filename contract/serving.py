@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
-
-from contract.record import read_record
+from contract.record import Record
 
 
-class Serving(BaseModel):
+class Serving(Record):
     """The served file and what Ollama is told beside it.
 
     `gguf` and `adapter` lie below the run's folder; without an adapter, `gguf` is the merged model.
@@ -17,15 +13,8 @@ class Serving(BaseModel):
     Ollama's names: stop, num_ctx, num_predict, temperature.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     gguf: str
     adapter: str | None = None
     template: str | None
     system: str | None
     parameters: dict[str, int | float | list[str]]
-
-    @classmethod
-    def read(cls, path: Path) -> Serving:
-        """What the stage `modelfile` left."""
-        return read_record(cls, path)

@@ -135,9 +135,9 @@ def evaluate(request: EvaluationRequest, run: str, ollama: str, engine: str, qui
 def gate(model: str, run: str, policy: str) -> None:
     """Hold the last evaluation against the policy, print the card, and exit 3 where it says no."""
     folder = find_run(model, run)
-    found = Evaluation.read(folder, model)
+    found = Evaluation.of_run(folder, model)
     decision = decide(folder, found, read_policy(Path(policy) if policy else POLICY_FILE))
-    found.model_copy(update={"gate": decision}).write(folder)
+    found.model_copy(update={"gate": decision}).write(folder / paths.EVALUATION)
     atomic_write(folder / paths.CARD, card.markdown(found, decision))
     card.show(found, decision, Console(highlight=False))
     Display().note(f"for a pull request: {shown(folder / paths.CARD)}")

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.recipe import Recipe
 from launcher.display import Display
 from launcher.pipeline import training
@@ -35,7 +34,7 @@ def prepare(recipe: Recipe, engine: Engine, display: Display) -> dict[str, Any]:
     inputs = training.gather(recipe, engine, display, digests)
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="data-report-") as folder:
-        atomic_write(Path(folder) / paths.RECIPE, recipe.model_dump_json())
+        recipe.write(Path(folder) / paths.RECIPE)
         job = Job(
             module="trainer.prepare",
             lock=recipe.lock,

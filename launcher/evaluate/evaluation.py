@@ -128,7 +128,7 @@ def evaluate(
         max_skill_loss=max_skill_loss,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    found.write(home)
+    found.write(home / paths.EVALUATION)
     return home, found
 
 

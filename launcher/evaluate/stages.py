@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.digest import digest_of_value, files_below
 from contract.errors import UserError
 from contract.evaluation import Questions, QuestionsRequest
@@ -81,7 +80,7 @@ def make_questions(
         mounts.append(Mount("trained", run))
         inputs["trained"] = digests.of(run / paths.PREPARED_TRAIN)
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / paths.QUESTIONS_REQUEST, request.model_dump_json(indent=1) + "\n")
+    request.write(folder / paths.QUESTIONS_REQUEST)
     given = Given(lock, "cpu", tuple(mounts))
     _bring_up(QUESTIONS, folder, inputs, given, engine, display, digests)
     return Questions.read(folder / paths.QUESTIONS)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.manifest import Manifest
-from contract.record import read_record
 from launcher.project import MODELS, shown
 
 
@@ -60,9 +58,9 @@ def read_manifest(run: Path) -> Manifest:
     Raises:
         UserError: another version of this project wrote it.
     """
-    return read_record(Manifest, run / paths.MANIFEST)
+    return Manifest.read(run / paths.MANIFEST)
 
 
 def write_manifest(run: Path, manifest: Manifest) -> None:
     """Write it whole; its being there says that the run is finished."""
-    atomic_write(run / paths.MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    manifest.write(run / paths.MANIFEST)

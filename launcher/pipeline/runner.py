@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from contract import events, paths
-from contract.atomic_write import atomic_write
 from contract.digest import digest_of_value, files_below
 from contract.errors import AffineurError, ExitCode, Problem, UserError
 from contract.manifest import CONTRACT_VERSION, StageRecord
 from contract.recipe import SectionKind
-from contract.record import read_record
 from launcher.display import Display
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
@@ -116,7 +114,7 @@ class RunFolder:
     def record(self, stage: str) -> StageRecord | None:
         """What was written down of a stage, or None; another version's record is none."""
         try:
-            return read_record(StageRecord, self._record_path(stage))
+            return StageRecord.read(self._record_path(stage))
         except (FileNotFoundError, UserError):
             return None
 
@@ -174,7 +172,7 @@ class RunFolder:
             outputs=self._outputs(stage),
             result=result,
         )
-        atomic_write(self._record_path(stage.name), record.model_dump_json(indent=1) + "\n")
+        record.write(self._record_path(stage.name))
         return record
 
     def _record_path(self, stage: str) -> Path:

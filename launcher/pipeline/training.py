@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.base import BaseIdentity
 from contract.errors import UserError
 from contract.manifest import Manifest
@@ -128,8 +127,8 @@ def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
     run = RunFolder(folder, digests)
     ran = []
     with alone(folder):
-        atomic_write(folder / paths.RECIPE, recipe.model_dump_json(indent=1) + "\n")
-        atomic_write(folder / paths.BASE_RECORD, inputs.identity.model_dump_json(indent=1) + "\n")
+        recipe.write(folder / paths.RECIPE)
+        inputs.identity.write(folder / paths.BASE_RECORD)
         for stage in stages(recipe):
             if run.is_current(stage, keys[stage.name]):
                 display.up_to_date(stage.name)
@@ -257,7 +256,7 @@ def _cached(
 ) -> BaseIdentity:
     identity = base.identity(digests)
     if identity is None:
-        atomic_write(base.folder / paths.BASE_REQUEST, base.request.model_dump_json() + "\n")
+        base.request.write(base.folder / paths.BASE_REQUEST)
         token = os.environ.get("HF_TOKEN")
         job = Job(
             module="trainer.base",

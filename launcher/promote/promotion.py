@@ -74,7 +74,7 @@ def promote(
             file was changed meanwhile.
     """
     log = log or PromotionLog()
-    evaluation = Evaluation.read(run, name)
+    evaluation = Evaluation.of_run(run, name)
     decision = decide(run, evaluation, policy)
     if not decision.ship and not override:
         raise GateRefused(evaluation, decision)

@@ -75,7 +75,7 @@ def test_an_evaluation_reads_rows_and_converts_the_base_in_containers(contained,
     assert "better" in done.stdout
     records = contained.folder / paths.EVALUATION_FOLDER / paths.STAGES
     for stage in ("questions", "baseline"):
-        record = StageRecord.model_validate_json((records / f"{stage}.json").read_bytes())
+        record = StageRecord.read(records / f"{stage}.json")
         assert record.engine == "docker"
 
 

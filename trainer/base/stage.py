@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.base import BaseIdentity, BaseRequest
 from contract.digest import digest_of_file, digest_of_value, files_below
 from contract.paths import StagePaths
@@ -18,7 +17,7 @@ from trainer.entrypoint import Reporter
 
 def base(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `model/` and `base.json` from `request.json`."""
-    request = BaseRequest.model_validate_json((stage_paths.run / paths.BASE_REQUEST).read_bytes())
+    request = BaseRequest.read(stage_paths.run / paths.BASE_REQUEST)
     folder = stage_paths.run / paths.BASE_MODEL
     revision = None
     if request.kind == "smoke":
@@ -48,5 +47,5 @@ def base(stage_paths: StagePaths, reporter: Reporter) -> None:
         digest=digest_of_value(files),
         files=files,
     )
-    atomic_write(stage_paths.run / paths.BASE_RECORD, identity.model_dump_json(indent=1) + "\n")
+    identity.write(stage_paths.run / paths.BASE_RECORD)
     reporter.result(identity.model_dump())

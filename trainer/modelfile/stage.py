@@ -33,7 +33,7 @@ def modelfile(stage_paths: StagePaths, reporter: Reporter) -> None:
         )
     stops = stop_tokens(tokenizer, merged, form)
     serving = serving_of(recipe, form, stops)
-    atomic_write(stage_paths.run / paths.SERVING, serving.model_dump_json(indent=1) + "\n")
+    serving.write(stage_paths.run / paths.SERVING)
     atomic_write(
         stage_paths.run / paths.MODELFILE, modelfile_text(recipe.output_model_name, serving)
     )

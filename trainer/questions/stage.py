@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.errors import Problem, UserError
 from contract.evaluation import (
     METRICS,
@@ -62,7 +61,7 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
     if leaks:
         reporter.note(f"{len(leaks)} rows stand in the training data and are left out")
     found = Questions(items=kept, dropped=leaks)
-    atomic_write(stage_paths.run / paths.QUESTIONS, found.model_dump_json(indent=1) + "\n")
+    found.write(stage_paths.run / paths.QUESTIONS)
     reporter.result({"items": len(kept), "dropped": len(leaks)})
 
 

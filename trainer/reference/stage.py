@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.paths import StagePaths
 from contract.recipe import Recipe
 from contract.reference import Agreement, Question, Reference
@@ -97,7 +96,7 @@ def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
     ]
     found = _agreements(stage_paths.run, recipe, rows, reporter)
     written = Reference(answer_tokens=_ANSWER_TOKENS, questions=questions, agreements=found)
-    atomic_write(stage_paths.run / paths.REFERENCE, written.model_dump_json(indent=1) + "\n")
+    written.write(stage_paths.run / paths.REFERENCE)
     reporter.result(
         {"questions": len(questions), "agreements": {k: v.model_dump() for k, v in found.items()}}
     )

@@ -222,7 +222,7 @@ def _save_adapter(model: PeftModel, stage_paths: StagePaths) -> None:
     model.save_pretrained(str(folder))
     # PEFT's model card names this machine's paths.
     (folder / "README.md").unlink(missing_ok=True)
-    identity = BaseIdentity.model_validate_json((stage_paths.run / paths.BASE_RECORD).read_bytes())
+    identity = BaseIdentity.read(stage_paths.run / paths.BASE_RECORD)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
     # A path would differ from machine to machine, and a set's order from process to process.
