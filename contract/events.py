@@ -6,9 +6,9 @@ same thing. A stage's other output (libraries, warnings, tracebacks) goes to sta
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from contract.errors import Problem
 from contract.record import Record
@@ -33,10 +33,10 @@ class Note(Record):
 
 
 class Result(Record):
-    """What the stage found out, for the manifest and the summary."""
+    """What the stage found out: `contract.results` has each stage's keys."""
 
     event: Literal["result"] = "result"
-    values: dict[str, Any]
+    values: dict[str, JsonValue]
 
 
 class Failed(Record):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pydantic import JsonValue, ValidationError
 
 from contract.base import BaseIdentity
 from contract.recipe import Recipe
-from contract.record import Record
+from contract.record import Record, other_version
+from contract.results import ResultType
 
 CONTRACT_VERSION = 1
 
@@ -19,7 +20,10 @@ class ImageRecord(Record):
 
 
 class StageRecord(Record):
-    """One finished stage: its key, what it read and what it left, by digest."""
+    """One finished stage: its key, its inputs and outputs by digest, and its result.
+
+    The result stays plain, so that a manifest of another version can be read all the same.
+    """
 
     stage: str
     key: str
@@ -30,7 +34,20 @@ class StageRecord(Record):
     seconds: float
     inputs: dict[str, str]
     outputs: dict[str, str]
-    result: dict[str, Any]
+    result: dict[str, JsonValue]
+
+    def typed_result(self, kind: type[ResultType]) -> ResultType:
+        """The result, as its stage's type.
+
+        Raises:
+            UserError: it has other keys than this version's.
+        """
+        if kind.stage != self.stage:
+            raise TypeError(f"{kind.__name__} is not what {self.stage} finds out")
+        try:
+            return kind.model_validate(self.result)
+        except ValidationError as error:
+            raise other_version(f"the result of {self.stage}", error, self.remedy) from None
 
 
 class Check(Record):
@@ -54,6 +71,14 @@ class Verification(Record):
     checks: list[Check]
 
 
+class Machine(Record):
+    """What a digest may depend on: PyTorch promises nothing across platforms."""
+
+    platform: str
+    processor: str
+    cores: int | None
+
+
 class Manifest(Record):
     """Everything a stranger needs to make this model again and compare it."""
 
@@ -66,7 +91,19 @@ class Manifest(Record):
     locks: dict[str, str]
     code: dict[str, str]
     versions: dict[str, str]
-    machine: dict[str, Any]
+    machine: Machine
     created: str
     stages: list[StageRecord]
     verification: Verification | None = None
+
+    def result(self, kind: type[ResultType]) -> ResultType:
+        """What a stage of this run found out.
+
+        Raises:
+            UserError: another version of this project wrote it.
+            LookupError: the run has no such stage.
+        """
+        for record in self.stages:
+            if record.stage == kind.stage:
+                return record.typed_result(kind)
+        raise LookupError(f"this run has no stage {kind.stage}")

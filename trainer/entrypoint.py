@@ -11,11 +11,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from contract.errors import ExitCode, Problem, UserError
 from contract.events import Event, Failed, Note, Progress, Result
 from contract.paths import StagePaths
+from contract.results import StageResult
 
 _PROGRESS_EVERY_S = 0.1
 
@@ -52,9 +53,9 @@ class Reporter:
         """Say a line that people should see."""
         self._emit(Note(text=text))
 
-    def result(self, values: dict[str, Any]) -> None:
+    def result(self, found: StageResult) -> None:
         """Say what the stage found out; once, at its end."""
-        self._emit(Result(values=values))
+        self._emit(Result(values=found.model_dump(mode="json")))
 
     def failed(self, problems: list[Problem]) -> None:
         """Say why the stage stops."""

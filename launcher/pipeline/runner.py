@@ -15,11 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from contract import events, paths
 from contract.digest import digest_of_value, files_below
 from contract.errors import AffineurError, ExitCode, Problem, UserError
 from contract.manifest import CONTRACT_VERSION, StageRecord
 from contract.recipe import SectionKind
+from contract.results import RESULTS, ResultType
 from launcher.display import Display
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
@@ -159,7 +162,7 @@ class RunFolder:
         image = engine.image(given.lock, display, exporter=given.exporter)
         started = datetime.now(UTC)
         clock_s = time.monotonic()
-        result = run_job(stage.name, job, engine, display)
+        result = run_job(RESULTS[stage.name], job, engine, display)
         record = StageRecord(
             stage=stage.name,
             key=key,
@@ -170,7 +173,7 @@ class RunFolder:
             seconds=round(time.monotonic() - clock_s, 3),
             inputs=self._inputs(stage),
             outputs=self._outputs(stage),
-            result=result,
+            result=result.model_dump(mode="json"),
         )
         record.write(self._record_path(stage.name))
         return record
@@ -194,16 +197,18 @@ class RunFolder:
         return [place for output in stage.leaves for place in sorted(self.path.glob(output))]
 
 
-def run_job(name: str, job: Job, engine: Engine, display: Display) -> dict[str, Any]:
-    """Run a job with its line on the display and return what it found out.
+def run_job(kind: type[ResultType], job: Job, engine: Engine, display: Display) -> ResultType:
+    """Run a stage's job with its line on the display and return what it found out.
 
     Raises:
         UserError: it named problems that a person can mend.
         StageCrashed: it ended in any other way.
         KeyboardInterrupt: it was asked to stop.
+        ValidationError: its result has other keys than its type (a bug of the stage).
     """
+    name = kind.stage
     problems: list[Problem] = []
-    result: dict[str, Any] = {}
+    values: dict[str, JsonValue] = {}
 
     with display.working(name) as line:
 
@@ -211,13 +216,13 @@ def run_job(name: str, job: Job, engine: Engine, display: Display) -> dict[str, 
             if isinstance(event, events.Failed):
                 problems.extend(event.problems)
             elif isinstance(event, events.Result):
-                result.update(event.values)
+                values.update(event.values)
             else:
                 line.on_event(event)
 
         ending = engine.run(job, on_event, display)
         if ending.code == ExitCode.DONE:
-            return result
+            return kind.model_validate(values)
         if ending.code == ExitCode.USER_ERROR and problems:
             raise UserError(problems)
         if ending.code == ExitCode.INTERRUPTED:

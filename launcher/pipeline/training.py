@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from contract import paths
 from contract.base import BaseIdentity
 from contract.errors import UserError
-from contract.manifest import Manifest
+from contract.manifest import Machine, Manifest
 from contract.recipe import (
     CONVERTER_TYPES,
     QUANTIZER_TYPES,
@@ -26,6 +25,7 @@ from contract.recipe import (
     Recipe,
     TrainSection,
 )
+from contract.results import BaseResult
 from launcher.display import Display
 from launcher.pipeline.bases import CachedBase, LocalBase, find_base
 from launcher.pipeline.code_digest import code_digest
@@ -267,7 +267,7 @@ def _cached(
             secrets={"HF_TOKEN": token} if token and base.request.kind == "hub" else {},
             labels={"profile": recipe.profile},
         )
-        run_job("base", job, engine, display)
+        run_job(BaseResult, job, engine, display)
         identity = base.identity(digests)
         if identity is None:
             raise UserError.one(
@@ -329,9 +329,8 @@ def _manifest(recipe: Recipe, inputs: Inputs, keys: dict[str, str], run: RunFold
     return manifest
 
 
-def _machine() -> dict[str, Any]:
-    """What a digest may depend on: PyTorch promises nothing across platforms."""
-    return {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
+def _machine() -> Machine:
+    return Machine(platform=platform.platform(), processor=_processor(), cores=os.cpu_count())
 
 
 def _processor() -> str:

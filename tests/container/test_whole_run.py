@@ -10,6 +10,7 @@ import pytest
 from contract import paths
 from contract.digest import digest_of_file
 from contract.manifest import StageRecord
+from contract.results import TrainResult
 from tests.conftest import (
     fresh_copy,
     invoke,
@@ -83,7 +84,7 @@ def test_the_t4_image_trains_the_smoke_recipe(project):
     run = run_smoke(project, "--set", "lock=t4", "--set", "output_model_name=t4", **ENGINE)
     train = next(record for record in run.manifest.stages if record.stage == "train")
     assert train.engine == "docker"
-    assert train.result["exact_match"]["tuned"] > 0.70
+    assert train.typed_result(TrainResult).held_out.exact_match.tuned > 0.70
     assert run.manifest.versions["torch"] == "2.10.0"
 
 

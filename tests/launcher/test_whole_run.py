@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from contract.digest import digest_of_file
+from contract.results import TrainResult
 from launcher.configuration import resolve
 from launcher.pipeline.training import stages
 from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training
@@ -39,11 +40,11 @@ def stage_lines(text):
 
 
 def test_fine_tuning_visibly_works(smoke_run):
-    result = next(s.result for s in smoke_run.manifest.stages if s.stage == "train")
-    assert result["loss"]["tuned"] < result["loss"]["base"] / 2
-    assert result["exact_match"]["base"] < 0.05
-    assert result["exact_match"]["tuned"] > 0.70
-    assert result["answered_rows"] >= 50
+    scores = smoke_run.manifest.result(TrainResult).held_out
+    assert scores.loss.tuned < scores.loss.base / 2
+    assert scores.exact_match.base < 0.05
+    assert scores.exact_match.tuned > 0.70
+    assert scores.answered_rows >= 50
 
 
 def test_the_summary_says_what_was_made_and_what_is_next(smoke_run):

@@ -12,6 +12,7 @@ from contract import paths
 from contract.base import BaseIdentity, BaseRequest
 from contract.digest import digest_of_file, digest_of_value, files_below
 from contract.paths import StagePaths
+from contract.results import BaseResult
 from trainer.entrypoint import Reporter
 
 
@@ -48,4 +49,4 @@ def base(stage_paths: StagePaths, reporter: Reporter) -> None:
         files=files,
     )
     identity.write(stage_paths.run / paths.BASE_RECORD)
-    reporter.result(identity.model_dump())
+    reporter.result(BaseResult(identity=identity))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contract import paths
 from contract.paths import StagePaths
 from contract.recipe import CONVERTER_TYPES, Recipe
+from contract.results import BaselineResult
 from trainer.convert.llama_cpp import write_gguf
 from trainer.convert.stage import base_as_merged
 from trainer.entrypoint import Reporter
@@ -42,4 +43,4 @@ def baseline(stage_paths: StagePaths, reporter: Reporter) -> None:
             lambda done, total: reporter.progress("quantizing the base", done, total, "tensors"),
         )
         gguf.unlink()
-    reporter.result({"type": kind})
+    reporter.result(BaselineResult(type=kind))

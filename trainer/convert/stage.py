@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import ConvertSection, Recipe
+from contract.results import ConvertResult, ReadBack
 from trainer.adapter import Adapter
 from trainer.convert.adapter import refusal, write_adapter
 from trainer.convert.header import check_header
@@ -64,10 +64,9 @@ def convert(stage_paths: StagePaths, reporter: Reporter) -> None:
             )
         reporter.progress("converting", len(files), len(files), "files")
         adapter_made = _convert_adapter(stage_paths, base, recipe, reporter)
-    read_back, prompts = _read_back(stage_paths.run, types, reporter)
-    reporter.result(
-        {"types": types, "read_back": read_back, "prompts": prompts, "adapter": adapter_made}
-    )
+    read_back = _read_back(stage_paths.run, types, reporter)
+    read_back.write(stage_paths.run / paths.READ_BACK)
+    reporter.result(ConvertResult(types=types, read_back=read_back, adapter=adapter_made))
 
 
 def _convert_adapter(
@@ -98,7 +97,7 @@ def base_as_merged(base: Path, merged: Path) -> Iterator[Path]:
         yield folder
 
 
-def _read_back(run: Path, types: Sequence[str], reporter: Reporter) -> tuple[str, int]:
+def _read_back(run: Path, types: Sequence[str], reporter: Reporter) -> ReadBack:
     merged = run / paths.MERGED
     dtype = json.loads((merged / "config.json").read_text())["dtype"]
     exact = _EXACT_TYPE.get(dtype, "f16")
@@ -116,11 +115,7 @@ def _read_back(run: Path, types: Sequence[str], reporter: Reporter) -> tuple[str
             f"Add {exact} to quantizations, which holds the merged numbers unrounded; if that "
             "differs as well, the converter does not fit this architecture.",
         )
-    atomic_write(
-        run / paths.READ_BACK,
-        json.dumps({"file": gguf.name, "prompts": len(prompts), "equal": len(prompts)}) + "\n",
-    )
-    return kind, len(prompts)
+    return ReadBack(file=gguf.name, prompts=len(prompts), equal=len(prompts))
 
 
 def _prompts(run: Path) -> list[list[int]]:

@@ -19,6 +19,7 @@ from contract import paths
 from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.paths import StagePaths
+from contract.results import MergeResult
 from trainer.adapter import Adapter
 from trainer.entrypoint import Reporter
 from trainer.memory import check_memory
@@ -60,7 +61,7 @@ def merge(stage_paths: StagePaths, reporter: Reporter) -> None:
     adapter = Adapter.read(stage_paths.run / paths.ADAPTER)
     merge_weights(base, adapter, folder, reporter)
     _copy_tokenizer(base, folder)
-    reporter.result({"dtype": dtype, "merged": len(adapter.modules)})
+    reporter.result(MergeResult(dtype=dtype, merged=len(adapter.modules)))
 
 
 def merge_weights(base: Path, adapter: Adapter, folder: Path, reporter: Reporter) -> None:

@@ -10,6 +10,7 @@ from contract import paths
 from contract.atomic_write import atomic_write
 from contract.paths import StagePaths
 from contract.recipe import Recipe
+from contract.results import ModelfileResult
 from contract.serving import Serving
 from trainer.entrypoint import Reporter
 from trainer.modelfile.template import ChatForm, chat_form
@@ -37,7 +38,7 @@ def modelfile(stage_paths: StagePaths, reporter: Reporter) -> None:
     atomic_write(
         stage_paths.run / paths.MODELFILE, modelfile_text(recipe.output_model_name, serving)
     )
-    reporter.result({"template": form is not None, "stops": stops})
+    reporter.result(ModelfileResult(template=form is not None, stops=stops))
 
 
 def serving_of(recipe: Recipe, form: ChatForm | None, stops: list[str]) -> Serving:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from contract import paths
 from contract.atomic_write import atomic_write
 from contract.errors import Problem, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
+from contract.results import PrepareResult
 from trainer.entrypoint import Reporter
 from trainer.prepare.messages import BadRow, conversation_of
 from trainer.prepare.reading import read_rows
@@ -48,7 +49,6 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
     tokenizer = load_tokenizer(stage_paths.require("base"))
     tokenized = _tokenize(tokenizer, [*train, *held_out], reporter)
     train_rows, held_out_rows = tokenized[: len(train)], tokenized[len(train) :]
-    report = report_on(train_rows, held_out_rows, both, recipe.max_length)
     kept = _within(train_rows, recipe.max_length)
     if not kept:
         raise UserError.one(
@@ -56,12 +56,10 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
             f"no row has room for its answer within max_length {recipe.max_length} tokens",
             "Raise max_length, or shorten the rows.",
         )
+    report = report_on(train_rows, held_out_rows, both, recipe.max_length)
     _write(stage_paths.run / paths.PREPARED_TRAIN, kept)
     _write(stage_paths.run / paths.PREPARED_HELD_OUT, _within(held_out_rows, recipe.max_length))
-    atomic_write(
-        stage_paths.run / paths.PREPARED_REPORT,
-        json.dumps(report, ensure_ascii=False, indent=1) + "\n",
-    )
+    report.write(stage_paths.run / paths.PREPARED_REPORT)
     for line in _notes(report):
         reporter.note(line)
     reporter.result(report)
@@ -125,22 +123,22 @@ def _write(path: Path, rows: Iterable[TokenizedRow]) -> None:
     atomic_write(path, "".join(lines))
 
 
-def _notes(report: dict[str, Any]) -> list[str]:
+def _notes(report: PrepareResult) -> list[str]:
     notes = []
-    if cut := report["cut"]:
-        lost = sum(row["tokens"] for row in cut)
+    if cut := report.cut:
+        lost = sum(row.tokens for row in cut)
         notes.append(
             f"{len(cut)} rows are longer than max_length and are cut, by {lost} tokens in all"
         )
-    if no_room := report["no_room"]:
+    if no_room := report.no_room:
         notes.append(f"{len(no_room)} rows have no room for an answer and are left out")
-    if twice := report["duplicates"]:
+    if twice := report.duplicates:
         notes.append(f"{len(twice)} rows stand twice, the first at {' and '.join(twice[0])}")
-    if both := report["in_both"]:
+    if both := report.in_both:
         notes.append(
             f"{len(both)} held-out rows are in the training data too and are not scored, "
             f"the first at {' and '.join(both[0])}"
         )
-    if not report["held_out"]:
+    if not report.held_out:
         notes.append("no row is held out: nothing will say whether the model learned")
     return notes

@@ -15,6 +15,7 @@ from contract import paths
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import QuantizeSection, Recipe
+from contract.results import QuantizeResult
 from trainer.entrypoint import Reporter
 from trainer.memory import check_memory
 from trainer.prepared import read_prepared
@@ -62,7 +63,7 @@ def quantize(stage_paths: StagePaths, reporter: Reporter) -> None:
             "block, and were given a larger type"
         )
     reporter.result(
-        {"types": kinds, "imatrix": imatrix is not None, "larger_than_asked": fallbacks}
+        QuantizeResult(types=kinds, imatrix=imatrix is not None, larger_than_asked=fallbacks)
     )
 
 

@@ -21,6 +21,7 @@ from contract.evaluation import (
     QuestionsRequest,
 )
 from contract.paths import StagePaths
+from contract.results import QuestionsResult
 from trainer.chat import Message
 from trainer.entrypoint import Reporter
 from trainer.prepare.messages import BadRow, conversation_of
@@ -62,7 +63,7 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
         reporter.note(f"{len(leaks)} rows stand in the training data and are left out")
     found = Questions(items=kept, dropped=leaks)
     found.write(stage_paths.run / paths.QUESTIONS)
-    reporter.result({"items": len(kept), "dropped": len(leaks)})
+    reporter.result(QuestionsResult(items=len(kept), dropped=len(leaks)))
 
 
 def _task(file: Path, request: QuestionsRequest, problems: list[Problem]) -> list[Item]:

@@ -18,6 +18,7 @@ from contract import paths
 from contract.paths import StagePaths
 from contract.recipe import Recipe
 from contract.reference import Agreement, Question, Reference
+from contract.results import ReferenceResult
 from trainer.chat import Message, render
 from trainer.entrypoint import Reporter
 from trainer.generation import end_tokens, greedy
@@ -97,9 +98,7 @@ def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
     found = _agreements(stage_paths.run, recipe, rows, reporter)
     written = Reference(answer_tokens=_ANSWER_TOKENS, questions=questions, agreements=found)
     written.write(stage_paths.run / paths.REFERENCE)
-    reporter.result(
-        {"questions": len(questions), "agreements": {k: v.model_dump() for k, v in found.items()}}
-    )
+    reporter.result(ReferenceResult(questions=len(questions), agreements=found))
 
 
 def decided_tokens(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from contract.errors import UserError
+from contract.results import TrainingMetrics
 from trainer.entrypoint import Reporter
 
 
@@ -60,18 +60,18 @@ class MetricsCallback(TrainerCallback):
         seconds = time.monotonic() - self._started_s
         loss = float(logs["loss"])
         tokens = float(logs.get("num_tokens", 0.0))
-        line = {
-            "step": state.global_step,
-            "epoch": round(float(logs.get("epoch", 0.0)), 4),
-            "loss": loss,
-            "learning_rate": float(logs["learning_rate"]),
-            "grad_norm": float(logs.get("grad_norm", math.nan)),
-            "tokens": int(tokens),
-            "tokens_per_s": round(tokens / seconds, 1) if seconds else 0.0,
-            "seconds": round(seconds, 3),
-        }
+        line = TrainingMetrics(
+            step=state.global_step,
+            epoch=round(float(logs.get("epoch", 0.0)), 4),
+            loss=loss,
+            learning_rate=float(logs["learning_rate"]),
+            grad_norm=float(logs.get("grad_norm", math.nan)),
+            tokens=int(tokens),
+            tokens_per_s=round(tokens / seconds, 1) if seconds else 0.0,
+            seconds=round(seconds, 3),
+        )
         with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(line.model_dump_json() + "\n")
         if not math.isfinite(loss):
             raise UserError.one(
                 f"step {state.global_step}",
@@ -79,4 +79,4 @@ class MetricsCallback(TrainerCallback):
                 "Lower learning_rate, or take precision fp32.",
             )
         self.losses.append(loss)
-        self._figures = {"loss": loss, "tokens/s": line["tokens_per_s"]}
+        self._figures = {"loss": loss, "tokens/s": line.tokens_per_s}

@@ -18,6 +18,7 @@ from contract.base import BaseIdentity
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import Recipe, TrainSection
+from contract.results import BaseAndTuned, Example, HeldOutScores, TrainResult
 from trainer.entrypoint import Reporter
 from trainer.prepared import PreparedRow, labels_of, read_prepared
 from trainer.train.callbacks import MetricsCallback
@@ -64,11 +65,8 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
 
     _save_adapter(model, stage_paths)
     scores = _report(held_out, before, after)
-    atomic_write(
-        stage_paths.run / paths.HELD_OUT_SCORES,
-        json.dumps(scores, ensure_ascii=False, indent=1) + "\n",
-    )
-    reporter.result({"device": device, "train_loss": losses, **scores})
+    scores.write(stage_paths.run / paths.HELD_OUT_SCORES)
+    reporter.result(TrainResult(device=device, train_loss=losses, held_out=scores))
 
 
 def _score_base(
@@ -235,22 +233,27 @@ def _save_adapter(model: PeftModel, stage_paths: StagePaths) -> None:
 
 def _report(
     held_out: Sequence[PreparedRow], before: Scores | None, after: Scores | None
-) -> dict[str, Any]:
+) -> HeldOutScores:
     if before is None or after is None:
-        return {"held_out_rows": 0, "loss": None, "exact_match": None, "examples": []}
+        return HeldOutScores(
+            held_out_rows=0, answered_rows=0, loss=None, exact_match=None, examples=[]
+        )
+    match = None
+    if before.exact_match is not None and after.exact_match is not None:
+        match = BaseAndTuned(base=before.exact_match, tuned=after.exact_match)
     examples = [
-        {
-            "prompt": row["messages"][-2]["content"],
-            "expected": expected_answer(row),
-            "base": base,
-            "tuned": tuned,
-        }
+        Example(
+            prompt=row["messages"][-2]["content"],
+            expected=expected_answer(row),
+            base=base,
+            tuned=tuned,
+        )
         for row, base, tuned in zip(held_out, before.answers, after.answers, strict=False)
     ]
-    return {
-        "held_out_rows": len(held_out),
-        "answered_rows": len(before.answers),
-        "loss": {"base": before.loss, "tuned": after.loss},
-        "exact_match": {"base": before.exact_match, "tuned": after.exact_match},
-        "examples": examples[:_EXAMPLES],
-    }
+    return HeldOutScores(
+        held_out_rows=len(held_out),
+        answered_rows=len(before.answers),
+        loss=BaseAndTuned(base=before.loss, tuned=after.loss),
+        exact_match=match,
+        examples=examples[:_EXAMPLES],
+    )
