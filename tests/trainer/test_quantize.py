@@ -21,8 +21,8 @@ from trainer.quantize.llama_cpp import quantize_gguf
 from trainer.quantize.stage import (
     _BYTES_A_NUMBER,
     _PROGRAM_BYTES,
+    _check_disk_space,
     _check_memory,
-    _check_room,
     _context,
     _tensors,
 )
@@ -172,4 +172,4 @@ def test_no_room_and_no_memory_are_said_before(run_copy, monkeypatch):
         _check_memory(sources, imatrix=True)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(UserError, match="quantized files take up to"):
-        _check_room(sources, ["q4_k_m"], run_copy)
+        _check_disk_space(sources, ["q4_k_m"], run_copy)

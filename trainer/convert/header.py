@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import Problem, UserError
+from trainer.loading import load_tokenizer
 
 # What llama.cpp takes where the file is silent.
 _LLAMA_CPPS_THETA = 10000.0
@@ -21,10 +22,8 @@ def check_header(gguf: Path, merged: Path) -> None:
     Raises:
         UserError: with every setting that differs.
     """
-    from transformers import AutoTokenizer
-
     header = read_header(gguf)
-    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    tokenizer = load_tokenizer(merged)
     config = json.loads((merged / "tokenizer_config.json").read_text(encoding="utf-8"))
     config_of_model = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     expected: dict[str, Any] = {

@@ -12,9 +12,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from contract import paths
 from contract.errors import UserError
@@ -27,6 +24,7 @@ from trainer.convert.header import check_header
 from trainer.convert.llama_cpp import write_gguf
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
+from trainer.loading import load_fp32, load_tokenizer
 from trainer.prepared import read_prepared
 
 _PROMPTS = 10
@@ -132,16 +130,11 @@ def _answers(
     prompts: Sequence[Sequence[int]],
     reporter: Reporter,
 ) -> list[list[int]]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     who = "GGUF" if gguf_file else "merged model"
     reporter.progress(f"reading back, {who}", 0, len(prompts), "prompts")
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=gguf_file, dtype=torch.float32, local_files_only=True
-    )
     return greedy(
-        model.eval(),
-        AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True),
+        load_fp32(folder, gguf_file=gguf_file),
+        load_tokenizer(tokenizer_folder),
         prompts,
         max_new_tokens=_ANSWER_TOKENS,
         on_batch=lambda done, total: reporter.progress(

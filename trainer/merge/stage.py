@@ -17,11 +17,13 @@ import torch
 
 from contract import paths
 from contract.atomic_write import atomic_write
+from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.results import MergeResult
 from trainer.adapter import Adapter
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.memory import check_memory
 from trainer.weights import INDEX, Weight, largest_bytes, targeted, weight_files, weights
 
@@ -72,10 +74,16 @@ def merge_weights(base: Path, adapter: Adapter, folder: Path, reporter: Reporter
     """
     found = weights(base)
     targets = targeted(adapter.modules, found)
-    _check_room(weight_files(base), folder)
+    files = weight_files(base)
+    check_disk_space(
+        folder,
+        sum(file.stat().st_size for file in files),
+        where=f"{paths.MERGED}",
+        purpose="the merged model takes",
+        remedy="Make room and run the same command again.",
+    )
     largest = largest_bytes(found, targets.values())
     check_memory("merging the largest weight", _COPIES_IN_MEMORY * largest)
-    files = weight_files(base)
     for number, file in enumerate(files):
         reporter.progress("copying", number, len(files), "files")
         shutil.copyfile(file, folder / file.name)
@@ -128,28 +136,14 @@ def _write_config(base: Path, folder: Path) -> str:
     return dtype
 
 
-def _check_room(files: list[Path], folder: Path) -> None:
-    needed = sum(file.stat().st_size for file in files)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError.one(
-            "merged",
-            f"the disk has {free / 1e9:.1f} GB free, and the merged model takes "
-            f"{needed / 1e9:.1f} GB",
-            "Make room and run the same command again.",
-        )
-
-
 def _copy_tokenizer(base: Path, merged: Path) -> None:
-    from transformers import AutoTokenizer
-
     for name in _TOKENIZER_FILES:
         if (base / name).exists():
             shutil.copyfile(base / name, merged / name)
     path = merged / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if "add_bos_token" not in config:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+        tokenizer = load_tokenizer(base)
         # Left unsaid, llama.cpp falls back on a default of its own, and the served model reads
         # one token more than the trained one did.
         config["add_bos_token"] = _adds_bos(tokenizer)

@@ -13,6 +13,7 @@ from contract.recipe import Recipe
 from contract.results import ModelfileResult
 from contract.serving import Serving
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.modelfile.template import ChatForm, chat_form
 
 if TYPE_CHECKING:
@@ -21,11 +22,9 @@ if TYPE_CHECKING:
 
 def modelfile(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `serving.json`, and `Modelfile`, which says the same to `ollama create -f`."""
-    from transformers import AutoTokenizer
-
     recipe = Recipe.read(stage_paths.run / paths.RECIPE)
     merged = stage_paths.run / paths.MERGED
-    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    tokenizer = load_tokenizer(merged)
     form = chat_form(tokenizer)
     if form is None:
         reporter.note(

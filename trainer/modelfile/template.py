@@ -83,7 +83,8 @@ def chat_form(tokenizer: PreTrainedTokenizerBase) -> ChatForm | None:
     try:
         form = _observed(tokenizer)
         if form is not None and all(
-            form.write(messages) == render(tokenizer, messages, True) for messages in PROBES
+            form.write(messages) == render(tokenizer, messages, add_generation_prompt=True)
+            for messages in PROBES
         ):
             return form
     except jinja2.TemplateError:
@@ -121,12 +122,14 @@ def _observed(tokenizer: PreTrainedTokenizerBase) -> ChatForm | None:
     answer = {"role": "assistant", "content": _ANSWER}
     second = {"role": "user", "content": _SECOND}
     whole = _around(
-        render(tokenizer, [system, first, answer, second], True),
+        render(tokenizer, [system, first, answer, second], add_generation_prompt=True),
         [_SYSTEM, _FIRST, _ANSWER, _SECOND],
     )
-    alone = _around(render(tokenizer, [first], True), [_FIRST])
-    unasked = _around(render(tokenizer, [first], False), [_FIRST])
-    answered = _around(render(tokenizer, [first, answer], False), [_FIRST, _ANSWER])
+    alone = _around(render(tokenizer, [first], add_generation_prompt=True), [_FIRST])
+    unasked = _around(render(tokenizer, [first], add_generation_prompt=False), [_FIRST])
+    answered = _around(
+        render(tokenizer, [first, answer], add_generation_prompt=False), [_FIRST, _ANSWER]
+    )
     if not (whole and alone and unasked and answered):
         return None
     user_suffix, assistant_suffix = unasked[1], answered[2]

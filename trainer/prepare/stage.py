@@ -13,7 +13,9 @@ from contract.errors import Problem, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
 from contract.results import PrepareResult
+from trainer.chat import check_chat_template
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.prepare.messages import BadRow, conversation_of
 from trainer.prepare.reading import read_rows
 from trainer.prepare.report import TokenizedRow, report_on
@@ -47,6 +49,7 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
     held_out = [row for row in held_out if row.where not in leaked]
 
     tokenizer = load_tokenizer(stage_paths.require("base"))
+    check_chat_template(tokenizer)
     tokenized = _tokenize(tokenizer, [*train, *held_out], reporter)
     train_rows, held_out_rows = tokenized[: len(train)], tokenized[len(train) :]
     kept = _within(train_rows, recipe.max_length)
@@ -63,24 +66,6 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
     for line in _notes(report):
         reporter.note(line)
     reporter.result(report)
-
-
-def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, from its folder alone.
-
-    Raises:
-        UserError: it brings no chat template, so nobody knows how its turns are written.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    if not tokenizer.chat_template:
-        raise UserError.one(
-            "model_to_fine_tune",
-            "this base has no chat template",
-            "Take its instruction-tuned version (often named -Instruct, -Chat or -it).",
-        )
-    return tokenizer
 
 
 def _read(path: Path, recipe: PrepareSection, problems: list[Problem]) -> list[Conversation]:

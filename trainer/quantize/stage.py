@@ -6,17 +6,18 @@ training data's prompts, which it reads once for that.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from contract import paths
+from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import QuantizeSection, Recipe
 from contract.results import QuantizeResult
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.memory import check_memory
 from trainer.prepared import read_prepared
 from trainer.quantize.llama_cpp import quantize_gguf, write_imatrix
@@ -41,7 +42,7 @@ def quantize(stage_paths: StagePaths, reporter: Reporter) -> None:
     exact = stage_paths.run / paths.gguf_name("f16")
     sources = [exact, *_served_base(stage_paths.run)]
     kinds = recipe.quantizer_types()
-    _check_room(sources, kinds, exact.parent)
+    _check_disk_space(sources, kinds, exact.parent)
     _check_memory(sources, imatrix=recipe.imatrix)
     imatrix = _imatrix(stage_paths.run, tools, exact, reporter) if recipe.imatrix else None
     fallbacks = {}
@@ -74,8 +75,6 @@ def _served_base(run: Path) -> list[Path]:
 
 
 def _imatrix(run: Path, tools: Path, exact: Path, reporter: Reporter) -> Path | None:
-    from transformers import AutoTokenizer
-
     rows = read_prepared(run / paths.PREPARED_TRAIN)
     tokens = sum(len(row["prompt_ids"]) for row in rows)
     context = _context(tokens)
@@ -84,7 +83,7 @@ def _imatrix(run: Path, tools: Path, exact: Path, reporter: Reporter) -> Path | 
             f"the training data's prompts have {tokens} tokens, too few for an importance matrix"
         )
         return None
-    tokenizer = AutoTokenizer.from_pretrained(run / paths.MERGED, local_files_only=True)
+    tokenizer = load_tokenizer(run / paths.MERGED)
     text = exact.with_name("prompts.txt")
     prompts = (tokenizer.decode(row["prompt_ids"], skip_special_tokens=False) for row in rows)
     text.write_text("\n".join(prompts), encoding="utf-8")
@@ -114,17 +113,15 @@ def _context(tokens: int) -> int | None:
     return context if context >= _LEAST_CONTEXT else None
 
 
-def _check_room(sources: Iterable[Path], kinds: Iterable[str], folder: Path) -> None:
-    # A k-quant is at most half of f16.
-    needed = sum(source.stat().st_size for source in sources) // 2 * len(list(kinds))
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError.one(
-            f"{paths.GGUF}",
-            f"the disk has {free / 1e9:.1f} GB free, and the quantized files take up to "
-            f"{needed / 1e9:.1f} GB",
-            "Make room and run the same command again.",
-        )
+def _check_disk_space(sources: Iterable[Path], kinds: Sequence[str], folder: Path) -> None:
+    check_disk_space(
+        folder,
+        # A k-quant is at most half of f16.
+        sum(source.stat().st_size for source in sources) // 2 * len(kinds),
+        where=f"{paths.GGUF}",
+        purpose="the quantized files take up to",
+        remedy="Make room and run the same command again.",
+    )
 
 
 def _check_memory(sources: Iterable[Path], *, imatrix: bool) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from contract.reference import Agreement
 from trainer.entrypoint import Reporter
+from trainer.loading import load_fp32
 from trainer.prepared import PreparedRow
 
 # 300 MB of probabilities in the widest vocabularies of today (150,000 tokens).
@@ -68,11 +69,8 @@ def _distributions(
     adapter: Path | None = None,
 ) -> Iterator[torch.Tensor]:
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, local_files_only=True
-    )
+    model: Any = load_fp32(gguf.parent, gguf_file=gguf.name)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter)
     model.eval()

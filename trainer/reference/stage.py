@@ -22,6 +22,7 @@ from contract.results import ReferenceResult
 from trainer.chat import Message, render
 from trainer.entrypoint import Reporter
 from trainer.generation import end_tokens, greedy
+from trainer.loading import load_fp32, load_tokenizer
 from trainer.modelfile.template import PROBES
 from trainer.prepared import PreparedRow, read_prepared
 from trainer.reference.agreement import agreement
@@ -37,11 +38,9 @@ _UNROUNDED = ("f32", "f16", "bf16")
 
 def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `reference.json` from `merged/`, `gguf/` and `prepared/`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     recipe = Recipe.read(stage_paths.run / paths.RECIPE)
     merged = stage_paths.run / paths.MERGED
-    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    tokenizer = load_tokenizer(merged)
     rows = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT) or read_prepared(
         stage_paths.run / paths.PREPARED_TRAIN
     )
@@ -50,14 +49,14 @@ def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
         *(list(row["messages"][:-1]) for row in asked),
         *_probes(tokenizer),
     ]
-    prompts = [render(tokenizer, messages, True) for messages in conversations]
+    prompts = [
+        render(tokenizer, messages, add_generation_prompt=True) for messages in conversations
+    ]
     tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
     # The unrounded file's numbers are the merged model's own where its type is f16.
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        merged, dtype=torch.float32, local_files_only=True
-    )
+    model = load_fp32(merged)
     answers = greedy(
-        model.eval(),
+        model,
         tokenizer,
         tokens,
         max_new_tokens=_ANSWER_TOKENS,
@@ -142,7 +141,7 @@ def _probes(tokenizer: Any) -> list[list[Message]]:
     kept = []
     for messages in PROBES:
         try:
-            render(tokenizer, messages, True)
+            render(tokenizer, messages, add_generation_prompt=True)
         except jinja2.TemplateError:
             continue
         kept.append(messages)

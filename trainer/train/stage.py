@@ -20,6 +20,7 @@ from contract.paths import StagePaths
 from contract.recipe import Recipe, TrainSection
 from contract.results import BaseAndTuned, Example, HeldOutScores, TrainResult
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.prepared import PreparedRow, labels_of, read_prepared
 from trainer.train.callbacks import MetricsCallback
 from trainer.train.loading import check_device, load_base
@@ -39,8 +40,6 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     Raises:
         UserError: the device cannot do what the recipe asks, or the memory does not suffice.
     """
-    from transformers import AutoTokenizer
-
     whole_recipe = Recipe.read(stage_paths.run / paths.RECIPE)
     recipe = whole_recipe.section(TrainSection)
     if recipe.cpu_threads:
@@ -48,7 +47,7 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     device = check_device(recipe)
     rows = read_prepared(stage_paths.run / paths.PREPARED_TRAIN)
     held_out = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT)
-    tokenizer = AutoTokenizer.from_pretrained(stage_paths.require("base"), local_files_only=True)
+    tokenizer = load_tokenizer(stage_paths.require("base"))
 
     try:
         before = _score_base(stage_paths.require("base"), tokenizer, held_out, recipe, reporter)
