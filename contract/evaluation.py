@@ -18,8 +18,8 @@ METRICS: tuple[str, ...] = get_args(Metric)
 class QuestionsRequest(Record):
     """What the stage `questions` is told.
 
-    `metric` is that of rows that name none; None takes what fits all expected answers of the set.
-    `drop_leaked` leaves out rows that stand in the training data, where otherwise they are refused.
+    `metric` is for rows that name none; None takes the one that fits all expected answers of the
+    set. `drop_leaked` drops rows that are in the training data, which are refused otherwise.
     """
 
     task: str
@@ -30,7 +30,7 @@ class QuestionsRequest(Record):
 
 
 class Item(Record):
-    """One question of a set, what is expected, and how an answer is scored."""
+    """One question of a set, the expected answer, and the metric that scores an answer."""
 
     set: str
     kind: Literal["task", "skill"]
@@ -41,10 +41,10 @@ class Item(Record):
 
 
 class Leak(Record):
-    """A row that stands in the training data.
+    """A row that is in the training data.
 
-    `overlap` is the share of its 13-grams that are found there; None where it is the same row word
-    for word.
+    `overlap` is the share of its 13-grams that are found there; None where the row is the same,
+    word for word.
     """
 
     where: str
@@ -53,7 +53,7 @@ class Leak(Record):
 
 
 class Questions(Record):
-    """All sets, and the rows that were left out because they stand in the training data."""
+    """All sets, and the rows that were dropped because they are in the training data."""
 
     items: list[Item]
     dropped: list[Leak]

@@ -1,7 +1,7 @@
-"""What a stage says while it works: JSON events, one a line, on its standard output.
+"""What a stage reports while it works: JSON events, one per line, on its standard output.
 
-The trainer writes them, the launcher reads them; a log, a progress bar and a test read the
-same thing. A stage's other output (libraries, warnings, tracebacks) goes to standard error.
+The trainer writes them and the launcher reads them; a log, a progress bar and a test all read
+the same. A stage's other output (libraries, warnings, tracebacks) goes to standard error.
 """
 
 from __future__ import annotations

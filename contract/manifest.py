@@ -1,4 +1,4 @@
-"""The manifest: which inputs, by which stages, made which outputs. Written last and whole."""
+"""The manifest: which stages made which outputs from which inputs. Written last, atomically."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONTRACT_VERSION = 1
 
 
 class ImageRecord(Record):
-    """The image that a stage ran in, by digest, and what built it: others may pack otherwise."""
+    """The image that a stage ran in, by digest, and its builder: another may pack it differently."""
 
     digest: str
     builder: str
@@ -51,7 +51,7 @@ class StageRecord(Record):
 
 
 class Check(Record):
-    """One line of what was proved about a served model."""
+    """One check of a served model."""
 
     name: str
     passed: bool
@@ -59,9 +59,10 @@ class Check(Record):
 
 
 class Verification(Record):
-    """The last proof that a server serves this run's model: under which name, which server.
+    """The last verification that a server serves this run's model.
 
-    `model_digest` is of the served files and settings, the same on every server.
+    `model` is its name there. `model_digest` is of the served files and settings, and the same on
+    every server.
     """
 
     model: str
@@ -80,7 +81,7 @@ class Machine(Record):
 
 
 class Manifest(Record):
-    """Everything a stranger needs to make this model again and compare it."""
+    """Everything that a stranger needs to make this model again and compare it."""
 
     contract_version: int = CONTRACT_VERSION
     affineur_version: str

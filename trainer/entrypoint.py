@@ -35,6 +35,7 @@ class Reporter:
     def progress(
         self,
         doing: str,
+        *,
         done: int,
         total: int,
         unit: str,
@@ -48,6 +49,14 @@ class Reporter:
         self._emit(
             Progress(doing=doing, done=done, total=total, unit=unit, figures=dict(figures or {}))
         )
+
+    def progress_callback(self, doing: str, unit: str) -> Callable[[int, int], None]:
+        """A function of (done, total) that says how far this work is."""
+
+        def report(done: int, total: int) -> None:
+            self.progress(doing, done=done, total=total, unit=unit)
+
+        return report
 
     def note(self, text: str) -> None:
         """Say a line that people should see."""
@@ -65,7 +74,7 @@ class Reporter:
 def run_stage(stage: Callable[[StagePaths, Reporter], None]) -> NoReturn:
     """Run one stage and leave the process with the contract's exit code.
 
-    Standard output is kept for events: what libraries print goes to standard error instead.
+    Standard output is kept for events: whatever libraries print goes to standard error.
     SIGTERM and SIGINT raise, so that `finally` blocks run.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:

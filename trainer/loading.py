@@ -16,17 +16,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def load_fp32(folder: Path, *, gguf_file: str | None = None) -> PreTrainedModel:
-    """The model in a folder, in fp32 on the CPU and ready to answer.
+def load_fp32(model: Path) -> PreTrainedModel:
+    """The model in a Hugging Face folder or in a GGUF file, in fp32 on the CPU, ready to answer.
 
-    Args:
-        gguf_file: a file in the folder to read instead of safetensors; quantized weights are
-            unpacked.
+    Quantized weights of a GGUF are unpacked.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=gguf_file, dtype=torch.float32, local_files_only=True
+    is_gguf = model.suffix == ".gguf"
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model.parent if is_gguf else model,
+        gguf_file=model.name if is_gguf else None,
+        dtype=torch.float32,
+        local_files_only=True,
     )
-    return model.eval()
+    return loaded.eval()

@@ -100,7 +100,7 @@ def _show_findings(report: PrepareResult, console: Console) -> None:
         ),
         ("{} rows have no room for an answer and are left out", report.no_room),
         (
-            "{} rows stand twice",
+            "{} rows occur twice",
             [f"{one} and {other}" for one, other in report.duplicates],
         ),
         (
@@ -108,7 +108,7 @@ def _show_findings(report: PrepareResult, console: Console) -> None:
             [f"{one} and {other}" for one, other in report.conflicts],
         ),
         (
-            "{} held-out rows stand in the training data too and are not scored",
+            "{} held-out rows are in the training data too and are not scored",
             [f"{one} and {other}" for one, other in report.in_both],
         ),
     ]
@@ -123,4 +123,4 @@ def _show_findings(report: PrepareResult, console: Console) -> None:
         if len(places) > _MOST_SHOWN:
             console.print(f"    ... and {len(places) - _MOST_SHOWN} more", markup=False)
     if clean:
-        console.print("[green]✓[/] no problem found: no cut, no duplicate, nothing on both sides")
+        console.print("[green]✓[/] no problem found: nothing truncated, no duplicate, nothing on both sides")

@@ -194,7 +194,7 @@ def test_the_data_report_shows_what_will_be_cut(smoke_run, tmp_path):
     assert "13 rows" in done.stdout
     assert "median" in done.stdout
     assert "cut at 128" in done.stdout
-    assert "1 rows stand twice" in done.stdout
+    assert "1 rows occur twice" in done.stdout
     assert "d.jsonl:1 and d.jsonl:13" in done.stdout
     assert "█" in done.stdout
 
@@ -230,7 +230,7 @@ def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path, way):
         (["--profile", "smoke", "--config", "absent.json"], "there is no file"),
         (["--profile", "smoke", "--set", "epochs=many"], "--set epochs: epochs:"),
         (["--profile", "smoke", "--set", "lora.aplha=3"], "unknown key"),
-        (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "no known type"),
+        (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "not a known type"),
         (["--profile", "smoke", "--set", "max_length=16"], "no row has room for its answer"),
         (["--profile", "smoke", "--engine", "podman"], "no engine 'podman'"),
         (["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"], "Ollama tag"),

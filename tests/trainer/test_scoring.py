@@ -39,7 +39,8 @@ def test_the_loss_is_the_mean_over_completion_tokens(model, rows, reporter):
         loss = model(input_ids=torch.tensor([row["input_ids"]]), labels=labels).loss
         total += loss.item() * counted
         tokens += counted
-    assert held_out_loss(model, rows, reporter, "tuned") == pytest.approx(total / tokens, rel=1e-5)
+    found = held_out_loss(model, rows, who="tuned", reporter=reporter)
+    assert found == pytest.approx(total / tokens, rel=1e-5)
 
 
 def test_a_batch_answers_as_each_row_alone(model, tokenizer, rows):

@@ -1,4 +1,4 @@
-"""What the dataset looks like in tokens: lengths, cuts, repetitions."""
+"""What the dataset looks like in tokens: lengths, truncated rows, repetitions."""
 
 from __future__ import annotations
 
@@ -33,10 +33,18 @@ class TokenizedRow:
 def report_on(
     train: Sequence[TokenizedRow],
     held_out: Sequence[TokenizedRow],
+    *,
     both: Sequence[tuple[str, str]],
     max_length: int,
 ) -> PrepareResult:
-    """The report on rows as they are before any is truncated; there is at least one."""
+    """Describe the rows as they are before any is truncated.
+
+    Args:
+        train: at least one.
+        both: places of a training row and of a held-out row with the same question, left out of
+            `held_out`.
+        max_length: in tokens.
+    """
     rows = [*train, *held_out]
     conversations = [row.conversation for row in rows]
     cut = [row for row in rows if len(row.tokens.input_ids) > max_length]

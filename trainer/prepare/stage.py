@@ -1,4 +1,4 @@
-"""The story of `prepare`: read, normalise, split, tokenise, report."""
+"""Stage `prepare`: read, normalise, split, tokenise, report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `prepared/` from the dataset.
 
     Raises:
-        UserError: rows that cannot be read, all of them named; or nothing left to learn.
+        UserError: rows that cannot be read, naming all of them; or nothing left to learn.
     """
     recipe = Recipe.read(stage_paths.run / paths.RECIPE).section(PrepareSection)
     problems: list[Problem] = []
@@ -59,7 +59,7 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
             f"no row has room for its answer within max_length {recipe.max_length} tokens",
             "Raise max_length, or shorten the rows.",
         )
-    report = report_on(train_rows, held_out_rows, both, recipe.max_length)
+    report = report_on(train_rows, held_out_rows, both=both, max_length=recipe.max_length)
     _write(stage_paths.run / paths.PREPARED_TRAIN, kept)
     _write(stage_paths.run / paths.PREPARED_HELD_OUT, _within(held_out_rows, recipe.max_length))
     report.write(stage_paths.run / paths.PREPARED_REPORT)
@@ -90,11 +90,11 @@ def _tokenize(
         try:
             tokenized.append(TokenizedRow(row, tokenize(tokenizer, row.messages)))
         except jinja2.TemplateError as error:
-            # Templates refuse what they cannot write: a system turn, two user turns in a row.
+            # Templates refuse what they do not support: a system turn, two user turns in a row.
             raise UserError.one(
                 row.where, f"the base's chat template refuses it: {error}"
             ) from error
-        reporter.progress("tokenising", number, len(rows), "rows")
+        reporter.progress("tokenising", done=number, total=len(rows), unit="rows")
     return tokenized
 
 
@@ -113,17 +113,17 @@ def _notes(report: PrepareResult) -> list[str]:
     if cut := report.cut:
         lost = sum(row.tokens for row in cut)
         notes.append(
-            f"{len(cut)} rows are longer than max_length and are cut, by {lost} tokens in all"
+            f"{len(cut)} rows are longer than max_length and are truncated, by {lost} tokens in all"
         )
     if no_room := report.no_room:
         notes.append(f"{len(no_room)} rows have no room for an answer and are left out")
     if twice := report.duplicates:
-        notes.append(f"{len(twice)} rows stand twice, the first at {' and '.join(twice[0])}")
+        notes.append(f"{len(twice)} rows occur twice, the first at {' and '.join(twice[0])}")
     if both := report.in_both:
         notes.append(
             f"{len(both)} held-out rows are in the training data too and are not scored, "
             f"the first at {' and '.join(both[0])}"
         )
     if not report.held_out:
-        notes.append("no row is held out: nothing will say whether the model learned")
+        notes.append("no row is held out: nothing will show whether the model learned")
     return notes

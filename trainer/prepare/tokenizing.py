@@ -32,7 +32,7 @@ class Tokens:
 
     @property
     def learned_tokens(self) -> int:
-        """How many tokens bear a loss."""
+        """How many tokens count for the loss."""
         return sum(self.completion_mask)
 
 
@@ -40,8 +40,8 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Tok
     """Tokenise a conversation whole; every assistant turn is learned, nothing else.
 
     An earlier assistant turn is learned only where the template renders the conversation up to
-    it as a prefix of the whole. Templates that rewrite the past (dropping earlier reasoning, say)
-    do not, and there the last answer alone is learned, as it will be served.
+    it as a prefix of the whole. Templates that rewrite earlier turns (to drop their reasoning,
+    say) do not, and there only the last answer is learned, as it will be served.
     """
     whole = _ids(tokenizer, messages, add_generation_prompt=False)
     mask = [0] * len(whole)
