@@ -123,4 +123,4 @@ def _show_findings(report: PrepareResult, console: Console) -> None:
         if len(places) > _MOST_SHOWN:
             console.print(f"    ... and {len(places) - _MOST_SHOWN} more", markup=False)
     if clean:
-        console.print("[green]✓[/] no problem found: nothing truncated, no duplicate, nothing on both sides")
+        console.print("[green]✓[/] no problem found: nothing truncated, no duplicates, no overlap")
