@@ -52,9 +52,8 @@ def ours(folder: Path, target: Path) -> None:
     from trainer.entrypoint import Reporter
     from trainer.merge.stage import merge_weights
 
-    merge_weights(
-        folder / "base", Adapter.read(folder / "adapter"), target, Reporter(io.StringIO())
-    )
+    adapter = Adapter.read(folder / "adapter")
+    merge_weights(folder / "base", adapter, target, reporter=Reporter(io.StringIO()))
 
 
 def peft(folder: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writing result files so that nobody ever reads a part of one."""
+"""Write result files so that nobody ever reads a part of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is free on a disk, asked before work that fills it."""
+"""Check the free disk space before work that takes much of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contract.errors import UserError
 def check_disk_space(
     folder: Path, needed_bytes: float, *, where: str, purpose: str, remedy: str
 ) -> None:
-    """See that the disk of a folder holds what is to be written there.
+    """Check that the disk of a folder has room for what is to be written there.
 
     Args:
         where: begins the sentence: the folder as a person knows it.
         purpose: what takes the space, with its verb: `the environment takes up to`.
 
     Raises:
-        UserError: there is less free.
+        UserError: there is too little.
     """
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:

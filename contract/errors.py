@@ -1,7 +1,7 @@
 """What goes wrong, and how a process ends: one family of exceptions with a text and an exit code.
 
 Both wings raise `UserError` for what a person can fix; the entry points turn every `AffineurError`
-into its text and its exit code. Anything else that escapes is a bug and keeps its traceback.
+into its text and its exit code. Any other exception that escapes is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from enum import IntEnum
 
 from pydantic import BaseModel, ConfigDict
 
-_MOST_PROBLEMS = 20
+_MAX_PROBLEMS = 20
 
 
 class ExitCode(IntEnum):
-    """What a process of this project says when it ends."""
+    """The exit codes of this project's processes."""
 
     DONE = 0
     BUG = 1
@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
 
 
 class Problem(BaseModel):
-    """One thing that is wrong: where it stands, what it is, and what to do about it."""
+    """One thing that is wrong: where it is, what it is, and what to do about it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +40,7 @@ class Problem(BaseModel):
 
 
 class AffineurError(Exception):
-    """A way to end that is told in words: the text for people, and the exit code."""
+    """An end that is explained: the text for people, and the exit code."""
 
     exit_code = ExitCode.BUG
 
@@ -68,9 +68,9 @@ class UserError(AffineurError):
         if len(self.problems) == 1:
             return f"affineur: {self.problems[0]}"
         lines = [f"affineur: {len(self.problems)} problems"]
-        lines += [f"  {problem}" for problem in self.problems[:_MOST_PROBLEMS]]
-        if len(self.problems) > _MOST_PROBLEMS:
-            lines.append(f"  ... and {len(self.problems) - _MOST_PROBLEMS} more")
+        lines += [f"  {problem}" for problem in self.problems[:_MAX_PROBLEMS]]
+        if len(self.problems) > _MAX_PROBLEMS:
+            lines.append(f"  ... and {len(self.problems) - _MAX_PROBLEMS} more")
         return "\n".join(lines)
 
 

@@ -4,29 +4,22 @@ launcher, which asks a server and scores the answers.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from contract.record import Record
 
-from contract.record import read_record
-
-# How an answer is held against what was expected; launcher/evaluate/metrics.py has each.
+# How an answer is compared with what was expected; launcher/evaluate/metrics.py has each.
 Metric = Literal[
     "exact", "normalized", "number", "json_valid", "json_f1", "contains", "regex", "chrf"
 ]
 METRICS: tuple[str, ...] = get_args(Metric)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class QuestionsRequest(_Record):
+class QuestionsRequest(Record):
     """What the stage `questions` is told.
 
-    `metric` is that of rows that name none; None takes what fits all expected answers of the set.
-    `drop_leaked` leaves out rows that stand in the training data, where otherwise they are refused.
+    `metric` is for rows that name none; None takes the one that fits all expected answers of the
+    set. `drop_leaked` drops rows that are in the training data, which are refused otherwise.
     """
 
     task: str
@@ -35,14 +28,9 @@ class QuestionsRequest(_Record):
     system_prompt: str | None
     drop_leaked: bool
 
-    @classmethod
-    def read(cls, path: Path) -> QuestionsRequest:
-        """What the launcher wrote."""
-        return read_record(cls, path)
 
-
-class Item(_Record):
-    """One question of a set, what is expected, and how an answer is scored."""
+class Item(Record):
+    """One question of a set, the expected answer, and the metric that scores an answer."""
 
     set: str
     kind: Literal["task", "skill"]
@@ -52,11 +40,11 @@ class Item(_Record):
     metric: Metric
 
 
-class Leak(_Record):
-    """A row that stands in the training data.
+class Leak(Record):
+    """A row that is in the training data.
 
-    `overlap` is the share of its 13-grams that are found there; None where it is the same row word
-    for word.
+    `overlap` is the share of its 13-grams that are found there; None where the row is the same,
+    word for word.
     """
 
     where: str
@@ -64,13 +52,8 @@ class Leak(_Record):
     overlap: float | None
 
 
-class Questions(_Record):
-    """All sets, and the rows that were left out because they stand in the training data."""
+class Questions(Record):
+    """All sets, and the rows that were dropped because they are in the training data."""
 
     items: list[Item]
     dropped: list[Leak]
-
-    @classmethod
-    def read(cls, path: Path) -> Questions:
-        """What the stage left."""
-        return read_record(cls, path)

@@ -1,23 +1,20 @@
-"""What a stage says while it works: JSON events, one a line, on its standard output.
+"""What a stage reports while it works: JSON events, one per line, on its standard output.
 
-The trainer writes them, the launcher reads them; a log, a progress bar and a test read the
-same thing. A stage's other output (libraries, warnings, tracebacks) goes to standard error.
+The trainer writes them and the launcher reads them; a log, a progress bar and a test all read
+the same. A stage's other output (libraries, warnings, tracebacks) goes to standard error.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from contract.errors import Problem
+from contract.record import Record
 
 
-class _Event(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Progress(_Event):
+class Progress(Record):
     """How far the work is; `figures` are shown beside the bar (loss, tokens/s, ...)."""
 
     event: Literal["progress"] = "progress"
@@ -25,25 +22,25 @@ class Progress(_Event):
     done: int
     total: int
     unit: str
-    figures: dict[str, float] = {}
+    figures: dict[str, float] = Field(default_factory=dict)
 
 
-class Note(_Event):
+class Note(Record):
     """A line for people that they should see even when all goes well."""
 
     event: Literal["note"] = "note"
     text: str
 
 
-class Result(_Event):
-    """What the stage found out, for the manifest and the summary."""
+class Result(Record):
+    """What the stage found out: `contract.results` has each stage's keys."""
 
     event: Literal["result"] = "result"
-    values: dict[str, Any]
+    values: dict[str, JsonValue]
 
 
-class Failed(_Event):
-    """Why the stage stopped, when a person can mend it. Exit code 2 follows."""
+class Failed(Record):
+    """Why the stage stopped, when a person can fix it. Exit code 2 follows."""
 
     event: Literal["failed"] = "failed"
     problems: list[Problem]

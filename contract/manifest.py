@@ -1,30 +1,29 @@
-"""The manifest: which inputs, by which stages, made which outputs. Written last and whole."""
+"""The manifest: which stages made which outputs from which inputs. Written last, atomically."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
+from pydantic import JsonValue, ValidationError
 
 from contract.base import BaseIdentity
 from contract.recipe import Recipe
+from contract.record import Record, other_version
+from contract.results import ResultType
 
 CONTRACT_VERSION = 1
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ImageRecord(_Record):
-    """The image that a stage ran in, by digest, and what built it: others may pack otherwise."""
+class ImageRecord(Record):
+    """The image that a stage ran in, by digest, and what built it: others may pack differently."""
 
     digest: str
     builder: str
 
 
-class StageRecord(_Record):
-    """One finished stage: its key, what it read and what it left, by digest."""
+class StageRecord(Record):
+    """One finished stage: its key, its inputs and outputs by digest, and its result.
+
+    The result stays plain, so that a manifest of another version can be read all the same.
+    """
 
     stage: str
     key: str
@@ -35,21 +34,35 @@ class StageRecord(_Record):
     seconds: float
     inputs: dict[str, str]
     outputs: dict[str, str]
-    result: dict[str, Any]
+    result: dict[str, JsonValue]
+
+    def typed_result(self, kind: type[ResultType]) -> ResultType:
+        """The result, as its stage's type.
+
+        Raises:
+            UserError: it has other keys than this version's.
+        """
+        if kind.stage != self.stage:
+            raise TypeError(f"{kind.__name__} is not what {self.stage} finds out")
+        try:
+            return kind.model_validate(self.result)
+        except ValidationError as error:
+            raise other_version(f"the result of {self.stage}", error, self.remedy) from None
 
 
-class Check(_Record):
-    """One line of what was proved about a served model."""
+class Check(Record):
+    """One check of a served model."""
 
     name: str
     passed: bool
     found: str
 
 
-class Verification(_Record):
-    """The last proof that a server serves this run's model: under which name, which server.
+class Verification(Record):
+    """The last verification that a server serves this run's model.
 
-    `model_digest` is of the served files and settings, the same on every server.
+    `model` is its name there. `model_digest` is of the served files and settings, and the same on
+    every server.
     """
 
     model: str
@@ -59,8 +72,16 @@ class Verification(_Record):
     checks: list[Check]
 
 
-class Manifest(_Record):
-    """Everything a stranger needs to make this model again and compare it."""
+class Machine(Record):
+    """What a digest may depend on: PyTorch promises nothing across platforms."""
+
+    platform: str
+    processor: str
+    cores: int | None
+
+
+class Manifest(Record):
+    """Everything that a stranger needs to make this model again and compare it."""
 
     contract_version: int = CONTRACT_VERSION
     affineur_version: str
@@ -71,7 +92,19 @@ class Manifest(_Record):
     locks: dict[str, str]
     code: dict[str, str]
     versions: dict[str, str]
-    machine: dict[str, Any]
+    machine: Machine
     created: str
     stages: list[StageRecord]
     verification: Verification | None = None
+
+    def result(self, kind: type[ResultType]) -> ResultType:
+        """What a stage of this run found out.
+
+        Raises:
+            UserError: another version of this project wrote it.
+            LookupError: the run has no such stage.
+        """
+        for record in self.stages:
+            if record.stage == kind.stage:
+                return record.typed_result(kind)
+        raise LookupError(f"this run has no stage {kind.stage}")

@@ -1,8 +1,8 @@
-"""Where a stage finds and leaves things.
+"""Where a stage finds its inputs and writes its outputs.
 
 A stage is told its folders by flags of the same names, whatever the engine: inside a container
 they are `/affineur/<name>`, on the host they are the real paths. Inside the run's folder every
-file has one name, given here, that both wings use.
+file has one name, defined here, that both wings use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StagePaths(BaseModel):
-    """The folders and files that one stage may touch; only `run` is written to."""
+    """The folders and files that one stage may use; only `run` is written to."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,15 +38,15 @@ class StagePaths(BaseModel):
         return cls(**vars(parser.parse_args(arguments)))
 
     def require(self, name: str) -> Path:
-        """The place of this name, which the stage cannot do without.
+        """The path of this name, without which the stage cannot run.
 
         Raises:
             LookupError: the launcher started the stage without it (a bug of the pipeline).
         """
-        place: Path | None = getattr(self, name)
-        if place is None:
+        path: Path | None = getattr(self, name)
+        if path is None:
             raise LookupError(f"this stage needs --{name.replace('_', '-')}")
-        return place
+        return path
 
 
 # Names inside the run's folder.
@@ -69,7 +69,7 @@ REFERENCE = Path("reference.json")
 MANIFEST = Path("manifest.json")
 STAGES = Path("stages")
 LOGS = Path("logs")
-# The evaluation's own folder below the run's, and what lies in it.
+# The evaluation's own folder below the run's, and its files.
 EVALUATION_FOLDER = Path("evaluation")
 QUESTIONS_REQUEST = Path("request.json")
 QUESTIONS = Path("questions.json")

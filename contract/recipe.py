@@ -1,25 +1,24 @@
 """The recipe: everything that decides what a run makes, resolved, frozen and explicit.
 
-The keys are flat and named as the field names them, so that a configuration file stays a short
-list. They are declared in sections: a stage reads its own section, and that section's dump is
-part of the stage's key. No key that decides memory or results has a default here; the profiles
-in `configs/profiles/` state them all. `configs/README.md` documents each for people.
+The keys are flat and have the field's names, so that a configuration file stays a short list.
+They are declared in sections: a stage reads its own section, and that section's dump is part of
+the stage's key. No key that decides memory or results has a default here; the profiles in
+`configs/profiles/` state them all. `configs/README.md` documents each for people.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from contract.evaluation import Metric
-from contract.record import read_record
+from contract.record import Record
 
-# What llama.cpp's converter writes by itself, without a compiled tool.
+# The types that llama.cpp's converter writes, without a compiled tool.
 CONVERTER_TYPES = ("f32", "f16", "bf16", "q8_0")
-# What the compiled `llama-quantize` makes.
+# The types that the compiled `llama-quantize` makes.
 QUANTIZER_TYPES = (
     "q2_k",
     "q3_k_s",
@@ -36,7 +35,7 @@ QUANTIZER_TYPES = (
     "q6_k",
 )
 
-# The columns that a dataset may have, by the names that rows are read under.
+# The columns that a dataset may have.
 COLUMN_NAMES = (
     "instruction",
     "input",
@@ -51,11 +50,11 @@ COLUMN_NAMES = (
 
 
 def _model_name(name: str) -> str:
-    # Ollama's own rule for names, because the name becomes an Ollama model in the end.
+    # Ollama's own rule, because in the end this names an Ollama model.
     if not re.fullmatch(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(:[\w.-]+)?", name, re.ASCII):
         raise ValueError(
             "takes letters without accents, digits, '.', '_' and '-', "
-            "with an optional 'namespace/' before and ':tag' behind, as Ollama does"
+            "with an optional 'namespace/' before and ':tag' after, as Ollama does"
         )
     return name
 
@@ -64,24 +63,24 @@ def _quantization(name: str) -> str:
     lowered = name.lower()
     known = (*CONVERTER_TYPES, *QUANTIZER_TYPES)
     if lowered not in known:
-        raise ValueError(f"is no known type; take one of {', '.join(known)}")
+        raise ValueError(f"is not a known type; take one of {', '.join(known)}")
     return lowered
 
 
 def _columns(columns: dict[str, str]) -> dict[str, str]:
-    if strange := [name for name in columns if name not in COLUMN_NAMES]:
-        raise ValueError(f"knows no {strange[0]!r}; take one of {', '.join(COLUMN_NAMES)}")
+    if unknown := [name for name in columns if name not in COLUMN_NAMES]:
+        raise ValueError(f"has no {unknown[0]!r}; take one of {', '.join(COLUMN_NAMES)}")
     return columns
 
 
-class SectionKind(BaseModel):
-    """What all sections have in common: strict, frozen, no surprises."""
+class SectionKind(Record):
+    """What all sections have in common: every number is finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class SourceSection(SectionKind):
-    """What goes in. The digests of what these name, not the names, make the keys."""
+    """The inputs. Keys are made from the digests of these files, not from their names."""
 
     model_to_fine_tune: str = Field(min_length=1)
     model_revision: str | None
@@ -138,9 +137,9 @@ class TrainSection(SectionKind):
 
 
 class ConvertSection(SectionKind):
-    """Which GGUF files are made, in which form, and under which name they introduce themselves.
+    """Which GGUF files are made, in which form, and the model name that they carry.
 
-    `serving`: the merged model, or the base with the adapter beside it.
+    `serving`: the merged model, or the base together with the adapter.
     """
 
     output_model_name: Annotated[str, AfterValidator(_model_name)]
@@ -148,24 +147,24 @@ class ConvertSection(SectionKind):
     serving: Literal["merged", "adapter"]
 
     def converter_types(self) -> list[str]:
-        """The files of the merged model that the converter writes; f16 always is one."""
-        asked = [kind for kind in self.quantizations if kind in CONVERTER_TYPES]
-        return list(dict.fromkeys(["f16", *asked]))
+        """The types of the merged model that the converter writes; f16 always is one."""
+        named = [kind for kind in self.quantizations if kind in CONVERTER_TYPES]
+        return list(dict.fromkeys(["f16", *named]))
 
     def quantizer_types(self) -> list[str]:
-        """The files that compiled tools make, each once."""
-        asked = [kind for kind in self.quantizations if kind in QUANTIZER_TYPES]
-        return list(dict.fromkeys(asked))
+        """The types that compiled tools make, each once."""
+        named = [kind for kind in self.quantizations if kind in QUANTIZER_TYPES]
+        return list(dict.fromkeys(named))
 
 
 class QuantizeSection(ConvertSection):
-    """How the k-quants are made: with an importance matrix of the training data's prompts?"""
+    """How the k-quants are made: with or without an importance matrix of training prompts."""
 
     imatrix: bool
 
 
 class ModelfileSection(SectionKind):
-    """What the served model is told: its context, its bound, its temperature."""
+    """The served model's parameters: its context, its longest answer, its temperature."""
 
     num_ctx: int = Field(ge=16, description="tokens")
     num_predict: int = Field(ge=1, description="tokens of one answer, at most")
@@ -173,7 +172,7 @@ class ModelfileSection(SectionKind):
 
 
 class VerifySection(SectionKind):
-    """How far a rounded GGUF may be from the unrounded one, over held-out tokens."""
+    """How far a quantized GGUF may be from the f16 one, over held-out tokens."""
 
     max_mean_kl: float = Field(gt=0, description="nats per token")
     min_same_top: float = Field(ge=0, le=1, description="share of tokens")
@@ -206,8 +205,3 @@ class Recipe(
     def section(self, kind: type[Section]) -> Section:
         """This recipe's part for one stage."""
         return kind(**{name: getattr(self, name) for name in kind.model_fields})
-
-    @classmethod
-    def read(cls, path: Path) -> Recipe:
-        """The recipe that the launcher wrote into the run's folder."""
-        return read_record(cls, path)

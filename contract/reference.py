@@ -1,24 +1,16 @@
-"""What the served model must say: written by the stage `reference`, read by the launcher."""
+"""What the served model must answer: written by the stage `reference`, read by the launcher."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict
-
-from contract.record import read_record
+from contract.record import Record
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Question(_Record):
+class Question(Record):
     """A conversation, the prompt that the chat template makes of it, and the greedy answer.
 
-    `decided`: the answer's beginning up to where the model's two best tokens are too close for any
-    two programs to agree; None where that is nowhere. `held_out`: it is from the held-out rows; the
-    others try the template.
+    `decided`: the beginning of the answer, up to where the model's two best tokens are too close
+    for two programs to agree; None where they never are. `held_out`: the question is from the
+    held-out rows; the others test the template.
     """
 
     messages: list[dict[str, str]]
@@ -29,10 +21,11 @@ class Question(_Record):
     held_out: bool
 
 
-class Agreement(_Record):
-    """A rounded GGUF beside the unrounded one.
+class Agreement(Record):
+    """How near a quantized GGUF is to the f16 one.
 
-    `mean_kl` in nats per token; `same_top` the share of `tokens` with the same most likely token.
+    `mean_kl` is in nats per token; `same_top` is the share of `tokens` with the same most likely
+    token.
     """
 
     mean_kl: float
@@ -40,14 +33,9 @@ class Agreement(_Record):
     tokens: int
 
 
-class Reference(_Record):
-    """All of it; `answer_tokens` is the bound under which the answers were made."""
+class Reference(Record):
+    """All of it; the answers have at most `answer_tokens` tokens."""
 
     answer_tokens: int
     questions: list[Question]
     agreements: dict[str, Agreement]
-
-    @classmethod
-    def read(cls, path: Path) -> Reference:
-        """What the stage left."""
-        return read_record(cls, path)

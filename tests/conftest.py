@@ -120,7 +120,7 @@ def run_smoke(project: Path, *words: str, **more: str) -> SmokeRun:
     assert done.returncode == 0, done.stderr + done.stdout
     quiet = invoke(project, "train", "--profile", "smoke", "--quiet", *words, **more)
     folder = Path(quiet.stdout.strip())
-    manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+    manifest = Manifest.read(folder / "manifest.json")
     return SmokeRun(project, folder, manifest, done.stderr, done.stdout)
 
 
@@ -164,7 +164,7 @@ def evaluation(request) -> Evaluation:
         lend_tools(run.project, request.getfixturevalue("tools"))
         done = invoke(run.project, *words, "--model", "affineur-smoke", "--ollama", "none")
     assert done.returncode == 0, done.stderr
-    return Evaluation.model_validate_json(Path(done.stdout.strip()).read_bytes())
+    return Evaluation.read(Path(done.stdout.strip()))
 
 
 @pytest.fixture(scope="session")

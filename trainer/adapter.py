@@ -1,8 +1,8 @@
 """What a LoRA adapter adds to which module: PEFT's files, read without PEFT.
 
 LoRA (arXiv 2106.09685): W + s B A, with s = alpha / r, or alpha / sqrt(r) for rsLoRA
-(arXiv 2312.03732). Everything else that an adapter can be is refused by name, because leaving it
-out would merge without a word into a model that is not the trained one.
+(arXiv 2312.03732). Everything else that an adapter can be is refused by name: to leave it out
+would silently make a model that is not the trained one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _PREFIX = "base_model.model."
 _LINEAR = (".lora_A.weight", ".lora_B.weight")
 _EMBEDDING = (".lora_embedding_A", ".lora_embedding_B")
 # PEFT saves the base's own embeddings beside an adapter on them.
-_BASES_OWN = ".base_layer.weight"
+_BASE_LAYER = ".base_layer.weight"
 # Keys of PEFT's configuration that change nothing in W + s B A, or that are read below.
-_UNDERSTOOD = {
+_KNOWN_SETTINGS = {
     "alpha_pattern",
     "auto_mapping",
     "base_model_name_or_path",
@@ -61,7 +61,7 @@ _INITIALISATIONS = (True, False, "gaussian", "orthogonal")
 class Adapter:
     """A LoRA adapter in its folder.
 
-    `modules` are the names that it changes, as in the model: `model.layers.0.self_attn.q_proj`.
+    `modules` are those that it changes, named as in the model: `model.layers.0.self_attn.q_proj`.
     """
 
     folder: Path
@@ -73,15 +73,15 @@ class Adapter:
         """Read an adapter's configuration and the names of its tensors.
 
         Raises:
-            UserError: with everything in it that is more than W + s B A.
+            UserError: naming everything in it that is more than W + s B A.
         """
         settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             names = list(file.keys())
-        problems = [*_strange_settings(settings), *_strange_tensors(names)]
+        problems = [*_unsupported_settings(settings), *_unsupported_tensors(names)]
         if problems:
             raise UserError(problems)
-        modules = sorted({_module(name) for name in names if not name.endswith(_BASES_OWN)})
+        modules = sorted({_module(name) for name in names if not name.endswith(_BASE_LAYER)})
         return cls(folder, tuple(modules), settings)
 
     def scale(self, module: str, rank: int) -> float:
@@ -103,9 +103,9 @@ class Adapter:
         return product * self.scale(module, a.shape[0])
 
     def write_scaled(self, folder: Path) -> None:
-        """Write the same adapter with every s inside its B, and alpha 0, which stands for no scale.
+        """Write the same adapter with every s multiplied into its B, and alpha 0: no scale.
 
-        So readers that know of no rsLoRA and no patterns add the same to W.
+        Readers that do not know rsLoRA and patterns then add the same to W.
         """
         tensors = load_file(self.folder / WEIGHTS)
         for module in self.modules:
@@ -116,9 +116,9 @@ class Adapter:
         (folder / CONFIG).write_text(json.dumps(settings), encoding="utf-8")
 
 
-def _strange_settings(settings: dict[str, Any]) -> list[Problem]:
-    strange = [key for key, value in settings.items() if value and key not in _UNDERSTOOD]
-    problems = [_refusal(f"{key}: {settings[key]}") for key in sorted(strange)]
+def _unsupported_settings(settings: dict[str, Any]) -> list[Problem]:
+    unknown = [key for key, value in settings.items() if value and key not in _KNOWN_SETTINGS]
+    problems = [_refusal(f"{key}: {settings[key]}") for key in sorted(unknown)]
     if settings.get("peft_type") != "LORA":
         problems.append(_refusal(f"peft_type: {settings.get('peft_type')}"))
     if settings.get("bias", "none") != "none":
@@ -128,8 +128,8 @@ def _strange_settings(settings: dict[str, Any]) -> list[Problem]:
     return problems
 
 
-def _strange_tensors(names: list[str]) -> list[Problem]:
-    ends = (*_LINEAR, *_EMBEDDING, _BASES_OWN)
+def _unsupported_tensors(names: list[str]) -> list[Problem]:
+    ends = (*_LINEAR, *_EMBEDDING, _BASE_LAYER)
     return [
         _refusal(f"the tensor {name}")
         for name in names
@@ -140,7 +140,7 @@ def _strange_tensors(names: list[str]) -> list[Problem]:
 def _refusal(what: str) -> Problem:
     return Problem(
         where="adapter",
-        what=f"it has {what}, which is more than LoRA's W + s B A and is not merged here",
+        what=f"it has {what}, which is more than LoRA's W + s B A and cannot be merged here",
         remedy="Train a plain LoRA or rsLoRA adapter.",
     )
 
@@ -152,7 +152,7 @@ def _module(name: str) -> str:
 
 
 def _by_pattern(patterns: dict[str, Any], module: str) -> Any:
-    # PEFT's own rule: the pattern stands for the end of the name, from a dot on.
+    # PEFT's own rule: the pattern matches the end of the name, from a dot on.
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", module):
             return value

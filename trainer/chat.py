@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from contract.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -15,8 +17,22 @@ Message = dict[str, str]
 _DATE = "26 Jul 2024"
 
 
+def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """See that the base says how its turns are written.
+
+    Raises:
+        UserError: it has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise UserError.one(
+            "model_to_fine_tune",
+            "this base has no chat template",
+            "Take its instruction-tuned version (often named -Instruct, -Chat or -it).",
+        )
+
+
 def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool
 ) -> str:
     """The conversation as text, with the template's special tokens written out."""
     text = tokenizer.apply_chat_template(

@@ -11,11 +11,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from contract.errors import ExitCode, Problem, UserError
 from contract.events import Event, Failed, Note, Progress, Result
 from contract.paths import StagePaths
+from contract.results import StageResult
 
 _PROGRESS_EVERY_S = 0.1
 
@@ -34,6 +35,7 @@ class Reporter:
     def progress(
         self,
         doing: str,
+        *,
         done: int,
         total: int,
         unit: str,
@@ -48,13 +50,21 @@ class Reporter:
             Progress(doing=doing, done=done, total=total, unit=unit, figures=dict(figures or {}))
         )
 
+    def progress_callback(self, doing: str, unit: str) -> Callable[[int, int], None]:
+        """A function of (done, total) that says how far this work is."""
+
+        def report(done: int, total: int) -> None:
+            self.progress(doing, done=done, total=total, unit=unit)
+
+        return report
+
     def note(self, text: str) -> None:
         """Say a line that people should see."""
         self._emit(Note(text=text))
 
-    def result(self, values: dict[str, Any]) -> None:
+    def result(self, found: StageResult) -> None:
         """Say what the stage found out; once, at its end."""
-        self._emit(Result(values=values))
+        self._emit(Result(values=found.model_dump(mode="json")))
 
     def failed(self, problems: list[Problem]) -> None:
         """Say why the stage stops."""
@@ -64,7 +74,7 @@ class Reporter:
 def run_stage(stage: Callable[[StagePaths, Reporter], None]) -> NoReturn:
     """Run one stage and leave the process with the contract's exit code.
 
-    Standard output is kept for events: what libraries print goes to standard error instead.
+    Standard output is kept for events: whatever libraries print goes to standard error.
     SIGTERM and SIGINT raise, so that `finally` blocks run.
     """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:

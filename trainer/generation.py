@@ -1,4 +1,4 @@
-"""Greedy answers, in one way for every stage that asks a model something."""
+"""Greedy answers, computed in the same way by every stage that needs some."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def greedy(
 ) -> list[list[int]]:
     """The most likely continuation of each prompt, without its end-of-turn token.
 
-    A bounded, unpenalised greedy search whatever the base's own generation settings say: some
-    (Qwen2.5's) sample and penalise repetition, which would make two runs differ.
+    A bounded greedy search without penalties, whatever the base's own generation settings say:
+    some (Qwen2.5's) sample and penalise repetition, which would make two runs differ.
 
     Args:
         prompts: token ids; lengths may differ.
-        max_new_tokens: where an answer that does not end by itself is cut.
+        max_new_tokens: where an answer that does not end by itself is truncated.
 
     Returns:
         The new token ids of each prompt, in the order of the prompts.
@@ -49,7 +49,7 @@ def greedy(
     for first in range(0, len(prompts), batch_size):
         batch = prompts[first : first + batch_size]
         width = max(len(prompt) for prompt in batch)
-        # Padding stands on the left, so that all answers of a batch begin in one column.
+        # Padding on the left, so that all answers of a batch begin in the same column.
         input_ids = torch.tensor(
             [[stops[0]] * (width - len(prompt)) + list(prompt) for prompt in batch]
         )  # (batch, width)

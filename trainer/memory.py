@@ -1,4 +1,4 @@
-"""What memory is left, asked before work that takes much of it."""
+"""Check the free memory before work that takes much of it."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from contract.errors import UserError
 
 
 def check_memory(doing: str, needed_bytes: int) -> None:
-    """See that there is memory for what is to be done.
+    """Check that there is memory for what is to be done; `doing` begins the sentence.
 
     Raises:
-        UserError: there is not; `doing` begins the sentence.
+        UserError: there is not enough.
     """
-    free = _free_memory_bytes()
-    if free is not None and free < needed_bytes:
+    free_bytes = _free_memory_bytes()
+    if free_bytes is not None and free_bytes < needed_bytes:
         raise UserError.one(
             "memory",
-            f"{doing} takes {needed_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
-            "Close what else is running, give it more (--memory), or add swap.",
+            f"{doing} takes {needed_bytes / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB are free",
+            "Close other programs, allow it more (--memory), or add swap.",
         )
 
 
 def _free_memory_bytes() -> int | None:
-    """What the machine, or the container's bound where that is less, has left."""
+    """What the machine has left, or the container within its limit where that is less."""
     path = Path("/proc/meminfo")
     if not path.exists():
         return None
     fields = dict(line.split(":", 1) for line in path.read_text().splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    bound, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if used.exists() and bound.exists() and bound.read_text().strip().isdigit():
-        free = min(free, int(bound.read_text()) - int(used.read_text()))
-    return free
+    free_bytes = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if used.exists() and limit.exists() and limit.read_text().strip().isdigit():
+        free_bytes = min(free_bytes, int(limit.read_text()) - int(used.read_text()))
+    return free_bytes

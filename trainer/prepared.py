@@ -1,4 +1,4 @@
-"""The rows that `prepare` left, as the later stages read them."""
+"""The rows that `prepare` wrote, as the later stages read them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
-# The label of a token that bears no loss, as torch's cross entropy and transformers have it.
+# The label of a token that does not count for the loss, in torch's cross entropy and transformers.
 IGNORED = -100
 
 
@@ -27,7 +27,7 @@ def read_prepared(path: Path) -> list[PreparedRow]:
 
 
 def labels_of(row: PreparedRow) -> list[int]:
-    """The token ids where they are learned, `IGNORED` elsewhere. One mask for loss and scores."""
+    """The ids of tokens that are learned, `IGNORED` elsewhere: one mask for loss and scores."""
     return [
         token if learned else IGNORED
         for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True)

@@ -1,4 +1,4 @@
-"""Where a model's weights lie in its safetensors files, and which of them an adapter changes.
+"""Where a model's weights are in its safetensors files, and which of them an adapter changes.
 
 The files are read by their headers (an 8-byte length, JSON, then the tensors' bytes:
 https://huggingface.co/docs/safetensors, "Format"), so that one tensor at a time can be read and
@@ -26,7 +26,7 @@ EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out")
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor in a file: `offset` and `size_bytes` say where its bytes are."""
+    """One tensor in a file: its `size_bytes` bytes begin at `offset`."""
 
     file: Path
     dtype: str
@@ -38,12 +38,12 @@ class Weight:
         """The tensor in fp32, in memory of its own.
 
         Raises:
-            UserError: it is stored in a type that is no plain floating point.
+            UserError: its type is not a plain floating-point one.
         """
         if self.dtype not in _DTYPES:
             raise UserError.one(
                 self.file.name,
-                f"holds weights as {self.dtype}, and an adapter cannot be merged into them",
+                f"has weights of type {self.dtype}, and an adapter cannot be merged into them",
                 "Fine-tune the full-precision model that it was made from.",
             )
         with self.file.open("rb") as file:
@@ -52,7 +52,7 @@ class Weight:
         return torch.frombuffer(raw, dtype=_DTYPES[self.dtype]).reshape(self.shape).float()
 
     def write(self, file: Path, values: torch.Tensor) -> None:
-        """Write the values over this tensor's bytes in a copy of its file, in its own type."""
+        """Overwrite this tensor's bytes in a copy of its file, in the tensor's own type."""
         stored = values.to(_DTYPES[self.dtype]).contiguous()
         with file.open("r+b") as target:
             target.seek(self.offset)
@@ -70,7 +70,7 @@ def weight_files(model: Path) -> list[Path]:
 
 
 def weights(model: Path) -> dict[str, Weight]:
-    """Every tensor of the model in this folder, by its name; nothing but headers is read."""
+    """Every tensor of the model in this folder by its name, from the headers alone."""
     return {name: weight for file in weight_files(model) for name, weight in _header(file)}
 
 
@@ -87,10 +87,10 @@ def _header(file: Path) -> Iterable[tuple[str, Weight]]:
 
 
 def targeted(modules: Iterable[str], found: Mapping[str, Weight]) -> dict[str, str]:
-    """Module -> the name of its weight in the files; some files leave out the outermost prefix.
+    """Module -> the name of its weight in the files, some of which omit the outermost prefix.
 
     Raises:
-        UserError: with every module that has no weight of its own there.
+        UserError: naming every module that has no weight of its own there.
     """
     names = {}
     problems = []
@@ -131,8 +131,8 @@ def check_mergeable(modules: Iterable[str], model: Path) -> None:
     if ends and config.get("tie_word_embeddings"):
         raise UserError.one(
             "lora_target_modules",
-            f"{ends[0]} is tied to the model's other end: an adapter on one of the two cannot be "
-            "merged without changing the other",
+            f"{ends[0]} shares its weight with the model's other end: an adapter on one of the two "
+            "cannot be merged without changing the other",
             "Leave it out of lora_target_modules.",
         )
 

@@ -151,9 +151,9 @@ def gate(model: str, *, run: str, policy: str) -> None:
     """Compare the last evaluation with the policy, print the card, and exit 3 where it refuses."""
     model = canonical_name(model)
     found = Run.find(model, run)
-    evaluation = Evaluation.read(found.folder, model)
+    evaluation = Evaluation.of_run(found.folder, model)
     decision = decide(found, evaluation, _policy(policy))
-    evaluation.model_copy(update={"gate": decision}).write(found.folder)
+    evaluation.model_copy(update={"gate": decision}).write(found.folder / paths.EVALUATION)
     atomic_write(found.folder / paths.CARD, card.markdown(evaluation, decision))
     card.show(evaluation, decision, Console(highlight=False))
     Display().note(f"for a pull request: {shown(found.folder / paths.CARD)}")

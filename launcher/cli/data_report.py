@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.recipe import Recipe
+from contract.results import LengthFigures, PrepareResult
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.inputs import gather
@@ -27,7 +26,7 @@ _BAR_WIDTH = 40
 _MOST_SHOWN = 5
 
 
-def prepare(recipe: Recipe, engine: Engine, display: Display) -> dict[str, Any]:
+def prepare(recipe: Recipe, engine: Engine, display: Display) -> PrepareResult:
     """Run the stage `prepare` on the recipe's dataset, keeping nothing but its report.
 
     Raises:
@@ -38,7 +37,7 @@ def prepare(recipe: Recipe, engine: Engine, display: Display) -> dict[str, Any]:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="data-report-") as scratch:
         folder = StageFolder(Path(scratch), digests)
-        atomic_write(folder.path / paths.RECIPE, recipe.model_dump_json())
+        recipe.write(folder.path / paths.RECIPE)
         context = StageContext(
             lock=recipe.lock, inputs=inputs.by_name, labels={"profile": recipe.profile}
         )
@@ -46,24 +45,27 @@ def prepare(recipe: Recipe, engine: Engine, display: Display) -> dict[str, Any]:
         runner = StageRunner(folder, context, engine=engine, display=display)
         record = runner.run(PREPARE, key)
     digests.save()
-    return record.result
+    return record.typed_result(PrepareResult)
 
 
-def show(report: dict[str, Any], recipe: Recipe, console: Console) -> None:
+def show(report: PrepareResult, recipe: Recipe, console: Console) -> None:
     """Print the report, with a picture of the lengths."""
-    console.print(f"\n[bold]{report['rows']} rows[/]  {recipe.dataset_path}", soft_wrap=True)
-    console.print(f"  train {report['train']}, held out {report['held_out']}")
+    console.print(f"\n[bold]{report.rows} rows[/]  {recipe.dataset_path}", soft_wrap=True)
+    console.print(f"  train {report.train}, held out {report.held_out}")
     table = Table.grid(padding=(0, 2))
     table.add_row("", *(f"[dim]{name}[/]" for name in ("min", "median", "p95", "max")))
-    for title, key in (("tokens a row", "tokens"), ("of them learned", "answer_tokens")):
-        figures = report[key]
-        table.add_row(f"  {title}", *(str(figures[n]) for n in ("min", "median", "p95", "max")))
+    table.add_row("  tokens a row", *_figures(report.tokens))
+    table.add_row("  of them learned", *_figures(report.answer_tokens))
     console.print(table)
     console.print()
-    for line in histogram(report["lengths"], report["max_length"]):
+    for line in histogram(report.lengths, report.max_length):
         console.print(f"  {line}", markup=False)
     console.print()
     _show_findings(report, console)
+
+
+def _figures(lengths: LengthFigures) -> tuple[str, ...]:
+    return tuple(str(n) for n in (lengths.min, lengths.median, lengths.p95, lengths.max))
 
 
 def histogram(lengths: Sequence[int], max_length: int) -> list[str]:
@@ -85,27 +87,27 @@ def histogram(lengths: Sequence[int], max_length: int) -> list[str]:
     return lines
 
 
-def _show_findings(report: dict[str, Any], console: Console) -> None:
-    cut = report["cut"]
-    lost = sum(row["tokens"] for row in cut)
+def _show_findings(report: PrepareResult, console: Console) -> None:
+    cut = report.cut
+    lost = sum(row.tokens for row in cut)
     findings = [
         (
-            f"{len(cut)} rows are longer than max_length {report['max_length']} "
+            f"{len(cut)} rows are longer than max_length {report.max_length} "
             f"and lose {lost} tokens in all",
-            [f"{row['where']} loses {row['tokens']} tokens" for row in cut],
+            [f"{row.where} loses {row.tokens} tokens" for row in cut],
         ),
-        ("{} rows have no room for an answer and are left out", report["no_room"]),
+        ("{} rows have no room for an answer and are left out", report.no_room),
         (
-            "{} rows stand twice",
-            [f"{one} and {other}" for one, other in report["duplicates"]],
+            "{} rows occur twice",
+            [f"{one} and {other}" for one, other in report.duplicates],
         ),
         (
             "{} rows ask the same question with another answer",
-            [f"{one} and {other}" for one, other in report["conflicts"]],
+            [f"{one} and {other}" for one, other in report.conflicts],
         ),
         (
-            "{} held-out rows stand in the training data too and are not scored",
-            [f"{one} and {other}" for one, other in report["in_both"]],
+            "{} held-out rows are in the training data too and are not scored",
+            [f"{one} and {other}" for one, other in report.in_both],
         ),
     ]
     clean = True
@@ -119,4 +121,4 @@ def _show_findings(report: dict[str, Any], console: Console) -> None:
         if len(places) > _MOST_SHOWN:
             console.print(f"    ... and {len(places) - _MOST_SHOWN} more", markup=False)
     if clean:
-        console.print("[green]✓[/] no problem found: no cut, no duplicate, nothing on both sides")
+        console.print("[green]✓[/] no problem found: nothing truncated, no duplicates, no overlap")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from contract import paths
 from contract.manifest import StageRecord
+from contract.results import Example, TrainResult
 from launcher.pipeline.run import Run
 from launcher.project import shown
 from launcher.serving.model_import import Imported
@@ -26,15 +26,15 @@ _BARS = "▁▂▃▄▅▆▇█"
 def show(run: Run, imported: Imported | None, ollama: Ollama | None, console: Console) -> None:
     """Print the summary; `ollama` is the server that the model was imported into."""
     manifest = run.manifest
-    records = {record.stage: record for record in manifest.stages}
+    trained = manifest.result(TrainResult)
     console.print()
     console.print(
         f"[bold]{manifest.recipe.output_model_name}[/]  {escape(shown(run.folder))}",
         soft_wrap=True,
     )
     console.print(_outputs(run, manifest.stages))
-    _scores(records["train"].result, console)
-    _examples(records["train"].result, console)
+    _scores(trained, console)
+    _examples(trained.held_out.examples, console)
     for line in next_steps(run, imported, ollama):
         console.print(line, soft_wrap=True, markup=False)
 
@@ -75,24 +75,23 @@ def _size(size_bytes: int) -> str:
     return f"{size_bytes} B"
 
 
-def _scores(result: dict[str, Any], console: Console) -> None:
-    losses = result["train_loss"]
+def _scores(trained: TrainResult, console: Console) -> None:
+    losses, held_out = trained.train_loss, trained.held_out
     if losses:
         console.print(
             f"\n  training loss  {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}", markup=False
         )
-    if not result["held_out_rows"]:
+    if (loss := held_out.loss) is None:
         console.print("  held-out       no row was held out: nothing was measured")
         return
-    loss, match = result["loss"], result["exact_match"]
     console.print(
-        f"  held-out loss  {loss['base']:.3f} -> [bold]{loss['tuned']:.3f}[/]"
-        f"   nats a token, over {result['held_out_rows']} rows"
+        f"  held-out loss  {loss.base:.3f} -> [bold]{loss.tuned:.3f}[/]"
+        f"   nats a token, over {held_out.held_out_rows} rows"
     )
-    if match["base"] is not None:
+    if (match := held_out.exact_match) is not None:
         console.print(
-            f"  exact match    {match['base']:.1%} -> [bold]{match['tuned']:.1%}[/]"
-            f"   of {result['answered_rows']} held-out rows answered"
+            f"  exact match    {match.base:.1%} -> [bold]{match.tuned:.1%}[/]"
+            f"   of {held_out.answered_rows} held-out rows answered"
         )
 
 
@@ -106,17 +105,17 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
     return "".join(_BARS[round((mean - low) * scale)] for mean in means)
 
 
-def _examples(result: dict[str, Any], console: Console) -> None:
-    for number, example in enumerate(result["examples"], 1):
-        right = example["tuned"] == example["expected"]
+def _examples(examples: Sequence[Example], console: Console) -> None:
+    for number, example in enumerate(examples, 1):
+        right = example.tuned == example.expected
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(f"  {number}", f"[italic]{escape(_short(example['prompt']))}[/]")
-        for name in ("expected", "base"):
-            grid.add_row(f"    {name}", escape(_short(example[name])))
+        grid.add_row(f"  {number}", f"[italic]{escape(_short(example.prompt))}[/]")
+        grid.add_row("    expected", escape(_short(example.expected)))
+        grid.add_row("    base", escape(_short(example.base)))
         colour, mark = ("green", "✓") if right else ("red", "✗")
-        grid.add_row("    tuned", f"[{colour}]{escape(_short(example['tuned']))} {mark}[/]")
+        grid.add_row("    tuned", f"[{colour}]{escape(_short(example.tuned))} {mark}[/]")
         console.print()
         console.print(grid)
     console.print()

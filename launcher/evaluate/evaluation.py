@@ -112,7 +112,7 @@ class Evaluator:
             max_skill_loss=bound,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        found.write(home)
+        found.write(home / paths.EVALUATION)
         return home, found
 
     @property

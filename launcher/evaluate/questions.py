@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.digest import digest_of_value, files_below
 from contract.evaluation import Questions, QuestionsRequest
 from launcher.display import Display
@@ -66,8 +65,7 @@ def make_questions(
         display=display,
     )
     with exclusive_lock(folder):
-        request_file = folder / paths.QUESTIONS_REQUEST
-        atomic_write(request_file, request.model_dump_json(indent=1) + "\n")
+        request.write(folder / paths.QUESTIONS_REQUEST)
         runner.bring_up_to_date(QUESTIONS, key)
     digests.save()
     return Questions.read(folder / paths.QUESTIONS)

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import ClassVar, Literal
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.evaluation import Leak
-from contract.record import read_record
+from contract.record import Record
 from launcher.evaluate.intervals import Interval, Verdict
 
 
-class _Record(BaseModel):
-    # `model_...` is the field's word here, not pydantic's.
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class ModelIdentity(_Record):
+class ModelIdentity(Record):
     """Who was asked.
 
     `digest` is the served model's own, where a server gives it one; `model_digest` that of its
@@ -33,7 +25,7 @@ class ModelIdentity(_Record):
     model_digest: str | None
 
 
-class Counts(_Record):
+class Counts(Record):
     """Answers that are something else than an answer: scored like all, and counted apart."""
 
     empty: int
@@ -42,14 +34,14 @@ class Counts(_Record):
     repetition_loop: int
 
 
-class Scores(_Record):
+class Scores(Record):
     """One model's mean score on a set, with its 95 % interval."""
 
     score: Interval
     counts: Counts
 
 
-class SetResult(_Record):
+class SetResult(Record):
     """One set: the model's scores, the base's, and what tells them apart.
 
     `regression`: a skill that fell by more than the bound, beyond its interval.
@@ -66,7 +58,7 @@ class SetResult(_Record):
     regression: bool
 
 
-class Example(_Record):
+class Example(Record):
     """A row of the task that the model has wrong, for people to look at."""
 
     where: str
@@ -76,7 +68,7 @@ class Example(_Record):
     base: str | None
 
 
-class GateLine(_Record):
+class GateLine(Record):
     """One demand of the gate's policy, and what was found."""
 
     name: str
@@ -84,15 +76,17 @@ class GateLine(_Record):
     found: str
 
 
-class GateDecision(_Record):
+class GateDecision(Record):
     """What the gate said of this evaluation."""
 
     ship: bool
     lines: list[GateLine]
 
 
-class Evaluation(_Record):
+class Evaluation(Record):
     """All of it; `gate` is there once `./invoke gate` has decided."""
+
+    remedy: ClassVar[str] = "Run ./invoke evaluate again."
 
     model: ModelIdentity
     base: ModelIdentity | None
@@ -105,7 +99,7 @@ class Evaluation(_Record):
     gate: GateDecision | None = None
 
     @classmethod
-    def read(cls, run: Path, name: str) -> Evaluation:
+    def of_run(cls, run: Path, name: str) -> Evaluation:
         """The last evaluation of a run's model.
 
         Raises:
@@ -116,11 +110,7 @@ class Evaluation(_Record):
             raise UserError.one(
                 "--model", f"{name} was not evaluated yet", f"./invoke evaluate --model {name}"
             )
-        return read_record(cls, path)
-
-    def write(self, run: Path) -> None:
-        """Put it into the run's folder, whole."""
-        atomic_write(run / paths.EVALUATION, self.model_dump_json(indent=1) + "\n")
+        return cls.read(path)
 
     @property
     def task(self) -> SetResult:

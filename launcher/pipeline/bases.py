@@ -48,7 +48,7 @@ class CachedBase:
         record = self.folder / paths.BASE_RECORD
         if not record.exists():
             return None
-        identity = BaseIdentity.model_validate_json(record.read_bytes())
+        identity = BaseIdentity.read(record)
         if not all((self.model / name).is_file() for name in identity.files):
             return None
         for name, digest in identity.files.items():

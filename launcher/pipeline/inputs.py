@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.base import BaseIdentity
 from contract.errors import UserError
 from contract.recipe import Recipe
@@ -139,7 +138,7 @@ def _bring_base_up_to_date(
         return identity
     # Another launcher may be making it.
     with exclusive_lock(base.folder, wait=True):
-        atomic_write(base.folder / paths.BASE_REQUEST, base.request.model_dump_json() + "\n")
+        base.request.write(base.folder / paths.BASE_REQUEST)
         from_hub = base.request.kind == "hub"
         token = os.environ.get("HF_TOKEN")
         context = StageContext(

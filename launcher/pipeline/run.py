@@ -9,11 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.manifest import Manifest, Verification
 from contract.recipe import Recipe
-from contract.record import read_record
 from contract.reference import Reference
 from contract.serving import Serving
 from launcher.pipeline.file_digests import FileDigests
@@ -78,7 +76,7 @@ class Run:
         Raises:
             UserError: another version of this project wrote it.
         """
-        return read_record(Manifest, self.folder / paths.MANIFEST)
+        return Manifest.read(self.folder / paths.MANIFEST)
 
     @property
     def recipe(self) -> Recipe:
@@ -160,7 +158,7 @@ class Run:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write it whole; its being there says that the run is finished."""
-        atomic_write(self.folder / paths.MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+        manifest.write(self.folder / paths.MANIFEST)
         self.manifest = manifest
 
     def record_verification(self, verification: Verification) -> None:

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from contract import events, paths
-from contract.atomic_write import atomic_write
 from contract.digest import digest_of_value, files_below
 from contract.errors import AffineurError, ExitCode, Problem, UserError
 from contract.manifest import StageRecord
-from contract.record import read_record
+from contract.results import RESULTS
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.stages import Input, Stage
@@ -88,7 +88,7 @@ class StageFolder:
     def record(self, stage: str) -> StageRecord | None:
         """What was recorded of a stage, or None; another version's record is none."""
         try:
-            return read_record(StageRecord, self._record_path(stage))
+            return StageRecord.read(self._record_path(stage))
         except (FileNotFoundError, UserError):
             return None
 
@@ -112,7 +112,7 @@ class StageFolder:
 
     def write_record(self, record: StageRecord) -> None:
         """Write it whole; its being there says that the stage is finished."""
-        atomic_write(self._record_path(record.stage), record.model_dump_json(indent=1) + "\n")
+        record.write(self._record_path(record.stage))
 
     def upstream_digests(self, stage: Stage) -> dict[str, str]:
         """A digest of each upstream stage's outputs, as its record has them."""
@@ -170,6 +170,7 @@ class StageRunner:
         Raises:
             UserError: the stage named problems that a person can fix.
             StageCrashed: it ended in any other way.
+            ValidationError: its result has other keys than its type (a bug of the stage).
         """
         folder = self._folder
         folder.clear(stage)
@@ -179,6 +180,8 @@ class StageRunner:
         started = datetime.now(UTC)
         clock_s = time.monotonic()
         result = self._run_job(stage.name, job)
+        # A renamed key is found here, and not by whoever reads it later.
+        RESULTS[stage.name].model_validate(result)
         record = StageRecord(
             stage=stage.name,
             key=key,
@@ -213,7 +216,7 @@ class StageRunner:
             labels=context.labels,
         )
 
-    def _run_job(self, name: str, job: Job) -> dict[str, Any]:
+    def _run_job(self, name: str, job: Job) -> dict[str, JsonValue]:
         """Run a job with its line on the display and return what it found out.
 
         Raises:
@@ -222,7 +225,7 @@ class StageRunner:
             KeyboardInterrupt: it was asked to stop.
         """
         problems: list[Problem] = []
-        result: dict[str, Any] = {}
+        result: dict[str, JsonValue] = {}
 
         with self._display.working(name) as line:
 

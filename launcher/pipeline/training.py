@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from contract import paths
-from contract.atomic_write import atomic_write
-from contract.manifest import Manifest
+from contract.manifest import Machine, Manifest
 from contract.recipe import Recipe
 from launcher.display import Display
 from launcher.pipeline.code_digest import code_digest
@@ -69,9 +67,8 @@ def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
     )
     runner = StageRunner(folder, context, engine=engine, display=display)
     with exclusive_lock(folder.path):
-        atomic_write(folder.path / paths.RECIPE, recipe.model_dump_json(indent=1) + "\n")
-        base = inputs.base.model_dump_json(indent=1)
-        atomic_write(folder.path / paths.BASE_RECORD, base + "\n")
+        recipe.write(folder.path / paths.RECIPE)
+        inputs.base.write(folder.path / paths.BASE_RECORD)
         ran = tuple(
             stage.name
             for stage in training_stages(recipe)
@@ -150,9 +147,8 @@ def _write_manifest(
     run.write_manifest(manifest)
 
 
-def _machine() -> dict[str, Any]:
-    """What a digest may depend on: PyTorch promises nothing across platforms."""
-    return {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()}
+def _machine() -> Machine:
+    return Machine(platform=platform.platform(), processor=_processor(), cores=os.cpu_count())
 
 
 def _processor() -> str:

@@ -6,20 +6,17 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from contract.errors import UserError
+from contract.record import Record
 from launcher.evaluate.record import GateDecision
 from launcher.project import CONFIGS, shown
 
 LOG_FILE = CONFIGS / "promotions.jsonl"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class EnvChange(_Record):
+class EnvChange(Record):
     """A variable of an application's that was changed along with the role."""
 
     file: str
@@ -28,7 +25,7 @@ class EnvChange(_Record):
     after: str
 
 
-class LogEntry(_Record):
+class LogEntry(Record):
     """One change of a role: `before` and `after` are values of its `model_name`.
 
     `digest` is the promoted model's on its server, `override` why it was promoted against the gate.

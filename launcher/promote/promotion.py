@@ -75,7 +75,7 @@ def promote(
             file was changed meanwhile.
     """
     log = log or PromotionLog()
-    evaluation = Evaluation.read(run.folder, name)
+    evaluation = Evaluation.of_run(run.folder, name)
     decision = decide(run, evaluation, policy)
     if not decision.ship and not override:
         raise GateRefused(evaluation, decision)

@@ -10,6 +10,7 @@ import pytest
 from contract import paths
 from contract.digest import digest_of_file
 from contract.manifest import StageRecord
+from contract.results import TrainResult
 from tests.conftest import (
     fresh_copy,
     invoke,
@@ -75,7 +76,7 @@ def test_an_evaluation_reads_rows_and_converts_the_base_in_containers(contained,
     assert "better" in done.stdout
     records = contained.folder / paths.EVALUATION_FOLDER / paths.STAGES
     for stage in ("questions", "baseline"):
-        record = StageRecord.model_validate_json((records / f"{stage}.json").read_bytes())
+        record = StageRecord.read(records / f"{stage}.json")
         assert record.engine == "docker"
 
 
@@ -83,7 +84,7 @@ def test_the_t4_image_trains_the_smoke_recipe(project):
     run = run_smoke(project, "--set", "lock=t4", "--set", "output_model_name=t4", **ENGINE)
     train = next(record for record in run.manifest.stages if record.stage == "train")
     assert train.engine == "docker"
-    assert train.result["exact_match"]["tuned"] > 0.70
+    assert train.typed_result(TrainResult).held_out.exact_match.tuned > 0.70
     assert run.manifest.versions["torch"] == "2.10.0"
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from contract.errors import Problem
 from contract.events import Failed, Note, Progress, Result, parse_event
+from contract.results import QuestionsResult
 from trainer.entrypoint import Reporter
 
 
@@ -14,8 +15,8 @@ from trainer.entrypoint import Reporter
     [
         Progress(doing="training", done=3, total=9, unit="steps", figures={"loss": 0.5}),
         Note(text="« déjà » 🎯\nsecond line"),
-        Result(values={"loss": {"base": 1.0}}),
-        Failed(problems=[Problem(where="x:1", what="is bad", remedy="Mend it.")]),
+        Result(values={"loss": {"base": 1.0, "tuned": float("inf")}, "match": None}),
+        Failed(problems=[Problem(where="x:1", what="is bad", remedy="Fix it.")]),
     ],
 )
 def test_an_event_written_is_the_event_read(event):
@@ -31,8 +32,8 @@ def test_every_line_of_a_reporter_is_one_event():
     stream = io.StringIO()
     reporter = Reporter(stream)
     reporter.note("two\nlines")
-    reporter.progress("x", 1, 1, "rows")
-    reporter.result({"a": 1})
+    reporter.progress("x", done=1, total=1, unit="rows")
+    reporter.result(QuestionsResult(items=2, dropped=0))
     lines = stream.getvalue().splitlines()
     assert [type(parse_event(line)) for line in lines] == [Note, Progress, Result]
 
@@ -41,7 +42,7 @@ def test_progress_is_thinned_but_its_end_is_always_said():
     stream = io.StringIO()
     reporter = Reporter(stream)
     for done in range(1, 1001):
-        reporter.progress("x", done, 1000, "rows")
+        reporter.progress("x", done=done, total=1000, unit="rows")
     events = [parse_event(line) for line in stream.getvalue().splitlines()]
     assert len(events) < 100
     assert events[-1].done == 1000

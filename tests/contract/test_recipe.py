@@ -39,9 +39,9 @@ def test_no_key_that_decides_results_has_a_default():
         ("output_model_name", "modèle été", "letters without accents"),
         ("output_model_name", "-x", "letters without accents"),
         ("serving", "onnx", "'merged' or 'adapter'"),
-        ("quantizations", ["f17"], "no known type"),
+        ("quantizations", ["f17"], "is not a known type"),
         ("quantizations", [], "at least 1"),
-        ("columns", {"answer": "x"}, "knows no 'answer'"),
+        ("columns", {"answer": "x"}, "has no 'answer'"),
         ("typo", 1, "Extra inputs"),
     ],
 )

@@ -6,6 +6,7 @@ Run by `./invoke test --gpu`.
 import pytest
 import torch
 
+from contract.results import TrainResult
 from tests.conftest import run_smoke
 
 
@@ -24,6 +25,6 @@ def test_the_smoke_model_learns_on_the_card(smoke_run, precision):
         *(word for setting in settings for word in ("--set", setting)),
         *("--set", f"output_model_name=card-{precision}"),
     )
-    result = next(record.result for record in run.manifest.stages if record.stage == "train")
-    assert result["exact_match"]["tuned"] > 0.70
-    assert "cpu" not in result["device"]
+    trained = run.manifest.result(TrainResult)
+    assert trained.held_out.exact_match.tuned > 0.70
+    assert "cpu" not in trained.device

@@ -121,7 +121,7 @@ def test_an_evaluation_of_an_earlier_model_is_a_sentence(run_copy, evaluation):
 
 def test_no_evaluation_is_a_sentence(run_copy):
     with pytest.raises(UserError, match=r"was not evaluated yet.*./invoke evaluate --model m"):
-        Evaluation.read(run_copy, "m")
+        Evaluation.of_run(run_copy, "m")
 
 
 def test_the_shipped_policy_is_read():

@@ -49,7 +49,7 @@ def finished(models):
             locks={},
             code={},
             versions={},
-            machine={},
+            machine={"platform": "x", "processor": "y", "cores": 1},
             created=created,
             stages=[record],
         )

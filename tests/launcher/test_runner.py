@@ -7,11 +7,13 @@ keeping. tests/launcher/test_whole_run.py does the same with the real engine and
 from dataclasses import dataclass, field, replace
 
 import pytest
+from pydantic import ValidationError
 
 from contract.errors import Problem, UserError
 from contract.events import Failed, Result
 from contract.manifest import ImageRecord
 from contract.recipe import PrepareSection
+from contract.results import MergeResult
 from launcher.configuration import resolve
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
@@ -21,6 +23,15 @@ from launcher.runtime.engine import Ending
 
 FIRST = Stage(name="prepare", inputs=("data",), outputs=("first",))
 SECOND = Stage(name="merge", upstream=("prepare",), outputs=("second.txt",))
+LENGTHS = {"min": 1, "median": 1, "p95": 1, "max": 1}
+RESULTS = {
+    "prepare": {
+        **{"rows": 1, "train": 1, "held_out": 0, "max_length": 16, "lengths": [1]},
+        **{"tokens": LENGTHS, "answer_tokens": LENGTHS},
+        **{"cut": [], "no_room": [], "duplicates": [], "conflicts": [], "in_both": []},
+    },
+    "merge": {"dtype": "float16", "merged": 2},
+}
 
 
 @dataclass
@@ -30,6 +41,7 @@ class InstantEngine:
     code: int = 0
     memory_ran_out: bool = False
     text: str = "1"
+    more: dict = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
 
     def run(self, job, on_event, display):
@@ -48,7 +60,8 @@ class InstantEngine:
             (run / "first" / "a b é.txt").write_text(self.text)
         else:
             (run / "second.txt").write_text(self.text)
-        on_event(Result(values={"text": self.text}))
+        found = {**RESULTS[job.module.removeprefix("trainer.")], **self.more}
+        on_event(Result(values=found))
         return Ending(0)
 
     def image(self, lock, display, *, exporter=False):
@@ -160,9 +173,18 @@ def test_the_record_holds_inputs_outputs_and_result(run, engine):
     record = run.record("merge")
     assert set(record.inputs) == {"prepare"}
     assert set(record.outputs) == {"second.txt"}
-    assert record.result == {"text": "1"}
+    assert record.typed_result(MergeResult) == MergeResult(dtype="float16", merged=2)
     assert record.image == ImageRecord(digest="sha256:1", builder="by hand")
     assert record.command == ["python", "-m", "trainer.merge", "--run", "/affineur/run"]
+
+
+@pytest.mark.parametrize(("more", "said"), [({"merge": 2}, "Extra"), ({"merged": "?"}, "integer")])
+def test_a_result_of_other_keys_is_a_bug_and_no_record_is_left(run, engine, more, said):
+    bring_up_to_date(run, engine)
+    engine.more = more
+    with pytest.raises(ValidationError, match=said):
+        bring_up_to_date(run, engine, ("k1", "other"))
+    assert run.record("merge") is None
 
 
 def test_a_card_is_asked_for_by_the_stage_that_may_use_it_alone(run, engine):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from contract.digest import digest_of_file
+from contract.results import TrainResult
 from launcher.configuration import resolve
 from launcher.pipeline.stages import training_stages
 from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training
@@ -39,11 +40,11 @@ def stage_lines(text):
 
 
 def test_fine_tuning_visibly_works(smoke_run):
-    result = next(s.result for s in smoke_run.manifest.stages if s.stage == "train")
-    assert result["loss"]["tuned"] < result["loss"]["base"] / 2
-    assert result["exact_match"]["base"] < 0.05
-    assert result["exact_match"]["tuned"] > 0.70
-    assert result["answered_rows"] >= 50
+    scores = smoke_run.manifest.result(TrainResult).held_out
+    assert scores.loss.tuned < scores.loss.base / 2
+    assert scores.exact_match.base < 0.05
+    assert scores.exact_match.tuned > 0.70
+    assert scores.answered_rows >= 50
 
 
 def test_the_summary_says_what_was_made_and_what_is_next(smoke_run):
@@ -193,7 +194,7 @@ def test_the_data_report_shows_what_will_be_cut(smoke_run, tmp_path):
     assert "13 rows" in done.stdout
     assert "median" in done.stdout
     assert "cut at 128" in done.stdout
-    assert "1 rows stand twice" in done.stdout
+    assert "1 rows occur twice" in done.stdout
     assert "d.jsonl:1 and d.jsonl:13" in done.stdout
     assert "█" in done.stdout
 
@@ -229,7 +230,7 @@ def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path, way):
         (["--profile", "smoke", "--config", "absent.json"], "there is no file"),
         (["--profile", "smoke", "--set", "epochs=many"], "--set epochs: epochs:"),
         (["--profile", "smoke", "--set", "lora.aplha=3"], "unknown key"),
-        (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "no known type"),
+        (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "not a known type"),
         (["--profile", "smoke", "--set", "max_length=16"], "no row has room for its answer"),
         (["--profile", "smoke", "--engine", "podman"], "no engine 'podman'"),
         (["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"], "Ollama tag"),

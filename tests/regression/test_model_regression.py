@@ -40,7 +40,7 @@ def test_a_skill_that_training_took_is_found_lost_and_the_gate_says_so(smoke_run
     done = invoke(smoke_run.project, "evaluate", *words)
     assert done.returncode == 0, done.stderr
     assert "répéter: a regression" in done.stdout
-    (skill,) = Evaluation.read(smoke_run.folder, "affineur-smoke").skills
+    (skill,) = Evaluation.of_run(smoke_run.folder, "affineur-smoke").skills
     assert skill.verdict == "worse"
     said_no = invoke(smoke_run.project, "gate", "--model", "affineur-smoke")
     assert said_no.returncode == 3, said_no.stderr

@@ -71,7 +71,7 @@ def test_the_smoke_model_ships_and_an_application_uses_it(clean, connected, trai
     evaluated = ask(trained, clean, "evaluate", "--model", NAME)
     assert evaluated.returncode == 0, evaluated.stderr
     assert "better" in evaluated.stdout
-    found = Evaluation.read(the_run(trained), NAME)
+    found = Evaluation.of_run(the_run(trained), NAME)
     assert found.model.by == f"Ollama {connected.version}"
     assert found.task.model.score.mean > 0.9
     assert len(found.skills) >= 8
@@ -112,7 +112,7 @@ def test_a_model_of_shuffled_answers_is_told_apart_and_does_not_ship(clean, conn
     words = ("evaluate", "--model", SHUFFLED, "--skills", "none")
     against = ask(trained, clean, *words, "--base", NAME)
     assert against.returncode == 0, against.stderr
-    assert Evaluation.read(the_run(trained, SHUFFLED), SHUFFLED).task.verdict == "worse"
+    assert Evaluation.of_run(the_run(trained, SHUFFLED), SHUFFLED).task.verdict == "worse"
     # Beside its own base, which has nothing right.
     assert ask(trained, clean, *words).returncode == 0
     said = ask(trained, clean, "gate", "--model", SHUFFLED)
@@ -163,7 +163,7 @@ def test_a_model_of_somebody_elses_is_scored_on_given_rows(clean, connected, tra
     words = ("--model", "theirs", "--data", "smoke", "--skills", "none", "--metric", "exact")
     done = ask(trained, clean, "evaluate", *words, "--quiet")
     assert done.returncode == 0, done.stderr
-    found = Evaluation.model_validate_json(Path(done.stdout.strip()).read_bytes())
+    found = Evaluation.read(Path(done.stdout.strip()))
     assert found.task.model.score.mean > 0.9
     assert found.base is None
     assert found.model.model_digest is None

@@ -79,7 +79,7 @@ def test_it_adds_what_the_merge_adds(smoke_run, adapter_of, tmp_path, settings):
         "from trainer.adapter import Adapter\n"
         "from trainer.convert.adapter import write_adapter\n"
         "tree, base, folder, gguf = map(Path, sys.argv[1:])\n"
-        "write_adapter(tree, base, Adapter.read(folder), gguf)",
+        "write_adapter(tree, base=base, adapter=Adapter.read(folder), gguf=gguf)",
         smoke_run.llama_cpp,
         smoke_run.base,
         adapter.folder,
@@ -101,7 +101,7 @@ def test_it_adds_what_the_merge_adds(smoke_run, adapter_of, tmp_path, settings):
 
 def test_one_on_an_embedding_is_refused(adapter_of):
     adapter = adapter_of(target_modules=["embed_tokens", "q_proj"])
-    assert "cannot load one on model.embed_tokens" in refusal(adapter)
+    assert "cannot load an adapter on model.embed_tokens" in refusal(adapter)
     assert refusal(adapter_of(target_modules=["q_proj"])) == ""
 
 

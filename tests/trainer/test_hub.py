@@ -44,8 +44,8 @@ def test_a_base_is_fetched_once_at_its_commit_and_the_token_stays_secret(smoke_r
 @pytest.mark.parametrize(
     ("repository", "files", "said"),
     [
-        ("us/absent", ["config.json"], "is not on the hub, or not for you"),
-        ("us/tiny-without-weights", ["config.json"], "holds no safetensors weights"),
+        ("us/absent", ["config.json"], "is not on the hub, or you have no access to it"),
+        ("us/tiny-without-weights", ["config.json"], "has no safetensors weights"),
     ],
 )
 def test_what_the_hub_cannot_give_is_said(smoke_run, repository, files, said):

@@ -99,7 +99,7 @@ def test_it_merges_as_peft_does_within_one_unit_in_the_last_place(
 ):
     base, adapter, peft = make(dtype=dtype, **LORA_KINDS[kind])
     (tmp_path / "merged").mkdir()
-    merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter)
+    merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter=reporter)
     expected = peft.merge_and_unload(safe_merge=True).to(dtype).state_dict()
     files = sorted((tmp_path / "merged").glob("*.safetensors"))
     assert len(files) >= 3
@@ -118,7 +118,7 @@ def test_tied_embeddings_stay_tied(make, tmp_path, reporter):
 
     base, adapter, _ = make(tie=True, target_modules=["q_proj"])
     (tmp_path / "merged").mkdir()
-    merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter)
+    merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter=reporter)
     (tmp_path / "merged" / "config.json").write_bytes((base / "config.json").read_bytes())
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
@@ -177,7 +177,7 @@ def test_an_adapter_of_another_base_is_refused(make, tmp_path, reporter):
     save_file(tensors, path)
     (tmp_path / "merged").mkdir()
     with pytest.raises(UserError, match="another base, or added tokens"):
-        merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter)
+        merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter=reporter)
 
 
 def test_a_diverged_adapter_is_refused(make, tmp_path, reporter):
@@ -188,7 +188,7 @@ def test_a_diverged_adapter_is_refused(make, tmp_path, reporter):
     save_file(tensors, path)
     (tmp_path / "merged").mkdir()
     with pytest.raises(UserError, match="the training diverged"):
-        merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter)
+        merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter=reporter)
 
 
 @pytest.mark.parametrize(("what", "said"), [("disk", "merged model takes"), ("memory", "are free")])
@@ -203,7 +203,7 @@ def test_what_does_not_suffice_is_said_before_the_work(
     else:
         monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: 1000)
     with pytest.raises(UserError, match=said):
-        merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter)
+        merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter=reporter)
     assert list((tmp_path / "merged").iterdir()) == []
 
 
@@ -217,7 +217,7 @@ def test_the_base_is_left_as_it_was(make, tmp_path, reporter):
     for path in base.iterdir():
         path.chmod(0o444)
     (tmp_path / "merged").mkdir()
-    merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter)
+    merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter=reporter)
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before
     events = [parse_event(line) for line in (tmp_path / "events").read_text().splitlines()]
     assert all(isinstance(event, Progress) for event in events)

@@ -78,7 +78,7 @@ def test_legacy_text_of_several_turns():
 @pytest.mark.parametrize(
     ("row", "columns", "said", "remedy"),
     [
-        ({"a": 1, "b": 2}, {}, "is of no known form; its columns: a, b", "--set columns."),
+        ({"a": 1, "b": 2}, {}, "has no known form; its columns: a, b", "--set columns."),
         ({}, {}, "its columns: none", ""),
         ({"instruction": "Q"}, {}, "has no 'output'", ""),
         ({"instruction": "Q", "output": None}, {}, "has no 'output'", ""),
@@ -98,7 +98,7 @@ def test_legacy_text_of_several_turns():
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}, PLAIN[1]]},
             {},
-            "turn 1 holds something else than text",
+            "turn 1 holds something other than text",
             "",
         ),
     ],

@@ -51,7 +51,7 @@ def test_a_form_is_found_that_writes_the_same(with_template, template):
     form = chat_form(tokenizer)
     assert form is not None
     for messages in PROBES:
-        assert form.write(messages) == render(tokenizer, messages, True)
+        assert form.write(messages) == render(tokenizer, messages, add_generation_prompt=True)
 
 
 def test_the_parts_of_chatml_are_its_markers(with_template):

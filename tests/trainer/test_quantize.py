@@ -19,10 +19,10 @@ from tests.conftest import apart, stage
 from trainer.convert.header import read_header
 from trainer.quantize.llama_cpp import quantize_gguf
 from trainer.quantize.stage import (
-    _BYTES_A_NUMBER,
+    _BYTES_PER_WEIGHT,
     _PROGRAM_BYTES,
+    _check_disk_space,
     _check_memory,
-    _check_room,
     _context,
     _tensors,
 )
@@ -63,7 +63,7 @@ def test_progress_is_said_for_both_works(run_copy, tools):
     ask_for(run_copy, quantizations=["q4_k_m"], imatrix=True)
     _, events, _ = quantize(run_copy, tools)
     doing = {event["doing"] for event in events if event["event"] == "progress"}
-    assert doing == {"weighing columns over prompts", "quantizing, q4_k_m"}
+    assert doing == {"computing the importance matrix", "quantizing, q4_k_m"}
 
 
 def test_the_matrix_changes_the_file(run_copy, tools):
@@ -109,15 +109,21 @@ def test_widths_that_k_quants_do_not_take_are_counted(smoke_run, tools, tmp_path
             **{**config, "hidden_size": 192, "intermediate_size": 320, "num_attention_heads": 3},
         )
     ).save_pretrained(model)
-    exact, rounded = tmp_path / "model-f16.gguf", tmp_path / "model-q4_k_m.gguf"
+    exact, quantized = tmp_path / "model-f16.gguf", tmp_path / "model-q4_k_m.gguf"
     apart(
         "from trainer.convert.llama_cpp import write_gguf\n"
-        "write_gguf(*map(Path, sys.argv[1:4]), 'f16', 'narrow')",
+        "write_gguf(*map(Path, sys.argv[1:4]), quantization='f16', model_name='narrow')",
         smoke_run.llama_cpp,
         model,
         exact,
     )
-    assert quantize_gguf(tools, exact, rounded, "q4_k_m", None, lambda done, total: None) > 0
+    larger = quantize_gguf(
+        *(tools, exact, quantized),
+        kind="q4_k_m",
+        imatrix=None,
+        on_progress=lambda done, total: None,
+    )
+    assert larger > 0
 
 
 def test_a_file_cut_short_is_a_sentence(run_copy, tools):
@@ -165,11 +171,11 @@ def test_no_room_and_no_memory_are_said_before(run_copy, monkeypatch):
     with pytest.raises(UserError, match="quantizing the largest weight takes"):
         _check_memory(sources, imatrix=False)
     largest = max(int(tensor.n_elements) for tensor in _tensors(sources[0]))
-    enough = _BYTES_A_NUMBER * largest + _PROGRAM_BYTES
+    enough = _BYTES_PER_WEIGHT * largest + _PROGRAM_BYTES
     monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: enough)
     _check_memory(sources, imatrix=False)
     with pytest.raises(UserError, match="reading the whole model"):
         _check_memory(sources, imatrix=True)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(UserError, match="quantized files take up to"):
-        _check_room(sources, ["q4_k_m"], run_copy)
+        _check_disk_space(sources, ["q4_k_m"], run_copy)

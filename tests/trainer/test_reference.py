@@ -27,7 +27,7 @@ def rows(smoke_run):
 
 def compare(run, one, other, rows, reporter):
     return agreement(
-        run / paths.gguf_name(one), run / paths.gguf_name(other), rows, other, reporter
+        *(run / paths.gguf_name(kind) for kind in (one, other)), rows, name=other, reporter=reporter
     )
 
 

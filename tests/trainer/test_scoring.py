@@ -6,7 +6,8 @@ import torch
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
 from trainer.prepared import labels_of, read_prepared
-from trainer.train.scoring import exact_match, held_out_loss
+from trainer.train.scoring import Scores, exact_match, held_out_loss
+from trainer.train.stage import _report
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,8 @@ def test_the_loss_is_the_mean_over_completion_tokens(model, rows, reporter):
         loss = model(input_ids=torch.tensor([row["input_ids"]]), labels=labels).loss
         total += loss.item() * counted
         tokens += counted
-    assert held_out_loss(model, rows, reporter, "tuned") == pytest.approx(total / tokens, rel=1e-5)
+    found = held_out_loss(model, rows, who="tuned", reporter=reporter)
+    assert found == pytest.approx(total / tokens, rel=1e-5)
 
 
 def test_a_batch_answers_as_each_row_alone(model, tokenizer, rows):
@@ -67,3 +69,14 @@ def test_an_answer_is_bounded_and_comes_without_its_stop(model, tokenizer, rows)
 def test_exact_match_counts_letters():
     assert exact_match(["a", "b "], ["a", "b"]) == 0.5
     assert exact_match([], []) is None
+
+
+def test_what_was_not_measured_is_none_and_not_zero():
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    unanswered = _report([row], Scores(2.0, None, []), Scores(1.0, None, []))
+    assert (unanswered.loss.base, unanswered.loss.tuned) == (2.0, 1.0)
+    assert (unanswered.answered_rows, unanswered.exact_match) == (0, None)
+    answered = _report([row], Scores(2.0, 0.0, ["b"]), Scores(1.0, 1.0, ["a"]))
+    assert (answered.exact_match.base, answered.exact_match.tuned) == (0.0, 1.0)
+    assert [(example.base, example.tuned) for example in answered.examples] == [("b", "a")]
+    assert _report([], None, None).loss is None

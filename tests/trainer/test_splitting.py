@@ -2,6 +2,7 @@
 
 import pytest
 
+from contract.results import LengthFigures
 from trainer.prepare.report import length_figures
 from trainer.prepare.splitting import Conversation, conflicts, duplicates, in_both, split
 
@@ -54,6 +55,6 @@ def test_duplicates_conflicts_and_rows_on_both_sides_are_told_apart():
 
 
 def test_length_figures_are_nearest_rank():
-    assert length_figures(list(range(1, 101))) == {"min": 1, "median": 50, "p95": 95, "max": 100}
-    assert length_figures([5]) == {"min": 5, "median": 5, "p95": 5, "max": 5}
-    assert length_figures([]) == {}
+    hundred = LengthFigures(min=1, median=50, p95=95, max=100)
+    assert length_figures(list(range(1, 101))) == hundred
+    assert length_figures([5]) == LengthFigures(min=5, median=5, p95=5, max=5)

@@ -28,7 +28,9 @@ def learned(tokenizer, tokens):
 
 def test_the_ids_are_those_of_the_rendered_conversation(tokenizer):
     tokens = tokenize(tokenizer, CHAT)
-    assert tokenizer.decode(tokens.input_ids) == render(tokenizer, CHAT, False)
+    assert tokenizer.decode(tokens.input_ids) == render(
+        tokenizer, CHAT, add_generation_prompt=False
+    )
 
 
 def test_each_answer_and_its_end_are_learned_and_nothing_else(tokenizer):
@@ -39,7 +41,9 @@ def test_each_answer_and_its_end_are_learned_and_nothing_else(tokenizer):
 
 def test_the_prompt_is_all_before_the_last_answer(tokenizer):
     tokens = tokenize(tokenizer, CHAT)
-    assert tokenizer.decode(tokens.prompt_ids) == render(tokenizer, CHAT[:-1], True)
+    assert tokenizer.decode(tokens.prompt_ids) == render(
+        tokenizer, CHAT[:-1], add_generation_prompt=True
+    )
     assert tokens.input_ids[: len(tokens.prompt_ids)] == tokens.prompt_ids
 
 

@@ -1,4 +1,4 @@
-"""Fetch a base from the Hugging Face hub at one pinned commit. The only module that asks it."""
+"""Fetch a base from the Hugging Face hub at a pinned commit. The only module that contacts it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 from contract.errors import UserError
 from trainer.entrypoint import Reporter
 
-# Weights as safetensors alone: a pickle runs code when it is loaded.
+# No weights but safetensors: a pickle runs code when it is loaded.
 _WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
 _UNWANTED = ("original/*", "onnx/*", "consolidated*")
 _POLL_S = 0.5
 
 
-def download(repository: str, revision: str | None, folder: Path, reporter: Reporter) -> str:
-    """Put the repository's model files into the folder.
+def download(repository: str, folder: Path, *, revision: str | None, reporter: Reporter) -> str:
+    """Download the repository's model files into the folder.
 
     Args:
         revision: a branch, tag or commit; None takes the default branch as it is now.
 
     Returns:
-        The commit, 40 hexadecimal digits, that was fetched.
+        The commit that was fetched, 40 hexadecimal digits.
 
     Raises:
-        UserError: no such repository or revision, no right to it, no network, no safetensors.
+        UserError: no such repository or revision, no access to it, no network, no safetensors.
     """
     import fnmatch
 
@@ -49,7 +49,7 @@ def download(repository: str, revision: str | None, folder: Path, reporter: Repo
             and not any(fnmatch.fnmatch(entry.rfilename, pattern) for pattern in _UNWANTED)
         }
         if not any(name.endswith(".safetensors") for name in wanted):
-            raise _refused(repository, "holds no safetensors weights", "Take one that does.")
+            raise _refused(repository, "has no safetensors weights", "Take one that has.")
         with _progress(folder, sum(wanted.values()), reporter):
             snapshot_download(
                 repository,
@@ -66,15 +66,17 @@ def download(repository: str, revision: str | None, folder: Path, reporter: Repo
         raise _refused(repository, f"has no revision {revision}", "") from error
     except RepositoryNotFoundError as error:
         raise _refused(
-            repository, "is not on the hub, or not for you", "Check the name, or set HF_TOKEN."
+            repository,
+            "is not on the hub, or you have no access to it",
+            "Check the name, or set HF_TOKEN.",
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise _refused(
             repository,
             f"cannot be fetched: {first_line}",
-            "Run the same command again: it goes on where it stopped. Without a network, give "
-            "model_to_fine_tune a local folder.",
+            "Run the same command again: it continues where it stopped. Without a network, set "
+            "model_to_fine_tune to a local folder.",
         ) from error
     return str(info.sha)
 
@@ -85,20 +87,20 @@ def _refused(repository: str, what: str, remedy: str) -> UserError:
 
 @contextmanager
 def _progress(folder: Path, total_bytes: int, reporter: Reporter) -> Iterator[None]:
-    # The folder's size tells all there is to tell, whichever way the client downloads.
+    # The folder's size is enough to go by, whichever way the client downloads.
     ended = threading.Event()
 
     def poll() -> None:
         while not ended.wait(_POLL_S):
             present = 0
-            # Parts are renamed and removed while we look.
+            # Partial files are renamed and removed meanwhile.
             with suppress(OSError):
                 present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             reporter.progress(
                 "fetching the base",
-                min(present, total_bytes) // 2**20,
-                max(1, total_bytes // 2**20),
-                "MiB",
+                done=min(present, total_bytes) // 2**20,
+                total=max(1, total_bytes // 2**20),
+                unit="MiB",
             )
 
     thread = threading.Thread(target=poll, daemon=True)

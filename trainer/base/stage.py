@@ -1,7 +1,7 @@
-"""The story of `base`: put the asked-for base into the cache, and write down which one it is.
+"""Stage `base`: put the requested base into the cache, and record which one it is.
 
-The one stage that may use the network. It leaves `model/` and then `base.json`, whose existence
-means that the folder is whole.
+The only stage that may use the network. It writes `model/` and then `base.json`, whose existence
+means that the folder is complete.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import shutil
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.base import BaseIdentity, BaseRequest
 from contract.digest import digest_of_file, digest_of_value, files_below
 from contract.paths import StagePaths
+from contract.results import BaseResult
 from trainer.entrypoint import Reporter
 
 
 def base(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `model/` and `base.json` from `request.json`."""
-    request = BaseRequest.model_validate_json((stage_paths.run / paths.BASE_REQUEST).read_bytes())
+    request = BaseRequest.read(stage_paths.run / paths.BASE_REQUEST)
     folder = stage_paths.run / paths.BASE_MODEL
     revision = None
     if request.kind == "smoke":
@@ -28,18 +28,24 @@ def base(stage_paths: StagePaths, reporter: Reporter) -> None:
         make_smoke_base(
             folder,
             on_step=lambda step, steps, loss: reporter.progress(
-                "making the smoke base", step, steps, "steps", {"loss": loss}
+                "making the smoke base",
+                done=step,
+                total=steps,
+                unit="steps",
+                figures={"loss": loss},
             ),
         )
     else:
         from trainer.base.hub import download
 
-        # Kept across an interruption: the hub's client goes on with what is there.
-        revision = download(request.repository, request.revision, folder, reporter)
+        # Kept across an interruption: the hub's client continues with what is there.
+        revision = download(
+            request.repository, folder, revision=request.revision, reporter=reporter
+        )
     files = {
         path.relative_to(folder).as_posix(): digest_of_file(path)
         for path in files_below(folder)
-        # The hub's client keeps its own notes there.
+        # The hub's client keeps its own metadata there.
         if ".cache" not in path.relative_to(folder).parts
     }
     identity = BaseIdentity(
@@ -48,5 +54,5 @@ def base(stage_paths: StagePaths, reporter: Reporter) -> None:
         digest=digest_of_value(files),
         files=files,
     )
-    atomic_write(stage_paths.run / paths.BASE_RECORD, identity.model_dump_json(indent=1) + "\n")
-    reporter.result(identity.model_dump())
+    identity.write(stage_paths.run / paths.BASE_RECORD)
+    reporter.result(BaseResult(identity=identity))

@@ -1,7 +1,7 @@
-"""The story of `baseline`: the base itself as a GGUF, of the type that the tuned model has.
+"""Stage `baseline`: the base itself as a GGUF, of the same type as the tuned model.
 
 So that the two differ by the training alone, the base gets the merged model's tokenizer and the
-same rounding.
+same quantization.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from contract import paths
 from contract.paths import StagePaths
 from contract.recipe import CONVERTER_TYPES, Recipe
+from contract.results import BaselineResult
 from trainer.convert.llama_cpp import write_gguf
 from trainer.convert.stage import base_as_merged
 from trainer.entrypoint import Reporter
@@ -18,7 +19,7 @@ def baseline(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `gguf/model-<type>.gguf` of the base, in a folder of its own.
 
     Raises:
-        UserError: llama.cpp's converter or its tool refuses it.
+        UserError: llama.cpp cannot convert or quantize it.
     """
     trained = stage_paths.require("trained")
     recipe = Recipe.read(trained / paths.RECIPE)
@@ -26,9 +27,15 @@ def baseline(stage_paths: StagePaths, reporter: Reporter) -> None:
     written = kind if kind in CONVERTER_TYPES else "f16"
     gguf = stage_paths.run / paths.gguf_name(written)
     gguf.parent.mkdir(parents=True, exist_ok=True)
-    reporter.progress("converting the base", 0, 1, "files")
+    reporter.progress("converting the base", done=0, total=1, unit="files")
     with base_as_merged(stage_paths.require("base"), trained / paths.MERGED) as base:
-        write_gguf(stage_paths.require("llama_cpp"), base, gguf, written, recipe.output_model_name)
+        write_gguf(
+            stage_paths.require("llama_cpp"),
+            base,
+            gguf,
+            quantization=written,
+            model_name=recipe.output_model_name,
+        )
     if kind != written:
         from trainer.quantize.llama_cpp import quantize_gguf
 
@@ -37,9 +44,9 @@ def baseline(stage_paths: StagePaths, reporter: Reporter) -> None:
             stage_paths.require("tools"),
             gguf,
             stage_paths.run / paths.gguf_name(kind),
-            kind,
-            imatrix if imatrix.exists() else None,
-            lambda done, total: reporter.progress("quantizing the base", done, total, "tensors"),
+            kind=kind,
+            imatrix=imatrix if imatrix.exists() else None,
+            on_progress=reporter.progress_callback("quantizing the base", "tensors"),
         )
         gguf.unlink()
-    reporter.result({"type": kind})
+    reporter.result(BaselineResult(type=kind))

@@ -1,4 +1,4 @@
-"""The adapter as a GGUF file of its own, where llama.cpp adds the same as the merge does."""
+"""The adapter as a GGUF file of its own, where llama.cpp adds what the merge would add."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from trainer.weights import EMBEDDINGS
 
 
 def refusal(adapter: Adapter) -> str:
-    """Why this adapter has no GGUF form that is right, or an empty string.
+    """Why this adapter cannot be converted correctly, or an empty string.
 
-    An adapter on an embedding or on the head is converted without a word, and then fails or
-    crashes when it is loaded.
+    An adapter on an embedding or on the head is converted silently, and then fails or crashes
+    when it is loaded.
     """
     ends = [name for name in adapter.modules if name.rpartition(".")[2] in EMBEDDINGS]
     if ends:
-        return f"llama.cpp cannot load one on {ends[0]}"
+        return f"llama.cpp cannot load an adapter on {ends[0]}"
     if adapter.settings.get("fan_in_fan_out"):
         return "llama.cpp's converter does not know fan_in_fan_out"
     return ""
 
 
-def write_adapter(llama_cpp: Path, base: Path, adapter: Adapter, gguf: Path) -> None:
-    """Convert an adapter that `refusal` has nothing against.
+def write_adapter(llama_cpp: Path, *, base: Path, adapter: Adapter, gguf: Path) -> None:
+    """Convert an adapter to which `refusal` has no objection.
 
     Raises:
         UserError: llama.cpp does not know the base's architecture.
@@ -33,6 +33,6 @@ def write_adapter(llama_cpp: Path, base: Path, adapter: Adapter, gguf: Path) -> 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "adapter"
         folder.mkdir()
-        # llama.cpp's converter reads alpha alone and would lose every other scale.
+        # llama.cpp's converter reads nothing but alpha and would lose every other scale.
         adapter.write_scaled(folder)
-        write_adapter_gguf(llama_cpp, base, folder, gguf)
+        write_adapter_gguf(llama_cpp, base=base, adapter=folder, gguf=gguf)

@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself, held against the model it was made from."""
+"""Compare the header of a GGUF file with the model that it was made from."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import Problem, UserError
+from trainer.loading import load_tokenizer
 
-# What llama.cpp takes where the file is silent.
+# What llama.cpp takes where the file does not say.
 _LLAMA_CPPS_THETA = 10000.0
 
 
 def check_header(gguf: Path, merged: Path) -> None:
     """Compare the file's tokenizer settings with the merged model's.
 
-    A BOS too many or a template too few loads without a word and spoils every answer.
+    With one BOS too many, or without the template, the file still loads, and every answer is
+    spoiled.
 
     Raises:
-        UserError: with every setting that differs.
+        UserError: naming every setting that differs.
     """
-    from transformers import AutoTokenizer
-
     header = read_header(gguf)
-    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    tokenizer = load_tokenizer(merged)
     config = json.loads((merged / "tokenizer_config.json").read_text(encoding="utf-8"))
     config_of_model = json.loads((merged / "config.json").read_text(encoding="utf-8"))
     expected: dict[str, Any] = {
         "tokenizer.chat_template": tokenizer.chat_template,
         "tokenizer.ggml.eos_token_id": tokenizer.eos_token_id,
     }
-    # Where it does not stand, llama.cpp's default for byte-level vocabularies is no BOS.
+    # Where it is missing, llama.cpp's default for byte-level vocabularies is no BOS.
     if "tokenizer.ggml.add_bos_token" in header or config.get("add_bos_token"):
         expected["tokenizer.ggml.add_bos_token"] = bool(config.get("add_bos_token"))
-    # Lost, positions are read at another scale, and only long texts show it.
+    # Without it, positions are read at another scale, which only long texts would show.
     theta = (config_of_model.get("rope_parameters") or {}).get("rope_theta")
     theta = theta or config_of_model.get("rope_theta")
     base = f"{header['general.architecture']}.rope.freq_base"
@@ -43,7 +43,7 @@ def check_header(gguf: Path, merged: Path) -> None:
     differing = [
         Problem(
             where=f"gguf/{gguf.name}",
-            what=f"{name} is {_short(header.get(name))}, the merged model's is {_short(value)}",
+            what=f"{name} is {_short(header.get(name))}, and the merged model's is {_short(value)}",
         )
         for name, value in expected.items()
         if header.get(name) != value
@@ -53,7 +53,7 @@ def check_header(gguf: Path, merged: Path) -> None:
 
 
 def read_header(gguf: Path) -> dict[str, Any]:
-    """The file's scalar and string settings by name; arrays (the vocabulary) are left out."""
+    """The file's scalar and string settings by name, without arrays (the vocabulary)."""
     from gguf import GGUFReader, GGUFValueType
 
     return {

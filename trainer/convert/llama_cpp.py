@@ -1,4 +1,4 @@
-"""Call llama.cpp's own converter, out of its source tree. The only module that knows its flags."""
+"""Call llama.cpp's own converters from its source tree. The only module that knows their flags."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from contract.errors import UserError
 
 
 def write_gguf(
-    llama_cpp: Path, merged: Path, gguf: Path, quantization: str, model_name: str
+    llama_cpp: Path, merged: Path, gguf: Path, *, quantization: str, model_name: str
 ) -> None:
     """Convert a Hugging Face folder into one GGUF file.
 
-    The converter runs in this process, as `python convert_hf_to_gguf.py` would: a second start
-    of torch and transformers for each type costs more than converting a small model.
+    The converter runs in this process, as `python convert_hf_to_gguf.py` would: starting torch
+    and transformers again for each type costs more than converting a small model.
+
+    Args:
+        quantization: one of `contract.recipe.CONVERTER_TYPES`.
+        model_name: what the file says it is called.
 
     Raises:
-        UserError: llama.cpp knows no such architecture or tokenizer.
+        UserError: llama.cpp does not know the architecture or the tokenizer.
     """
     arguments = [str(merged), "--outfile", str(gguf), "--outtype", quantization]
     _run(llama_cpp / "convert_hf_to_gguf.py", [*arguments, "--model-name", model_name])
 
 
-def write_adapter_gguf(llama_cpp: Path, base: Path, adapter: Path, gguf: Path) -> None:
-    """Convert a plain LoRA adapter into a GGUF file that llama.cpp adds to the base's at load.
+def write_adapter_gguf(llama_cpp: Path, *, base: Path, adapter: Path, gguf: Path) -> None:
+    """Convert a plain LoRA adapter into a GGUF file that llama.cpp adds to the base when loading.
 
     Args:
-        base: the folder of the base; its configuration alone is read.
+        base: the folder of the base; only its configuration is read.
 
     Raises:
         UserError: as `write_gguf`.
@@ -47,7 +51,7 @@ def _run(script: Path, arguments: list[str]) -> None:
     except NotImplementedError as error:
         raise _refusal(str(error) or "this architecture has no converter") from error
     except SystemExit as end:
-        # It leaves by sys.exit where the architecture is unknown, after logging which.
+        # It calls sys.exit where the architecture is unknown, after logging which.
         if end.code:
             raise _refusal("this architecture has no converter (see the log)") from end
 
@@ -64,7 +68,7 @@ def _refusal(what: str) -> UserError:
 def _as_main(script: Path, arguments: list[str]) -> Iterator[None]:
     argv, path = sys.argv, list(sys.path)
     sys.argv = [str(script), *arguments]
-    # As `python script` would do: its own folder first, for the packages beside it.
+    # As `python script` does: its own folder first, for the packages beside it.
     sys.path.insert(0, str(script.parent))
     try:
         yield

@@ -1,8 +1,8 @@
-"""The story of `convert`: llama.cpp's converter writes the GGUF, and it is read back.
+"""Stage `convert`: llama.cpp's converter writes the GGUF files, and one is read back.
 
 Read back means: transformers loads the file, and its greedy answers must be the merged model's,
 token for token. A converter that lost a scale, a permutation or a rope base writes a file that
-loads and talks; only comparing what it says shows it.
+loads and answers; only comparing the answers shows it.
 """
 
 from __future__ import annotations
@@ -12,37 +12,36 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import ConvertSection, Recipe
+from contract.results import ConvertResult, ReadBack
 from trainer.adapter import Adapter
 from trainer.convert.adapter import refusal, write_adapter
 from trainer.convert.header import check_header
 from trainer.convert.llama_cpp import write_gguf
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
+from trainer.loading import load_fp32, load_tokenizer
 from trainer.prepared import read_prepared
 
 _PROMPTS = 10
 _ANSWER_TOKENS = 48
-# The type that holds the merged numbers without rounding them.
-_EXACT_TYPE = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+# The GGUF type that holds the merged weights without loss.
+_LOSSLESS_TYPE = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
 
 def convert(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `gguf/model-<type>.gguf` from `merged/`, read one of them back, and make the adapter's.
 
-    Where the adapter is served beside its base, the base's own files are made as well.
+    Where the adapter is to be served with its base, the base's own files are made as well.
 
     Raises:
-        UserError: llama.cpp does not know the architecture, the file read back says something
-            else than the merged model, or an adapter that is to be served has no GGUF form.
+        UserError: llama.cpp does not know the architecture, the file that was read back answers
+            otherwise than the merged model, or an adapter that is to be served cannot be
+            converted.
     """
     recipe = Recipe.read(stage_paths.run / paths.RECIPE).section(ConvertSection)
     merged = stage_paths.run / paths.MERGED
@@ -54,24 +53,23 @@ def convert(stage_paths: StagePaths, reporter: Reporter) -> None:
             served = {"f16", *({recipe.quantizations[0]} & set(types))}
             files += [(base, paths.base_gguf_name(kind), kind) for kind in sorted(served)]
         for number, (model, gguf, kind) in enumerate(files):
-            reporter.progress("converting", number, len(files), "files")
+            reporter.progress("converting", done=number, total=len(files), unit="files")
             write_gguf(
                 stage_paths.require("llama_cpp"),
                 model,
                 stage_paths.run / gguf,
-                kind,
-                recipe.output_model_name,
+                quantization=kind,
+                model_name=recipe.output_model_name,
             )
-        reporter.progress("converting", len(files), len(files), "files")
-        adapter_made = _convert_adapter(stage_paths, base, recipe, reporter)
-    read_back, prompts = _read_back(stage_paths.run, types, reporter)
-    reporter.result(
-        {"types": types, "read_back": read_back, "prompts": prompts, "adapter": adapter_made}
-    )
+        reporter.progress("converting", done=len(files), total=len(files), unit="files")
+        adapter_made = _convert_adapter(stage_paths, base, recipe, reporter=reporter)
+    read_back = _read_back(stage_paths.run, types, reporter)
+    read_back.write(stage_paths.run / paths.READ_BACK)
+    reporter.result(ConvertResult(types=types, read_back=read_back, adapter=adapter_made))
 
 
 def _convert_adapter(
-    stage_paths: StagePaths, base: Path, recipe: ConvertSection, reporter: Reporter
+    stage_paths: StagePaths, base: Path, recipe: ConvertSection, *, reporter: Reporter
 ) -> bool:
     adapter = Adapter.read(stage_paths.run / paths.ADAPTER)
     if why := refusal(adapter):
@@ -80,14 +78,17 @@ def _convert_adapter(
         reporter.note(f"no adapter GGUF is made: {why}")
         return False
     write_adapter(
-        stage_paths.require("llama_cpp"), base, adapter, stage_paths.run / paths.ADAPTER_GGUF
+        stage_paths.require("llama_cpp"),
+        base=base,
+        adapter=adapter,
+        gguf=stage_paths.run / paths.ADAPTER_GGUF,
     )
     return True
 
 
 @contextmanager
 def base_as_merged(base: Path, merged: Path) -> Iterator[Path]:
-    """A folder with the base's weights and all else of the merged model's."""
+    """A folder with the base's weights and everything else from the merged model."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "base"
         folder.mkdir()
@@ -98,29 +99,25 @@ def base_as_merged(base: Path, merged: Path) -> Iterator[Path]:
         yield folder
 
 
-def _read_back(run: Path, types: Sequence[str], reporter: Reporter) -> tuple[str, int]:
+def _read_back(run: Path, types: Sequence[str], reporter: Reporter) -> ReadBack:
     merged = run / paths.MERGED
     dtype = json.loads((merged / "config.json").read_text())["dtype"]
-    exact = _EXACT_TYPE.get(dtype, "f16")
-    kind = exact if exact in types else "f16"
+    lossless = _LOSSLESS_TYPE.get(dtype, "f16")
+    kind = lossless if lossless in types else "f16"
     prompts = _prompts(run)
-    answers = _answers(merged, None, merged, prompts, reporter)
+    answers = _answers(merged, prompts, reporter=reporter)
     gguf = run / paths.gguf_name(kind)
     check_header(gguf, merged)
-    differing = _differing(answers, _answers(gguf.parent, gguf.name, merged, prompts, reporter))
+    differing = _differing(answers, _answers(merged, prompts, gguf=gguf, reporter=reporter))
     if differing:
         raise UserError.one(
             f"{paths.GGUF}/{gguf.name}",
-            f"read back, it answers {len(differing)} of {len(prompts)} held-out prompts "
-            f"otherwise than the merged model (the first: prompt {differing[0] + 1})",
-            f"Add {exact} to quantizations, which holds the merged numbers unrounded; if that "
-            "differs as well, the converter does not fit this architecture.",
+            f"read back, its answers to {len(differing)} of {len(prompts)} held-out prompts "
+            f"differ from the merged model's (the first: prompt {differing[0] + 1})",
+            f"Add {lossless} to quantizations, which holds the merged weights without loss; if "
+            "that differs as well, the converter does not support this architecture.",
         )
-    atomic_write(
-        run / paths.READ_BACK,
-        json.dumps({"file": gguf.name, "prompts": len(prompts), "equal": len(prompts)}) + "\n",
-    )
-    return kind, len(prompts)
+    return ReadBack(file=gguf.name, prompts=len(prompts), equal=len(prompts))
 
 
 def _prompts(run: Path) -> list[list[int]]:
@@ -131,27 +128,23 @@ def _prompts(run: Path) -> list[list[int]]:
 
 
 def _answers(
-    folder: Path,
-    gguf_file: str | None,
-    tokenizer_folder: Path,
+    merged: Path,
     prompts: Sequence[Sequence[int]],
+    *,
+    gguf: Path | None = None,
     reporter: Reporter,
 ) -> list[list[int]]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    who = "GGUF" if gguf_file else "merged model"
-    reporter.progress(f"reading back, {who}", 0, len(prompts), "prompts")
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=gguf_file, dtype=torch.float32, local_files_only=True
+    """The greedy answers of the merged model, or of the GGUF where one is given."""
+    on_batch = reporter.progress_callback(
+        f"reading back, {'merged model' if gguf is None else 'GGUF'}", "prompts"
     )
+    on_batch(0, len(prompts))
     return greedy(
-        model.eval(),
-        AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True),
+        load_fp32(gguf or merged),
+        load_tokenizer(merged),
         prompts,
         max_new_tokens=_ANSWER_TOKENS,
-        on_batch=lambda done, total: reporter.progress(
-            f"reading back, {who}", done, total, "prompts"
-        ),
+        on_batch=on_batch,
     )
 
 

@@ -1,9 +1,9 @@
-"""The story of `merge`: the adapter's weights are added to the full-precision base's.
+"""Stage `merge`: add the adapter's weights to those of the full-precision base.
 
-Never to the 4-bit ones: rounding them once more is how merged models come to differ from what
+Never to the 4-bit ones: quantizing them once more is how merged models come to differ from what
 was trained. The base's files are copied as they are, and the weights that the adapter changes are
-written over in the copies, one at a time, with fp32 arithmetic and in the base's own precision: so
-the memory needed is that of the largest of them, whatever the model's size.
+overwritten in the copies, one at a time, computed in fp32 and stored in the base's own precision.
+So the memory needed is that of the largest of them, whatever the size of the model.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import torch
 
 from contract import paths
 from contract.atomic_write import atomic_write
+from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.paths import StagePaths
+from contract.results import MergeResult
 from trainer.adapter import Adapter
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.memory import check_memory
 from trainer.weights import INDEX, Weight, largest_bytes, targeted, weight_files, weights
 
@@ -41,7 +44,7 @@ _TOKENIZER_FILES = (
 )
 
 
-# The weight, what is added to it, and the product before it is scaled.
+# The weight, the delta, and the product before it is scaled.
 _COPIES_IN_MEMORY = 3
 
 
@@ -49,8 +52,8 @@ def merge(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `merged/`, a Hugging Face folder, from the base and `adapter/`.
 
     Raises:
-        UserError: quantized weights, an adapter that is more than LoRA, no room, no memory, or
-            numbers that are none.
+        UserError: quantized weights, an adapter that is more than LoRA, too little disk space or
+            memory, or weights that become NaN or infinite.
     """
     base = stage_paths.require("base")
     folder = stage_paths.run / paths.MERGED
@@ -58,12 +61,12 @@ def merge(stage_paths: StagePaths, reporter: Reporter) -> None:
     folder.mkdir(parents=True)
     dtype = _write_config(base, folder)
     adapter = Adapter.read(stage_paths.run / paths.ADAPTER)
-    merge_weights(base, adapter, folder, reporter)
+    merge_weights(base, adapter, folder, reporter=reporter)
     _copy_tokenizer(base, folder)
-    reporter.result({"dtype": dtype, "merged": len(adapter.modules)})
+    reporter.result(MergeResult(dtype=dtype, merged=len(adapter.modules)))
 
 
-def merge_weights(base: Path, adapter: Adapter, folder: Path, reporter: Reporter) -> None:
+def merge_weights(base: Path, adapter: Adapter, folder: Path, *, reporter: Reporter) -> None:
     """Copy the base's safetensors files into the folder, with the adapter's weights merged in.
 
     Raises:
@@ -71,12 +74,18 @@ def merge_weights(base: Path, adapter: Adapter, folder: Path, reporter: Reporter
     """
     found = weights(base)
     targets = targeted(adapter.modules, found)
-    _check_room(weight_files(base), folder)
+    files = weight_files(base)
+    check_disk_space(
+        folder,
+        sum(file.stat().st_size for file in files),
+        where=f"{paths.MERGED}",
+        purpose="the merged model takes",
+        remedy="Make room and run the same command again.",
+    )
     largest = largest_bytes(found, targets.values())
     check_memory("merging the largest weight", _COPIES_IN_MEMORY * largest)
-    files = weight_files(base)
     for number, file in enumerate(files):
-        reporter.progress("copying", number, len(files), "files")
+        reporter.progress("copying", done=number, total=len(files), unit="files")
         shutil.copyfile(file, folder / file.name)
         # A base in a cache may be read-only.
         (folder / file.name).chmod(0o644)
@@ -85,26 +94,25 @@ def merge_weights(base: Path, adapter: Adapter, folder: Path, reporter: Reporter
     # In the order of the files, so that the disk is read forward.
     ordered = sorted(targets, key=lambda module: _position(found[targets[module]]))
     for number, module in enumerate(ordered):
-        reporter.progress("merging", number, len(ordered), "weights")
+        reporter.progress("merging", done=number, total=len(ordered), unit="weights")
         weight = found[targets[module]]
         delta = adapter.delta(module)
         if tuple(delta.shape) != weight.shape:
             raise UserError.one(
                 "adapter",
-                f"it changes {module} in the shape {tuple(delta.shape)}, and the base has "
-                f"{weight.shape} there (another base, or added tokens)",
+                f"it changes {module} with the shape {tuple(delta.shape)}, and the base's has "
+                f"{weight.shape} (another base, or added tokens)",
                 "Merge it into the base that it was trained on.",
             )
         merged = weight.read().add_(delta)
         if not bool(torch.isfinite(merged).all()):
             raise UserError.one(
                 "adapter",
-                f"merging it leaves numbers that are none (NaN or infinite) in {module}: "
-                "the training diverged",
+                f"merging it makes weights of {module} NaN or infinite: the training diverged",
                 "Take a smaller learning_rate.",
             )
         weight.write(folder / weight.file.name, merged)
-    reporter.progress("merging", len(ordered), len(ordered), "weights")
+    reporter.progress("merging", done=len(ordered), total=len(ordered), unit="weights")
 
 
 def _position(weight: Weight) -> tuple[str, int]:
@@ -112,7 +120,7 @@ def _position(weight: Weight) -> tuple[str, int]:
 
 
 def _write_config(base: Path, folder: Path) -> str:
-    """The base's `config.json`, saying in today's words in which type the weights are."""
+    """Write the base's `config.json` with today's key for the type of the weights; return it."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     if config.get("quantization_config"):
         raise UserError.one(
@@ -127,29 +135,15 @@ def _write_config(base: Path, folder: Path) -> str:
     return dtype
 
 
-def _check_room(files: list[Path], folder: Path) -> None:
-    needed = sum(file.stat().st_size for file in files)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError.one(
-            "merged",
-            f"the disk has {free / 1e9:.1f} GB free, and the merged model takes "
-            f"{needed / 1e9:.1f} GB",
-            "Make room and run the same command again.",
-        )
-
-
 def _copy_tokenizer(base: Path, merged: Path) -> None:
-    from transformers import AutoTokenizer
-
     for name in _TOKENIZER_FILES:
         if (base / name).exists():
             shutil.copyfile(base / name, merged / name)
     path = merged / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if "add_bos_token" not in config:
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-        # Left unsaid, llama.cpp falls back on a default of its own, and the served model reads
+        tokenizer = load_tokenizer(base)
+        # Without it, llama.cpp falls back on a default of its own, and the served model may read
         # one token more than the trained one did.
         config["add_bos_token"] = _adds_bos(tokenizer)
         atomic_write(path, json.dumps(config, ensure_ascii=False, indent=2) + "\n")

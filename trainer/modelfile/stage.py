@@ -1,4 +1,4 @@
-"""The story of `modelfile`: tell Ollama how the tuned model wants to be spoken to."""
+"""Stage `modelfile`: tell Ollama which template, stop tokens and parameters the model needs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from contract import paths
 from contract.atomic_write import atomic_write
 from contract.paths import StagePaths
 from contract.recipe import Recipe
+from contract.results import ModelfileResult
 from contract.serving import Serving
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.modelfile.template import ChatForm, chat_form
 
 if TYPE_CHECKING:
@@ -20,43 +22,41 @@ if TYPE_CHECKING:
 
 def modelfile(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `serving.json`, and `Modelfile`, which says the same to `ollama create -f`."""
-    from transformers import AutoTokenizer
-
     recipe = Recipe.read(stage_paths.run / paths.RECIPE)
     merged = stage_paths.run / paths.MERGED
-    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    tokenizer = load_tokenizer(merged)
     form = chat_form(tokenizer)
     if form is None:
         reporter.note(
-            "the base's chat template has no equal in Ollama's template language: "
+            "the base's chat template has no equivalent in Ollama's template language: "
             "the Modelfile leaves it to the GGUF's own, which Ollama 0.30 and newer use"
         )
     stops = stop_tokens(tokenizer, merged, form)
     serving = serving_of(recipe, form, stops)
-    atomic_write(stage_paths.run / paths.SERVING, serving.model_dump_json(indent=1) + "\n")
+    serving.write(stage_paths.run / paths.SERVING)
     atomic_write(
         stage_paths.run / paths.MODELFILE, modelfile_text(recipe.output_model_name, serving)
     )
-    reporter.result({"template": form is not None, "stops": stops})
+    reporter.result(ModelfileResult(template=form is not None, stops=stops))
 
 
 def serving_of(recipe: Recipe, form: ChatForm | None, stops: list[str]) -> Serving:
-    """What the recipe and the base's chat template make the server's settings."""
+    """The server's settings, from the recipe and the base's chat template."""
     served = recipe.quantizations[0]
-    beside = recipe.serving == "adapter"
-    gguf = paths.base_gguf_name(served) if beside else paths.gguf_name(served)
+    with_adapter = recipe.serving == "adapter"
+    gguf = paths.base_gguf_name(served) if with_adapter else paths.gguf_name(served)
     return Serving(
         gguf=gguf.as_posix(),
-        adapter=paths.ADAPTER_GGUF.as_posix() if beside else None,
+        adapter=paths.ADAPTER_GGUF.as_posix() if with_adapter else None,
         template=form.go_template() if form is not None else None,
         system=recipe.system_prompt,
         parameters={
             "stop": stops,
             "num_ctx": recipe.num_ctx,
             "num_predict": recipe.num_predict,
-            # Ollama 0.6.5 penalises repetition by 1.1 where nothing is said, and JSON repeats.
+            # By default, Ollama 0.6.5 penalises repetition by 1.1, and JSON repeats itself.
             "repeat_penalty": 1,
-            # 0 for 0.0: as people write it.
+            # 0 and not 0.0, as people write it.
             "temperature": int(recipe.temperature)
             if recipe.temperature.is_integer()
             else recipe.temperature,
@@ -103,5 +103,5 @@ def modelfile_text(name: str, serving: Serving) -> str:
 
 
 def _quoted(text: str) -> str:
-    # Three quotes would end the block early; a space between them reads the same.
+    # Three quotes in a row would end the block early.
     return '"""' + text.replace('"""', '"" "') + '"""'

@@ -1,9 +1,9 @@
-"""From a base's Jinja chat template to Ollama's Go template, by watching what it writes.
+"""Turn a base's Jinja chat template into Ollama's Go template, by observing its output.
 
-No table of model families: the template is rendered for a few conversations of known words, what
-stands around the words is cut out, and the form so found must write further conversations letter
-for letter as the Jinja template does. A template that is more than "something before and behind
-each turn" is not guessed at.
+There is no table of model families: the template is rendered for a few conversations of known
+words, the text around the words is extracted, and the form that results must render further
+conversations exactly as the Jinja template does. A template that is more than "something before
+and after each turn" is not guessed at.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.chat import Message, render
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Words that no template writes by itself.
+# Words that no template contains.
 _SYSTEM, _FIRST, _ANSWER, _SECOND = "Zsystem0Z", "Zuser1Z", "Zanswer2Z", "Zuser3Z"
 
 
@@ -36,7 +36,7 @@ class ChatForm:
     generation_prompt: str
 
     def write(self, messages: Sequence[Message]) -> str:
-        """The conversation with a generation prompt, as `go_template` has Ollama write it."""
+        """The conversation with a generation prompt, as `go_template` makes Ollama write it."""
         around = {
             "system": (self.system_prefix, self.system_suffix),
             "user": (self.user_prefix, self.user_suffix),
@@ -44,30 +44,32 @@ class ChatForm:
         }
         text = "" if messages[0]["role"] == "system" else self.opening
         for message in messages:
-            before, behind = around[message["role"]]
-            text += before + message["content"] + behind
+            before, after = around[message["role"]]
+            text += before + message["content"] + after
         return text + self.generation_prompt
 
     def go_template(self) -> str:
         """The form in Ollama's template language (Go's text/template over `.Messages`).
 
-        Literals are quoted strings inside actions, so that trimming the white space between the
-        actions cannot reach them. An assistant's turn at the end is left open, to be continued.
+        Literals are quoted strings inside actions, so that trimming the white space between
+        actions does not affect them. An assistant turn at the end is left open, to be continued.
         """
         lines = [
             "{{- range $i, $_ := .Messages }}",
             "{{- $last := eq (len (slice $.Messages $i)) 1 }}",
-            '{{- if and (eq $i 0) (ne .Role "system") }}' + _say(self.opening) + "{{ end }}",
-            '{{- if eq .Role "system" }}' + _turn(self.system_prefix) + _say(self.system_suffix),
-            '{{- else if eq .Role "user" }}' + _turn(self.user_prefix) + _say(self.user_suffix),
+            '{{- if and (eq $i 0) (ne .Role "system") }}' + _literal(self.opening) + "{{ end }}",
+            '{{- if eq .Role "system" }}'
+            + _turn(self.system_prefix)
+            + _literal(self.system_suffix),
+            '{{- else if eq .Role "user" }}' + _turn(self.user_prefix) + _literal(self.user_suffix),
             '{{- else if eq .Role "assistant" }}'
             + _turn(self.assistant_prefix)
             + "{{ if not $last }}"
-            + _say(self.assistant_suffix)
+            + _literal(self.assistant_suffix)
             + "{{ end }}",
             "{{- end }}",
             '{{- if and $last (ne .Role "assistant") }}'
-            + _say(self.generation_prompt)
+            + _literal(self.generation_prompt)
             + "{{ end }}",
             "{{- end }}",
         ]
@@ -77,22 +79,23 @@ class ChatForm:
 
 
 def chat_form(tokenizer: PreTrainedTokenizerBase) -> ChatForm | None:
-    """The form of the tokenizer's chat template; None where it has none that is faithful."""
+    """The form of the tokenizer's chat template; None where no form reproduces it."""
     import jinja2
 
     try:
         form = _observed(tokenizer)
         if form is not None and all(
-            form.write(messages) == render(tokenizer, messages, True) for messages in PROBES
+            form.write(messages) == render(tokenizer, messages, add_generation_prompt=True)
+            for messages in PROBES
         ):
             return form
     except jinja2.TemplateError:
-        # It refuses a system turn or a second question: Ollama sends both.
+        # It refuses a system turn or a second question, and Ollama sends both.
         pass
     return None
 
 
-# Held against the form; none of them was used to find it.
+# The form is compared on these; none of them was used to find it.
 PROBES: tuple[list[Message], ...] = (
     [{"role": "user", "content": "Bonjour, où est l'été ?"}],
     [
@@ -121,18 +124,20 @@ def _observed(tokenizer: PreTrainedTokenizerBase) -> ChatForm | None:
     answer = {"role": "assistant", "content": _ANSWER}
     second = {"role": "user", "content": _SECOND}
     whole = _around(
-        render(tokenizer, [system, first, answer, second], True),
+        render(tokenizer, [system, first, answer, second], add_generation_prompt=True),
         [_SYSTEM, _FIRST, _ANSWER, _SECOND],
     )
-    alone = _around(render(tokenizer, [first], True), [_FIRST])
-    unasked = _around(render(tokenizer, [first], False), [_FIRST])
-    answered = _around(render(tokenizer, [first, answer], False), [_FIRST, _ANSWER])
-    if not (whole and alone and unasked and answered):
+    single = _around(render(tokenizer, [first], add_generation_prompt=True), [_FIRST])
+    without_prompt = _around(render(tokenizer, [first], add_generation_prompt=False), [_FIRST])
+    answered = _around(
+        render(tokenizer, [first, answer], add_generation_prompt=False), [_FIRST, _ANSWER]
+    )
+    if not (whole and single and without_prompt and answered):
         return None
-    user_suffix, assistant_suffix = unasked[1], answered[2]
+    user_suffix, assistant_suffix = without_prompt[1], answered[2]
     user_prefix = whole[3].removeprefix(assistant_suffix)
     return ChatForm(
-        opening=alone[0].removesuffix(user_prefix),
+        opening=single[0].removesuffix(user_prefix),
         system_prefix=whole[0],
         system_suffix=whole[1].removesuffix(user_prefix),
         user_prefix=user_prefix,
@@ -144,7 +149,7 @@ def _observed(tokenizer: PreTrainedTokenizerBase) -> ChatForm | None:
 
 
 def _around(text: str, words: Sequence[str]) -> list[str] | None:
-    """What stands before, between and behind the words; None where one does not stand once."""
+    """The text before, between and after the words; None unless each occurs exactly once."""
     pieces = []
     for word in words:
         before, found, text = text.partition(word)
@@ -154,10 +159,10 @@ def _around(text: str, words: Sequence[str]) -> list[str] | None:
     return [*pieces, text]
 
 
-def _say(literal: str) -> str:
-    # JSON's string form is a Go string literal, too.
-    return "{{ " + json.dumps(literal, ensure_ascii=False) + " }}" if literal else ""
+def _literal(text: str) -> str:
+    # A JSON string is a Go string literal, too.
+    return "{{ " + json.dumps(text, ensure_ascii=False) + " }}" if text else ""
 
 
 def _turn(prefix: str) -> str:
-    return _say(prefix) + "{{ .Content }}"
+    return _literal(prefix) + "{{ .Content }}"

@@ -1,4 +1,4 @@
-"""Turn a row, in whatever form it was written, into one conversation of messages.
+"""Turn a row, in any of the known forms, into one conversation of messages.
 
 The forms: `messages`, ShareGPT `conversations`, `instruction`/`input`/`output`,
 `prompt`/`completion`, and the legacy `text` with [INST] markers. A dataset's own column names
@@ -29,7 +29,7 @@ _SHAREGPT_ROLES = {
 
 
 class BadRow(ValueError):
-    """Why a row cannot be read, and the remedy. The caller knows where the row stands."""
+    """Why a row cannot be read, and the remedy. The caller knows where the row is."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
         super().__init__(what)
@@ -44,12 +44,12 @@ def conversation_of(
     the assistant's.
 
     Args:
-        values: the row as it stands in the file.
+        values: the row as the file has it.
         columns: our name for a column -> the dataset's name for it.
-        system_prompt: put before conversations that bring no system turn of their own.
+        system_prompt: put before conversations that have no system turn of their own.
 
     Raises:
-        BadRow: the row is of no known form, or says nothing that can be learned.
+        BadRow: the row has no known form, or nothing that can be learned.
     """
     named = _renamed(values, columns)
     messages = _reader_for(named)(named)
@@ -88,9 +88,9 @@ def _reader_for(row: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], list[Me
         return _from_inst_text
     if "instruction" in present or "prompt" in present:
         missing = "output" if "instruction" in present else "completion"
-        raise BadRow(f"has no {missing!r}", "A row needs its answer to be learned from.")
+        raise BadRow(f"has no {missing!r}", "A row without an answer teaches nothing.")
     raise BadRow(
-        f"is of no known form; its columns: {', '.join(map(str, row)) or 'none'}",
+        f"has no known form; its columns: {', '.join(map(str, row)) or 'none'}",
         "Name them: --set columns.instruction=COLUMN --set columns.output=COLUMN.",
     )
 
@@ -129,7 +129,10 @@ def _turns(question: str, answer: str) -> list[Message]:
 
 
 def _from_messages(row: Mapping[str, Any]) -> list[Message]:
-    return _read_turns("messages", row["messages"], "role", "content", {r: r for r in _ROLES})
+    roles = {role: role for role in _ROLES}
+    return _read_turns(
+        "messages", row["messages"], role_key="role", text_key="content", roles=roles
+    )
 
 
 def _from_sharegpt(row: Mapping[str, Any]) -> list[Message]:
@@ -139,11 +142,14 @@ def _from_sharegpt(row: Mapping[str, Any]) -> list[Message]:
     )
     if openai_form:
         return _from_messages({"messages": turns})
-    return _with_system(row, _read_turns("conversations", turns, "from", "value", _SHAREGPT_ROLES))
+    messages = _read_turns(
+        "conversations", turns, role_key="from", text_key="value", roles=_SHAREGPT_ROLES
+    )
+    return _with_system(row, messages)
 
 
 def _read_turns(
-    column: str, turns: Any, role_key: str, text_key: str, roles: Mapping[str, str]
+    column: str, turns: Any, *, role_key: str, text_key: str, roles: Mapping[str, str]
 ) -> list[Message]:
     if not isinstance(turns, list) or not turns:
         raise BadRow(f"{column} is not a list of turns")
@@ -168,7 +174,7 @@ def _content(column: str, number: int, content: Any) -> str:
         isinstance(part, dict) and part.get("type") == "text" for part in content
     ):
         return "".join(str(part.get("text", "")) for part in content)
-    raise BadRow(f"{column}: turn {number} holds something else than text")
+    raise BadRow(f"{column}: turn {number} holds something other than text")
 
 
 _INST_TURN = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL)

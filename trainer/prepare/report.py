@@ -1,4 +1,4 @@
-"""What the dataset looks like in tokens: lengths, cuts, repetitions."""
+"""What the dataset looks like in tokens: lengths, truncated rows, repetitions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from contract.results import LengthFigures, PrepareResult, TruncatedRow
 from trainer.prepare.splitting import Conversation, conflicts, duplicates
 from trainer.prepare.tokenizing import Tokens
 
@@ -32,45 +33,50 @@ class TokenizedRow:
 def report_on(
     train: Sequence[TokenizedRow],
     held_out: Sequence[TokenizedRow],
+    *,
     both: Sequence[tuple[str, str]],
     max_length: int,
-) -> dict[str, Any]:
-    """The report as plain values; lengths are those before any cut, in tokens."""
+) -> PrepareResult:
+    """Describe the rows as they are before any is truncated.
+
+    Args:
+        train: at least one.
+        both: places of a training row and of a held-out row with the same question, left out of
+            `held_out`.
+        max_length: in tokens.
+    """
     rows = [*train, *held_out]
     conversations = [row.conversation for row in rows]
     cut = [row for row in rows if len(row.tokens.input_ids) > max_length]
     no_room = [row for row in cut if not row.tokens.cut_to(max_length).learned_tokens]
     lengths = sorted(len(row.tokens.input_ids) for row in rows)
-    return {
-        "rows": len(rows) + len(both),
-        "train": len(train),
-        "held_out": len(held_out),
-        "max_length": max_length,
-        "tokens": length_figures(lengths),
-        "answer_tokens": length_figures(sorted(row.tokens.learned_tokens for row in rows)),
-        "lengths": lengths,
-        "cut": [
-            {
-                "where": row.conversation.where,
-                "tokens": len(row.tokens.input_ids) - max_length,
-            }
+    return PrepareResult(
+        rows=len(rows) + len(both),
+        train=len(train),
+        held_out=len(held_out),
+        max_length=max_length,
+        tokens=length_figures(lengths),
+        answer_tokens=length_figures(sorted(row.tokens.learned_tokens for row in rows)),
+        lengths=lengths,
+        cut=[
+            TruncatedRow(
+                where=row.conversation.where, tokens=len(row.tokens.input_ids) - max_length
+            )
             for row in cut
         ],
-        "no_room": [row.conversation.where for row in no_room],
-        "duplicates": duplicates(conversations),
-        "conflicts": conflicts(conversations),
-        "in_both": list(both),
-    }
+        no_room=[row.conversation.where for row in no_room],
+        duplicates=duplicates(conversations),
+        conflicts=conflicts(conversations),
+        in_both=list(both),
+    )
 
 
-def length_figures(lengths: Sequence[int]) -> dict[str, int]:
-    """Minimum, median, 95th percentile (nearest rank) and maximum of sorted lengths."""
-    if not lengths:
-        return {}
+def length_figures(lengths: Sequence[int]) -> LengthFigures:
+    """Minimum, median, 95th percentile (nearest rank) and maximum of one or more sorted lengths."""
     rank = -(-95 * len(lengths) // 100)
-    return {
-        "min": lengths[0],
-        "median": round(statistics.median(lengths)),
-        "p95": lengths[rank - 1],
-        "max": lengths[-1],
-    }
+    return LengthFigures(
+        min=lengths[0],
+        median=round(statistics.median(lengths)),
+        p95=lengths[rank - 1],
+        max=lengths[-1],
+    )

@@ -1,4 +1,4 @@
-"""Which rows are held out, which stand twice, and which stand on both sides."""
+"""Which rows are held out, which occur twice, and which are on both sides."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from trainer.chat import Message
 
 @dataclass(frozen=True)
 class Conversation:
-    """A row after reading: where it stood, and its messages."""
+    """A row after reading: its place in the file, and its messages."""
 
     where: str
     messages: list[Message]
 
     @property
     def question_digest(self) -> str:
-        """The digest of all that stands before the answer."""
+        """The digest of everything before the answer."""
         return digest_of_value(self.messages[:-1])
 
     @property
@@ -30,7 +30,7 @@ class Conversation:
 def split(
     rows: Sequence[Conversation], held_out_fraction: float
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """Split by each row's own question, so that adding rows moves none.
+    """Split by each row's own question, so that adding rows moves no other row.
 
     A row is held out when its question's digest, read as a number from 0 to 1, is below the
     fraction. Rows with the same question stay on the same side, whatever their answers.

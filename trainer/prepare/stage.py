@@ -1,18 +1,21 @@
-"""The story of `prepare`: read, normalise, split, tokenise, report."""
+"""Stage `prepare`: read, normalise, split, tokenise, report."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from contract import paths
 from contract.atomic_write import atomic_write
 from contract.errors import Problem, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
+from contract.results import PrepareResult
+from trainer.chat import check_chat_template
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.prepare.messages import BadRow, conversation_of
 from trainer.prepare.reading import read_rows
 from trainer.prepare.report import TokenizedRow, report_on
@@ -27,7 +30,7 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `prepared/` from the dataset.
 
     Raises:
-        UserError: rows that cannot be read, all of them named; or nothing left to learn.
+        UserError: rows that cannot be read, naming all of them; or nothing left to learn.
     """
     recipe = Recipe.read(stage_paths.run / paths.RECIPE).section(PrepareSection)
     problems: list[Problem] = []
@@ -46,9 +49,9 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
     held_out = [row for row in held_out if row.where not in leaked]
 
     tokenizer = load_tokenizer(stage_paths.require("base"))
+    check_chat_template(tokenizer)
     tokenized = _tokenize(tokenizer, [*train, *held_out], reporter)
     train_rows, held_out_rows = tokenized[: len(train)], tokenized[len(train) :]
-    report = report_on(train_rows, held_out_rows, both, recipe.max_length)
     kept = _within(train_rows, recipe.max_length)
     if not kept:
         raise UserError.one(
@@ -56,33 +59,13 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
             f"no row has room for its answer within max_length {recipe.max_length} tokens",
             "Raise max_length, or shorten the rows.",
         )
+    report = report_on(train_rows, held_out_rows, both=both, max_length=recipe.max_length)
     _write(stage_paths.run / paths.PREPARED_TRAIN, kept)
     _write(stage_paths.run / paths.PREPARED_HELD_OUT, _within(held_out_rows, recipe.max_length))
-    atomic_write(
-        stage_paths.run / paths.PREPARED_REPORT,
-        json.dumps(report, ensure_ascii=False, indent=1) + "\n",
-    )
+    report.write(stage_paths.run / paths.PREPARED_REPORT)
     for line in _notes(report):
         reporter.note(line)
     reporter.result(report)
-
-
-def load_tokenizer(base: Path) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, from its folder alone.
-
-    Raises:
-        UserError: it brings no chat template, so nobody knows how its turns are written.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    if not tokenizer.chat_template:
-        raise UserError.one(
-            "model_to_fine_tune",
-            "this base has no chat template",
-            "Take its instruction-tuned version (often named -Instruct, -Chat or -it).",
-        )
-    return tokenizer
 
 
 def _read(path: Path, recipe: PrepareSection, problems: list[Problem]) -> list[Conversation]:
@@ -107,11 +90,11 @@ def _tokenize(
         try:
             tokenized.append(TokenizedRow(row, tokenize(tokenizer, row.messages)))
         except jinja2.TemplateError as error:
-            # Templates refuse what they cannot write: a system turn, two user turns in a row.
+            # Templates refuse what they do not support: a system turn, two user turns in a row.
             raise UserError.one(
                 row.where, f"the base's chat template refuses it: {error}"
             ) from error
-        reporter.progress("tokenising", number, len(rows), "rows")
+        reporter.progress("tokenising", done=number, total=len(rows), unit="rows")
     return tokenized
 
 
@@ -125,22 +108,22 @@ def _write(path: Path, rows: Iterable[TokenizedRow]) -> None:
     atomic_write(path, "".join(lines))
 
 
-def _notes(report: dict[str, Any]) -> list[str]:
+def _notes(report: PrepareResult) -> list[str]:
     notes = []
-    if cut := report["cut"]:
-        lost = sum(row["tokens"] for row in cut)
+    if cut := report.cut:
+        lost = sum(row.tokens for row in cut)
         notes.append(
-            f"{len(cut)} rows are longer than max_length and are cut, by {lost} tokens in all"
+            f"{len(cut)} rows are longer than max_length and are truncated, by {lost} tokens in all"
         )
-    if no_room := report["no_room"]:
+    if no_room := report.no_room:
         notes.append(f"{len(no_room)} rows have no room for an answer and are left out")
-    if twice := report["duplicates"]:
-        notes.append(f"{len(twice)} rows stand twice, the first at {' and '.join(twice[0])}")
-    if both := report["in_both"]:
+    if twice := report.duplicates:
+        notes.append(f"{len(twice)} rows occur twice, the first at {' and '.join(twice[0])}")
+    if both := report.in_both:
         notes.append(
             f"{len(both)} held-out rows are in the training data too and are not scored, "
             f"the first at {' and '.join(both[0])}"
         )
-    if not report["held_out"]:
-        notes.append("no row is held out: nothing will say whether the model learned")
+    if not report.held_out:
+        notes.append("no row is held out: nothing will show whether the model learned")
     return notes

@@ -32,7 +32,7 @@ class Tokens:
 
     @property
     def learned_tokens(self) -> int:
-        """How many tokens bear a loss."""
+        """How many tokens count for the loss."""
         return sum(self.completion_mask)
 
 
@@ -40,19 +40,21 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Tok
     """Tokenise a conversation whole; every assistant turn is learned, nothing else.
 
     An earlier assistant turn is learned only where the template renders the conversation up to
-    it as a prefix of the whole. Templates that rewrite the past (dropping earlier reasoning, say)
-    do not, and there the last answer alone is learned, as it will be served.
+    it as a prefix of the whole. Templates that rewrite earlier turns (to drop their reasoning,
+    say) do not, and there only the last answer is learned, as it will be served.
     """
-    whole = _ids(tokenizer, messages, False)
+    whole = _ids(tokenizer, messages, add_generation_prompt=False)
     mask = [0] * len(whole)
     prompt_ids: list[int] = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
         is_last = index == len(messages) - 1
-        prompt_ids = _ids(tokenizer, messages[:index], True)
+        prompt_ids = _ids(tokenizer, messages[:index], add_generation_prompt=True)
         start = _common_prefix(whole, prompt_ids)
-        so_far = whole if is_last else _ids(tokenizer, messages[: index + 1], False)
+        so_far = whole
+        if not is_last:
+            so_far = _ids(tokenizer, messages[: index + 1], add_generation_prompt=False)
         end = len(so_far)
         rewritten = whole[:end] != so_far
         if is_last or not (rewritten or start < len(prompt_ids)):
@@ -61,10 +63,10 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Tok
 
 
 def _ids(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], add_generation_prompt: bool
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, add_generation_prompt: bool
 ) -> list[int]:
     # The template writes its own special tokens: letting the tokenizer add them would double BOS.
-    text = render(tokenizer, messages, add_generation_prompt)
+    text = render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 

@@ -15,8 +15,8 @@ OnProgress = Callable[[int, int], None]
 # llama-imatrix: `computing over 24 chunks, ...`, then `[1]12.3,[2]11.9,...` on one line.
 _CHUNKS = re.compile(r"computing over (\d+) chunks")
 _CHUNK = re.compile(r"\[(\d+)\]\d")
-# llama-quantize: `[  12/ 147] blk.3.ffn_up.weight - [...]`, and at its end how many columns were
-# of a width that the type does not take.
+# llama-quantize: `[  12/ 147] blk.3.ffn_up.weight - [...]`, and at its end how many tensors have a
+# width that the type does not take.
 _TENSOR = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _FALLBACKS = re.compile(r"(\d+) of \d+ tensor\(s\) required fallback")
 
@@ -24,87 +24,91 @@ _FALLBACKS = re.compile(r"(\d+) of \d+ tensor\(s\) required fallback")
 def write_imatrix(
     tools: Path,
     gguf: Path,
+    *,
     text: Path,
     imatrix: Path,
-    *,
     context: int,
     chunks: int,
     on_progress: OnProgress,
 ) -> None:
-    """Run the model over a text and write how much each column of each weight matters.
+    """Run the model over a text and write the importance of each column of each weight.
 
     Args:
         text: with special tokens written out; they are read as such.
-        context: tokens of a chunk, a power of two; the text has at least twice as many.
-        chunks: at most so many are read.
-        on_progress: chunks done, of how many.
+        imatrix: where to write it, beside the GGUF.
+        context: tokens per chunk, a power of two; the text has at least twice as many.
+        chunks: at most this many are read.
+        on_progress: called with the chunks done, and how many there are.
 
     Raises:
         UserError: the tool failed.
     """
     total = chunks
 
-    def on_text(said: str) -> None:
+    def on_text(output: str) -> None:
         nonlocal total
-        if found := _CHUNKS.search(said):
+        if found := _CHUNKS.search(output):
             total = int(found[1])
-        if done := _CHUNK.findall(said):
+        if done := _CHUNK.findall(output):
             on_progress(int(done[-1]), total)
 
-    # By name and from their folder: the file records what it was made of.
-    words = ["--model", gguf.name, "--file", text.name, "--output-file", imatrix.name]
-    words += ["--ctx-size", str(context), "--batch-size", str(context), "--chunks", str(chunks)]
-    words += ["--threads", str(_threads()), "--parse-special"]
-    _run(tools / "llama-imatrix", words, gguf.parent, on_text)
+    # By name and from their folder: the file records what it was made from.
+    arguments = ["--model", gguf.name, "--file", text.name, "--output-file", imatrix.name]
+    arguments += ["--ctx-size", str(context), "--batch-size", str(context), "--chunks", str(chunks)]
+    arguments += ["--threads", str(_threads()), "--parse-special"]
+    _run(tools / "llama-imatrix", arguments, folder=gguf.parent, on_text=on_text)
 
 
 def quantize_gguf(
     tools: Path,
-    gguf: Path,
-    rounded: Path,
+    source: Path,
+    target: Path,
+    *,
     kind: str,
     imatrix: Path | None,
     on_progress: OnProgress,
 ) -> int:
-    """Round a GGUF file into another one.
+    """Quantize a GGUF file into another one beside it.
 
     Args:
         kind: `q4_k_m` and the like.
-        on_progress: tensors done, of how many.
+        on_progress: called with the tensors done, and how many there are.
 
     Returns:
-        How many tensors have rows of a length that the type does not take: they were given a
-        larger type.
+        How many tensors were given a larger type, because their rows have a length that this one
+        does not take.
 
     Raises:
         UserError: the tool failed.
     """
 
-    def on_text(said: str) -> None:
-        if found := _TENSOR.findall(said):
+    def on_text(output: str) -> None:
+        if found := _TENSOR.findall(output):
             on_progress(*(int(number) for number in found[-1]))
 
-    words = ["--imatrix", imatrix.name] if imatrix is not None else []
-    words += [gguf.name, rounded.name, kind.upper(), str(_threads())]
-    said = _run(tools / "llama-quantize", words, gguf.parent, on_text)
-    found = _FALLBACKS.search(said)
+    arguments = ["--imatrix", imatrix.name] if imatrix is not None else []
+    arguments += [source.name, target.name, kind.upper(), str(_threads())]
+    output = _run(tools / "llama-quantize", arguments, folder=source.parent, on_text=on_text)
+    found = _FALLBACKS.search(output)
     return int(found[1]) if found else 0
 
 
 def _threads() -> int:
-    # Each number is one thread's: how many there are changes none of them.
+    # Each number is computed by one thread: how many there are changes none of them.
     return os.cpu_count() or 1
 
 
-def _run(program: Path, words: Sequence[str], folder: Path, on_text: Callable[[str], None]) -> str:
-    """Run a tool in a folder, with all that it says in the stage's log, and return that.
+def _run(
+    program: Path, arguments: Sequence[str], *, folder: Path, on_text: Callable[[str], None]
+) -> str:
+    """Run a tool in a folder; its output goes to the stage's log, and is returned.
 
     Raises:
-        UserError: it ended otherwise than well.
+        UserError: it failed.
     """
-    said = ""
+    output = ""
     with subprocess.Popen(
-        [str(program), *words],
+        [str(program), *arguments],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -112,12 +116,12 @@ def _run(program: Path, words: Sequence[str], folder: Path, on_text: Callable[[s
     ) as process:
         try:
             assert process.stdout is not None
-            # Not by lines: progress comes without any.
+            # Not line by line: progress comes without line ends.
             while piece := os.read(process.stdout.fileno(), 65536):
                 text = piece.decode(errors="replace")
                 sys.stderr.write(text)
-                said += text
-                on_text(said[-1000:])
+                output += text
+                on_text(output[-1000:])
             code = process.wait()
         except BaseException:
             process.kill()
@@ -125,13 +129,13 @@ def _run(program: Path, words: Sequence[str], folder: Path, on_text: Callable[[s
     if code:
         raise UserError.one(
             program.name,
-            f"ended with code {code}: {_complaint(said)}",
-            "The stage's log has all that it said.",
+            f"ended with code {code}: {_error_line(output)}",
+            "Its whole output is in the stage's log.",
         )
-    return said
+    return output
 
 
-def _complaint(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _error_line(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"error|fail|need at least", line, re.IGNORECASE)]
-    return (errors or lines or ["it said nothing"])[-1]
+    return (errors or lines or ["it printed nothing"])[-1]

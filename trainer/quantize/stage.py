@@ -1,38 +1,40 @@
-"""The story of `quantize`: round the f16 GGUF into llama.cpp's k-quants.
+"""Stage `quantize`: turn the f16 GGUF into llama.cpp's k-quants.
 
-With `imatrix`, the rounding is weighed by how much each column matters to the trained model on the
-training data's prompts, which it reads once for that.
+With `imatrix`, quantization errors are weighted by how much each column matters to the trained
+model on the training data's prompts, which it reads once for that.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from contract import paths
+from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import QuantizeSection, Recipe
+from contract.results import QuantizeResult
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.memory import check_memory
 from trainer.prepared import read_prepared
 from trainer.quantize.llama_cpp import quantize_gguf, write_imatrix
 
-# What llama.cpp's own documentation takes for a chunk; less where there is less text.
-_CONTEXT, _LEAST_CONTEXT = 512, 32
+# Tokens of a chunk: as llama.cpp's own documentation has it, and fewer where there is less text.
+_CONTEXT, _MIN_CONTEXT = 512, 32
 # 32,768 tokens: minutes on a few cores for a model of 1.5 B parameters.
-_MOST_CHUNKS = 64
-# The weight in f32 beside the source's and the result's rows, with room for the program itself.
-_BYTES_A_NUMBER, _PROGRAM_BYTES = 8, 300 << 20
+_MAX_CHUNKS = 64
+# A weight in f32 with the source's and the result's rows, and memory for the program itself.
+_BYTES_PER_WEIGHT, _PROGRAM_BYTES = 8, 300 << 20
 
 
 def quantize(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `gguf/model-<kind>.gguf` of every k-quant that the recipe names.
 
     Raises:
-        UserError: no room, no memory, or a tool that failed.
+        UserError: too little disk space or memory, or a tool that failed.
     """
     whole = Recipe.read(stage_paths.run / paths.RECIPE)
     recipe = whole.section(QuantizeSection)
@@ -40,29 +42,32 @@ def quantize(stage_paths: StagePaths, reporter: Reporter) -> None:
     exact = stage_paths.run / paths.gguf_name("f16")
     sources = [exact, *_served_base(stage_paths.run)]
     kinds = recipe.quantizer_types()
-    _check_room(sources, kinds, exact.parent)
+    _check_disk_space(sources, kinds, exact.parent)
     _check_memory(sources, imatrix=recipe.imatrix)
-    imatrix = _imatrix(stage_paths.run, tools, exact, reporter) if recipe.imatrix else None
+    imatrix = _imatrix(stage_paths.run, tools, reporter) if recipe.imatrix else None
     fallbacks = {}
     for kind in kinds:
         for source in sources:
-            rounded = source.with_name(source.name.replace("f16", kind))
             if source != exact and kind != recipe.quantizations[0]:
                 continue
-
-            def on_progress(done: int, total: int, doing: str = f"quantizing, {kind}") -> None:
-                reporter.progress(doing, done, total, "tensors")
-
-            number = quantize_gguf(tools, source, rounded, kind, imatrix, on_progress)
+            target = source.with_name(source.name.replace("f16", kind))
+            number = quantize_gguf(
+                tools,
+                source,
+                target,
+                kind=kind,
+                imatrix=imatrix,
+                on_progress=reporter.progress_callback(f"quantizing, {kind}", "tensors"),
+            )
             if number:
-                fallbacks[rounded.name] = number
+                fallbacks[target.name] = number
     for name, number in fallbacks.items():
         reporter.note(
-            f"{name}: {number} weights have rows that are no multiple of 256, the k-quants' "
-            "block, and were given a larger type"
+            f"{name}: {number} weights were given a larger type, because their rows are not a "
+            "multiple of 256, the block size of the k-quants"
         )
     reporter.result(
-        {"types": kinds, "imatrix": imatrix is not None, "larger_than_asked": fallbacks}
+        QuantizeResult(types=kinds, imatrix=imatrix is not None, larger_than_asked=fallbacks)
     )
 
 
@@ -72,18 +77,18 @@ def _served_base(run: Path) -> list[Path]:
     return [base] if base.exists() else []
 
 
-def _imatrix(run: Path, tools: Path, exact: Path, reporter: Reporter) -> Path | None:
-    from transformers import AutoTokenizer
-
+def _imatrix(run: Path, tools: Path, reporter: Reporter) -> Path | None:
+    exact = run / paths.gguf_name("f16")
     rows = read_prepared(run / paths.PREPARED_TRAIN)
     tokens = sum(len(row["prompt_ids"]) for row in rows)
     context = _context(tokens)
     if context is None:
         reporter.note(
-            f"the training data's prompts have {tokens} tokens, too few for an importance matrix"
+            f"the prompts of the training data have {tokens} tokens, too few for an importance "
+            "matrix"
         )
         return None
-    tokenizer = AutoTokenizer.from_pretrained(run / paths.MERGED, local_files_only=True)
+    tokenizer = load_tokenizer(run / paths.MERGED)
     text = exact.with_name("prompts.txt")
     prompts = (tokenizer.decode(row["prompt_ids"], skip_special_tokens=False) for row in rows)
     text.write_text("\n".join(prompts), encoding="utf-8")
@@ -92,13 +97,11 @@ def _imatrix(run: Path, tools: Path, exact: Path, reporter: Reporter) -> Path | 
         write_imatrix(
             tools,
             exact,
-            text,
-            imatrix,
+            text=text,
+            imatrix=imatrix,
             context=context,
-            chunks=_MOST_CHUNKS,
-            on_progress=lambda done, total: reporter.progress(
-                "weighing columns over prompts", done, total, "chunks"
-            ),
+            chunks=_MAX_CHUNKS,
+            on_progress=reporter.progress_callback("computing the importance matrix", "chunks"),
         )
     finally:
         text.unlink()
@@ -110,29 +113,27 @@ def _context(tokens: int) -> int | None:
     context = _CONTEXT
     while context * 3 > tokens:
         context //= 2
-    return context if context >= _LEAST_CONTEXT else None
+    return context if context >= _MIN_CONTEXT else None
 
 
-def _check_room(sources: Iterable[Path], kinds: Iterable[str], folder: Path) -> None:
-    # A k-quant is at most half of f16.
-    needed = sum(source.stat().st_size for source in sources) // 2 * len(list(kinds))
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError.one(
-            f"{paths.GGUF}",
-            f"the disk has {free / 1e9:.1f} GB free, and the quantized files take up to "
-            f"{needed / 1e9:.1f} GB",
-            "Make room and run the same command again.",
-        )
+def _check_disk_space(sources: Iterable[Path], kinds: Sequence[str], folder: Path) -> None:
+    check_disk_space(
+        folder,
+        # A k-quant is at most half of f16.
+        sum(source.stat().st_size for source in sources) // 2 * len(kinds),
+        where=f"{paths.GGUF}",
+        purpose="the quantized files take up to",
+        remedy="Make room and run the same command again.",
+    )
 
 
 def _check_memory(sources: Iterable[Path], *, imatrix: bool) -> None:
     for source in sources:
         tensors = _tensors(source)
         largest = max(int(tensor.n_elements) for tensor in tensors)
-        check_memory("quantizing the largest weight", _BYTES_A_NUMBER * largest + _PROGRAM_BYTES)
+        check_memory("quantizing the largest weight", _BYTES_PER_WEIGHT * largest + _PROGRAM_BYTES)
         if imatrix:
-            # All of it is read, and the logits of a chunk stand beside it.
+            # The whole file is read, and the logits of a chunk are held as well.
             vocabulary = max(int(max(tensor.shape)) for tensor in tensors)
             needed = source.stat().st_size + 2 * 4 * vocabulary * _CONTEXT + _PROGRAM_BYTES
             check_memory("reading the whole model for an importance matrix", needed)
@@ -146,6 +147,6 @@ def _tensors(gguf: Path) -> list[Any]:
     except (ValueError, IndexError) as error:
         raise UserError.one(
             f"{paths.GGUF}/{gguf.name}",
-            "is no whole GGUF file (cut short?)",
-            "Run the same command again: it is made anew.",
+            "is not a complete GGUF file (cut short?)",
+            "Run the same command again: it will be made anew.",
         ) from error

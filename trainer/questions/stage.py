@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.errors import Problem, UserError
 from contract.evaluation import (
     METRICS,
@@ -22,6 +21,7 @@ from contract.evaluation import (
     QuestionsRequest,
 )
 from contract.paths import StagePaths
+from contract.results import QuestionsResult
 from trainer.chat import Message
 from trainer.entrypoint import Reporter
 from trainer.prepare.messages import BadRow, conversation_of
@@ -62,8 +62,8 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
     if leaks:
         reporter.note(f"{len(leaks)} rows stand in the training data and are left out")
     found = Questions(items=kept, dropped=leaks)
-    atomic_write(stage_paths.run / paths.QUESTIONS, found.model_dump_json(indent=1) + "\n")
-    reporter.result({"items": len(kept), "dropped": len(leaks)})
+    found.write(stage_paths.run / paths.QUESTIONS)
+    reporter.result(QuestionsResult(items=len(kept), dropped=len(leaks)))
 
 
 def _task(file: Path, request: QuestionsRequest, problems: list[Problem]) -> list[Item]:

@@ -1,8 +1,8 @@
-"""The story of `reference`: what the served model must say, worked out where the model was made.
+"""Stage `reference`: what the served model must answer, computed where the model was made.
 
-A server is proved to serve the trained model by comparing with this: prompts as the base's chat
-template writes them, with their numbers of tokens; the merged model's greedy answers; and how far
-each rounded GGUF is from the unrounded one.
+A server is shown to serve the trained model by comparing with this: prompts as the base's chat
+template writes them, with their token counts; the merged model's greedy answers; and how far each
+quantized GGUF is from the f16 one.
 """
 
 from __future__ import annotations
@@ -15,53 +15,51 @@ from typing import Any
 import torch
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.paths import StagePaths
 from contract.recipe import Recipe
 from contract.reference import Agreement, Question, Reference
+from contract.results import ReferenceResult
 from trainer.chat import Message, render
 from trainer.entrypoint import Reporter
 from trainer.generation import end_tokens, greedy
+from trainer.loading import load_fp32, load_tokenizer
 from trainer.modelfile.template import PROBES
 from trainer.prepared import PreparedRow, read_prepared
 from trainer.reference.agreement import agreement
 
 _QUESTIONS = 24
 _ANSWER_TOKENS = 48
-# Two tokens whose probabilities are within 5 % of each other: servers reckon in 16 bits.
+# Two tokens whose probabilities are within 5 % of each other: servers compute in 16 bits.
 _NEAR_TIE_NATS = 0.05
-# Of questions that no answer was learned for: what is off by itself adds up over such an answer.
+# For questions like none that was trained on: small differences add up over such an answer.
 _NEAR_TIE_UNLEARNED_NATS = 0.5
-_UNROUNDED = ("f32", "f16", "bf16")
+_UNQUANTIZED = ("f32", "f16", "bf16")
 
 
 def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `reference.json` from `merged/`, `gguf/` and `prepared/`."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     recipe = Recipe.read(stage_paths.run / paths.RECIPE)
     merged = stage_paths.run / paths.MERGED
-    tokenizer = AutoTokenizer.from_pretrained(merged, local_files_only=True)
+    tokenizer = load_tokenizer(merged)
     rows = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT) or read_prepared(
         stage_paths.run / paths.PREPARED_TRAIN
     )
-    asked = rows[:_QUESTIONS]
+    chosen = rows[:_QUESTIONS]
     conversations: list[list[Message]] = [
-        *(list(row["messages"][:-1]) for row in asked),
+        *(list(row["messages"][:-1]) for row in chosen),
         *_probes(tokenizer),
     ]
-    prompts = [render(tokenizer, messages, True) for messages in conversations]
+    prompts = [
+        render(tokenizer, messages, add_generation_prompt=True) for messages in conversations
+    ]
     tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
-    # The unrounded file's numbers are the merged model's own where its type is f16.
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        merged, dtype=torch.float32, local_files_only=True
-    )
+    model = load_fp32(merged)
     answers = greedy(
-        model.eval(),
+        model,
         tokenizer,
         tokens,
         max_new_tokens=_ANSWER_TOKENS,
-        on_batch=lambda done, total: reporter.progress("answering", done, total, "prompts"),
+        on_batch=reporter.progress_callback("answering", "prompts"),
     )
     stops = end_tokens(model, tokenizer)
     decided = [
@@ -71,14 +69,14 @@ def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
             answer,
             ended=len(answer) < _ANSWER_TOKENS,
             stops=stops,
-            near_nats=_NEAR_TIE_NATS if number < len(asked) else _NEAR_TIE_UNLEARNED_NATS,
+            near_nats=_NEAR_TIE_NATS if number < len(chosen) else _NEAR_TIE_UNLEARNED_NATS,
         )
         for number, (ids, answer) in enumerate(zip(tokens, answers, strict=True))
     ]
     del model
     gc.collect()
 
-    def said(answer: Sequence[int]) -> str:
+    def text_of(answer: Sequence[int]) -> str:
         return str(tokenizer.decode(answer, skip_special_tokens=False))
 
     questions = [
@@ -86,21 +84,19 @@ def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
             messages=messages,
             prompt=text,
             prompt_tokens=len(ids),
-            answer=said(answer),
-            # A letter may be cut in two there.
-            decided=None if sure is None else said(answer[:sure]).rstrip("\ufffd"),
-            held_out=number < len(asked),
+            answer=text_of(answer),
+            # The bytes of a letter may be cut there.
+            decided=None if length is None else text_of(answer[:length]).rstrip("\ufffd"),
+            held_out=number < len(chosen),
         )
-        for number, (messages, text, ids, answer, sure) in enumerate(
+        for number, (messages, text, ids, answer, length) in enumerate(
             zip(conversations, prompts, tokens, answers, decided, strict=True)
         )
     ]
-    found = _agreements(stage_paths.run, recipe, rows, reporter)
+    found = _agreements(stage_paths.run, recipe, rows, reporter=reporter)
     written = Reference(answer_tokens=_ANSWER_TOKENS, questions=questions, agreements=found)
-    atomic_write(stage_paths.run / paths.REFERENCE, written.model_dump_json(indent=1) + "\n")
-    reporter.result(
-        {"questions": len(questions), "agreements": {k: v.model_dump() for k, v in found.items()}}
-    )
+    written.write(stage_paths.run / paths.REFERENCE)
+    reporter.result(ReferenceResult(questions=len(questions), agreements=found))
 
 
 def decided_tokens(
@@ -112,15 +108,15 @@ def decided_tokens(
     stops: Sequence[int],
     near_nats: float = _NEAR_TIE_NATS,
 ) -> int | None:
-    """How many of a greedy answer's tokens come before the first that is a near tie; None of none.
+    """How many of a greedy answer's tokens come before the first near tie; None without one.
 
     Two programs that add up the same numbers in another order, or in another precision, may take
-    either of two tokens that are nearly alike, and go different ways from there.
+    either of two tokens that are almost equally likely, and diverge from there.
 
     Args:
         ended: a stop token followed the answer, and was chosen like the others.
-        stops: tokens any of which ends an answer, alike.
-        near_nats: log-probabilities that are closer are a near tie.
+        stops: tokens that end an answer, whichever it is.
+        near_nats: log-probabilities that are closer than this are a near tie.
     """
     chosen = [*answer, *([stops[0]] if ended else [])]
     if not chosen:
@@ -128,7 +124,7 @@ def decided_tokens(
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
     logits = logits[len(prompt) - 1 : len(prompt) - 1 + len(chosen)].float()  # (chosen, vocabulary)
-    # Which of the stops it is makes no difference.
+    # Which of the stop tokens it is makes no difference.
     logits[:, stops[0]] = logits[:, list(stops)].max(-1).values
     for other in stops[1:]:
         logits[:, other] = -torch.inf
@@ -138,13 +134,13 @@ def decided_tokens(
 
 
 def _probes(tokenizer: Any) -> list[list[Message]]:
-    """The conversations of several turns and alphabets, where the template takes them."""
+    """The conversations of several turns and alphabets that the template supports."""
     import jinja2
 
     kept = []
     for messages in PROBES:
         try:
-            render(tokenizer, messages, True)
+            render(tokenizer, messages, add_generation_prompt=True)
         except jinja2.TemplateError:
             continue
         kept.append(messages)
@@ -152,17 +148,19 @@ def _probes(tokenizer: Any) -> list[list[Message]]:
 
 
 def _agreements(
-    run: Path, recipe: Recipe, rows: Sequence[PreparedRow], reporter: Reporter
+    run: Path, recipe: Recipe, rows: Sequence[PreparedRow], *, reporter: Reporter
 ) -> dict[str, Agreement]:
-    exact = run / paths.gguf_name("f16")
-    rounded = [kind for kind in dict.fromkeys(recipe.quantizations) if kind not in _UNROUNDED]
+    f16 = run / paths.gguf_name("f16")
+    quantized = [kind for kind in dict.fromkeys(recipe.quantizations) if kind not in _UNQUANTIZED]
     found = {
-        kind: agreement(exact, run / paths.gguf_name(kind), rows, kind, reporter)
-        for kind in rounded
+        kind: agreement(f16, run / paths.gguf_name(kind), rows, name=kind, reporter=reporter)
+        for kind in quantized
     }
     served = recipe.quantizations[0]
     if recipe.serving == "adapter":
         name = f"{served} base and adapter"
         base = run / paths.base_gguf_name(served)
-        found[name] = agreement(exact, base, rows, name, reporter, run / paths.ADAPTER)
+        found[name] = agreement(
+            f16, base, rows, name=name, reporter=reporter, adapter=run / paths.ADAPTER
+        )
     return found

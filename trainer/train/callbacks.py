@@ -1,8 +1,7 @@
-"""Follow a training run: a progress event a step, a line of metrics a log, a stop at nonsense."""
+"""Follow a training run: progress events, a file of metrics, and a stop at a NaN loss."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from contract.errors import UserError
+from contract.results import TrainingMetrics
 from trainer.entrypoint import Reporter
 
 
 class MetricsCallback(TrainerCallback):
-    """Hears from transformers' trainer and tells the launcher and `metrics.jsonl`."""
+    """Passes what transformers' trainer reports to the launcher and to `metrics.jsonl`."""
 
     def __init__(self, metrics: Path, reporter: Reporter) -> None:
         self._metrics = metrics
@@ -27,7 +27,7 @@ class MetricsCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Start the clock after the model is loaded."""
+        """Start the clock, now that the model is loaded."""
         del args, state, control
         self._metrics.write_text("")
         self._started_s = time.monotonic()
@@ -35,10 +35,14 @@ class MetricsCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """One optimiser step is done."""
+        """Report an optimiser step."""
         del args, control
         self._reporter.progress(
-            "training", state.global_step, state.max_steps, "steps", self._figures
+            "training",
+            done=state.global_step,
+            total=state.max_steps,
+            unit="steps",
+            figures=self._figures,
         )
 
     def on_log(
@@ -49,10 +53,10 @@ class MetricsCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Keep the figures.
+        """Write a line of metrics.
 
         Raises:
-            UserError: the loss is no number any more; going on would only burn time.
+            UserError: the loss is NaN or infinite; going on would only waste time.
         """
         del args, control
         if not logs or "loss" not in logs:
@@ -60,18 +64,18 @@ class MetricsCallback(TrainerCallback):
         seconds = time.monotonic() - self._started_s
         loss = float(logs["loss"])
         tokens = float(logs.get("num_tokens", 0.0))
-        line = {
-            "step": state.global_step,
-            "epoch": round(float(logs.get("epoch", 0.0)), 4),
-            "loss": loss,
-            "learning_rate": float(logs["learning_rate"]),
-            "grad_norm": float(logs.get("grad_norm", math.nan)),
-            "tokens": int(tokens),
-            "tokens_per_s": round(tokens / seconds, 1) if seconds else 0.0,
-            "seconds": round(seconds, 3),
-        }
+        line = TrainingMetrics(
+            step=state.global_step,
+            epoch=round(float(logs.get("epoch", 0.0)), 4),
+            loss=loss,
+            learning_rate=float(logs["learning_rate"]),
+            grad_norm=float(logs.get("grad_norm", math.nan)),
+            tokens=int(tokens),
+            tokens_per_s=round(tokens / seconds, 1) if seconds else 0.0,
+            seconds=round(seconds, 3),
+        )
         with self._metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(line.model_dump_json() + "\n")
         if not math.isfinite(loss):
             raise UserError.one(
                 f"step {state.global_step}",
@@ -79,4 +83,4 @@ class MetricsCallback(TrainerCallback):
                 "Lower learning_rate, or take precision fp32.",
             )
         self.losses.append(loss)
-        self._figures = {"loss": loss, "tokens/s": line["tokens_per_s"]}
+        self._figures = {"loss": loss, "tokens/s": line.tokens_per_s}

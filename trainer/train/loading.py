@@ -1,4 +1,4 @@
-"""Load the base as the recipe wants it, and refuse what this machine cannot do."""
+"""Load the base as the recipe says, and refuse what this machine cannot do."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def check_device(recipe: TrainSection) -> str:
-    """A name for the device that trains.
+    """The name of the device that trains.
 
     Raises:
-        UserError: the recipe asks for a card that is not there, or for a precision that it lacks.
+        UserError: the recipe asks for a GPU that is not there, or for a precision that it lacks.
     """
     if recipe.device == "cpu":
         return f"cpu, {torch.get_num_threads()} threads"
     if not torch.cuda.is_available():
         raise UserError.one(
-            "device", "no CUDA card answers", "Take --profile cpu, or check the driver: nvidia-smi."
+            "device",
+            "no CUDA GPU is available",
+            "Take --profile cpu, or check the driver: nvidia-smi.",
         )
     name = str(torch.cuda.get_device_name())
     major, minor = torch.cuda.get_device_capability()
-    # Turing (7.5) claims bf16 through emulation; only Ampere (8.0) and later compute in it.
+    # Turing (7.5) reports bf16 but emulates it; only Ampere (8.0) and later compute in it.
     if recipe.precision == "bf16" and major < 8:
         raise UserError.one(
             "precision",
@@ -41,10 +43,11 @@ def check_device(recipe: TrainSection) -> str:
 
 
 def load_base(base: Path, recipe: TrainSection) -> PreTrainedModel:
-    """The base on its device: in NF4 with double quantization (QLoRA, arXiv 2305.14314), or whole.
+    """The base on its device: in NF4 with double quantization (QLoRA, arXiv 2305.14314), or
+    unquantized.
 
-    On a CPU a 4-bit model that has generated or scored cannot be trained any more (bitsandbytes
-    repacks its weights for inference): load it afresh for training.
+    On a CPU, a 4-bit model that has generated or scored can no longer be trained (bitsandbytes
+    repacks its weights for inference): load it again for training.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 

@@ -1,4 +1,4 @@
-"""How well a model does on the held-out rows: its loss, and whether it answers them exactly."""
+"""How well a model does on the held-out rows: its loss and the share of exact answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """`loss` in nats per completion token; `answers` in the order of the rows asked."""
+    """`loss` in nats per completion token; `answers` in the order of the rows.
+
+    `exact_match` is None where no row was to be answered.
+    """
 
     loss: float
     exact_match: float | None
@@ -40,32 +43,30 @@ def score(
 
     Args:
         rows: at least one; all of them count for the loss.
-        answers: how many of them, from the first, are answered and compared.
+        answers: how many of them, from the first on, are answered and compared.
         who: "base" or "tuned", for the progress line.
     """
     model.eval()
-    loss = held_out_loss(model, rows, reporter, who)
-    asked = rows[:answers]
+    loss = held_out_loss(model, rows, who=who, reporter=reporter)
+    answered = rows[:answers]
     replies = greedy(
         model,
         tokenizer,
-        [row["prompt_ids"] for row in asked],
+        [row["prompt_ids"] for row in answered],
         max_new_tokens=max_new_tokens,
-        on_batch=lambda done, total: reporter.progress(
-            f"held-out answers, {who}", done, total, "rows"
-        ),
+        on_batch=reporter.progress_callback(f"held-out answers, {who}", "rows"),
     )
     texts = [tokenizer.decode(reply, skip_special_tokens=True).strip() for reply in replies]
-    return Scores(loss, exact_match(texts, [expected_answer(row) for row in asked]), texts)
+    return Scores(loss, exact_match(texts, [expected_answer(row) for row in answered]), texts)
 
 
 def expected_answer(row: PreparedRow) -> str:
-    """What the row's last turn says."""
+    """The text of the row's last turn."""
     return row["messages"][-1]["content"].strip()
 
 
 def exact_match(given: Sequence[str], expected: Sequence[str]) -> float | None:
-    """The share of answers that equal the expected one, letter for letter; None of none."""
+    """The share of answers that equal the expected one, letter for letter; None without any."""
     if not expected:
         return None
     return sum(one == other for one, other in zip(given, expected, strict=True)) / len(expected)
@@ -74,8 +75,9 @@ def exact_match(given: Sequence[str], expected: Sequence[str]) -> float | None:
 def held_out_loss(
     model: PreTrainedModel,
     rows: Sequence[PreparedRow],
-    reporter: Reporter,
+    *,
     who: str,
+    reporter: Reporter,
     batch_size: int = 4,
 ) -> float:
     """Mean negative log-likelihood of the completion tokens, in nats per token."""
@@ -87,7 +89,7 @@ def held_out_loss(
                 input_ids=input_ids.to(model.device),
                 attention_mask=attention_mask.to(model.device),
             ).logits  # (batch, seq, vocab)
-        # The logits at position t speak of the token at t + 1.
+        # The logits at position t predict the token at t + 1.
         summed = cross_entropy(
             logits[:, :-1].float().flatten(0, 1),
             labels[:, 1:].flatten().to(logits.device),
@@ -97,7 +99,10 @@ def held_out_loss(
         total += summed.item()
         tokens += int((labels[:, 1:] != IGNORED).sum())
         reporter.progress(
-            f"held-out loss, {who}", min(first + batch_size, len(rows)), len(rows), "rows"
+            f"held-out loss, {who}",
+            done=min(first + batch_size, len(rows)),
+            total=len(rows),
+            unit="rows",
         )
     return total / tokens
 

@@ -1,4 +1,4 @@
-"""The story of `train`: score the base, train the adapter, score again, write it down."""
+"""Stage `train`: score the base, train the adapter, score again, write the scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from contract.base import BaseIdentity
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import Recipe, TrainSection
+from contract.results import BaseAndTuned, Example, HeldOutScores, TrainResult
 from trainer.entrypoint import Reporter
+from trainer.loading import load_tokenizer
 from trainer.prepared import PreparedRow, labels_of, read_prepared
 from trainer.train.callbacks import MetricsCallback
 from trainer.train.loading import check_device, load_base
@@ -36,10 +38,8 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `adapter/`, `metrics.jsonl` and `held_out.json` from `prepared/` and the base.
 
     Raises:
-        UserError: the device cannot do what the recipe asks, or the memory does not suffice.
+        UserError: the device cannot do what the recipe asks, or its memory runs out.
     """
-    from transformers import AutoTokenizer
-
     whole_recipe = Recipe.read(stage_paths.run / paths.RECIPE)
     recipe = whole_recipe.section(TrainSection)
     if recipe.cpu_threads:
@@ -47,40 +47,45 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     device = check_device(recipe)
     rows = read_prepared(stage_paths.run / paths.PREPARED_TRAIN)
     held_out = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT)
-    tokenizer = AutoTokenizer.from_pretrained(stage_paths.require("base"), local_files_only=True)
+    tokenizer = load_tokenizer(stage_paths.require("base"))
 
     try:
-        before = _score_base(stage_paths.require("base"), tokenizer, held_out, recipe, reporter)
-        model, losses = _train_adapter(
-            stage_paths, recipe, whole_recipe.max_length, tokenizer, rows, reporter
+        before = _score_base(
+            stage_paths.require("base"), tokenizer, held_out, recipe=recipe, reporter=reporter
         )
-        after = _score(model, tokenizer, held_out, recipe, "tuned", reporter)
+        model, losses = _train_adapter(
+            stage_paths,
+            tokenizer,
+            rows,
+            recipe=recipe,
+            max_length=whole_recipe.max_length,
+            reporter=reporter,
+        )
+        after = _score(model, tokenizer, held_out, recipe=recipe, who="tuned", reporter=reporter)
     except torch.OutOfMemoryError as error:
         raise UserError.one(
             "memory",
-            f"the card's memory does not suffice ({str(error).splitlines()[0]})",
+            f"the GPU ran out of memory ({str(error).splitlines()[0]})",
             "Halve batch_size and double gradient_accumulation_steps, or lower max_length.",
         ) from error
 
     _save_adapter(model, stage_paths)
     scores = _report(held_out, before, after)
-    atomic_write(
-        stage_paths.run / paths.HELD_OUT_SCORES,
-        json.dumps(scores, ensure_ascii=False, indent=1) + "\n",
-    )
-    reporter.result({"device": device, "train_loss": losses, **scores})
+    scores.write(stage_paths.run / paths.HELD_OUT_SCORES)
+    reporter.result(TrainResult(device=device, train_loss=losses, held_out=scores))
 
 
 def _score_base(
     base: Path,
     tokenizer: PreTrainedTokenizerBase,
     held_out: Sequence[PreparedRow],
+    *,
     recipe: TrainSection,
     reporter: Reporter,
 ) -> Scores | None:
-    # Loaded for this alone and dropped: see load_base on 4-bit models that have scored.
+    # Loaded only for this and dropped: see load_base on 4-bit models that have scored.
     model = load_base(base, recipe) if held_out else None
-    scores = _score(model, tokenizer, held_out, recipe, "base", reporter)
+    scores = _score(model, tokenizer, held_out, recipe=recipe, who="base", reporter=reporter)
     del model
     gc.collect()
     if recipe.device == "cuda":
@@ -92,6 +97,7 @@ def _score(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     held_out: Sequence[PreparedRow],
+    *,
     recipe: TrainSection,
     who: str,
     reporter: Reporter,
@@ -111,10 +117,11 @@ def _score(
 
 def _train_adapter(
     stage_paths: StagePaths,
-    recipe: TrainSection,
-    max_length: int,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[PreparedRow],
+    *,
+    recipe: TrainSection,
+    max_length: int,
     reporter: Reporter,
 ) -> tuple[PeftModel, list[float]]:
     from datasets import Dataset
@@ -124,7 +131,7 @@ def _train_adapter(
     metrics_callback = MetricsCallback(stage_paths.run / paths.METRICS, reporter)
     # TRL wants a folder even when it saves nothing there.
     with tempfile.TemporaryDirectory() as scratch:
-        # Before the adapter is made: its first weights are drawn from this seed.
+        # Before the adapter is made: its initial weights are drawn from this seed.
         set_seed(recipe.seed)
         trainer = SFTTrainer(
             model=load_base(stage_paths.require("base"), recipe),
@@ -140,14 +147,14 @@ def _train_adapter(
             callbacks=[metrics_callback],
         )
         check_mergeable(_changed_modules(trainer.model), stage_paths.require("base"))
-        # TRL casts a QLoRA adapter to bf16, whatever was asked for: fp16's gradient scaler then
+        # TRL casts a QLoRA adapter to bf16, whatever the precision: fp16's gradient scaler then
         # fails on a T4, and a CPU loses digits. bf16 training keeps fp32 weights as well.
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        _quiet(trainer)
+        _remove_printer(trainer)
         # Deterministic mode also fills every new tensor with NaN, to catch reads of memory that
-        # was never written. It decides no result, and cost two fifths of a small model's step.
+        # was never written. That changes no result, and took two fifths of a small model's step.
         torch.utils.deterministic.fill_uninitialized_memory = False
         trainer.train()
     return trainer.model, metrics_callback.losses
@@ -182,7 +189,7 @@ def _arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
         use_cpu=recipe.device == "cpu",
         gradient_checkpointing=recipe.gradient_checkpointing,
         packing=recipe.packing,
-        # `prepare` has cut the rows already; packing fills up to this length.
+        # `prepare` has truncated the rows already; packing fills up to this length.
         max_length=max_length,
         logging_steps=recipe.logging_steps,
         logging_nan_inf_filter=False,
@@ -209,8 +216,8 @@ def _lora(recipe: TrainSection) -> Any:
     )
 
 
-def _quiet(trainer: Any) -> None:
-    # The events say it already; a printed dict a log would only fill the log file.
+def _remove_printer(trainer: Any) -> None:
+    # The events say it already; printed dicts would only fill the log file.
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
@@ -222,10 +229,10 @@ def _save_adapter(model: PeftModel, stage_paths: StagePaths) -> None:
     model.save_pretrained(str(folder))
     # PEFT's model card names this machine's paths.
     (folder / "README.md").unlink(missing_ok=True)
-    identity = BaseIdentity.model_validate_json((stage_paths.run / paths.BASE_RECORD).read_bytes())
+    identity = BaseIdentity.read(stage_paths.run / paths.BASE_RECORD)
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text())
-    # A path would differ from machine to machine, and a set's order from process to process.
+    # A path would differ between machines, and the order of a set between processes.
     config["base_model_name_or_path"] = identity.source
     config["revision"] = identity.revision
     if isinstance(config["target_modules"], list):
@@ -235,22 +242,27 @@ def _save_adapter(model: PeftModel, stage_paths: StagePaths) -> None:
 
 def _report(
     held_out: Sequence[PreparedRow], before: Scores | None, after: Scores | None
-) -> dict[str, Any]:
+) -> HeldOutScores:
     if before is None or after is None:
-        return {"held_out_rows": 0, "loss": None, "exact_match": None, "examples": []}
+        return HeldOutScores(
+            held_out_rows=0, answered_rows=0, loss=None, exact_match=None, examples=[]
+        )
+    match = None
+    if before.exact_match is not None and after.exact_match is not None:
+        match = BaseAndTuned(base=before.exact_match, tuned=after.exact_match)
     examples = [
-        {
-            "prompt": row["messages"][-2]["content"],
-            "expected": expected_answer(row),
-            "base": base,
-            "tuned": tuned,
-        }
+        Example(
+            prompt=row["messages"][-2]["content"],
+            expected=expected_answer(row),
+            base=base,
+            tuned=tuned,
+        )
         for row, base, tuned in zip(held_out, before.answers, after.answers, strict=False)
     ]
-    return {
-        "held_out_rows": len(held_out),
-        "answered_rows": len(before.answers),
-        "loss": {"base": before.loss, "tuned": after.loss},
-        "exact_match": {"base": before.exact_match, "tuned": after.exact_match},
-        "examples": examples[:_EXAMPLES],
-    }
+    return HeldOutScores(
+        held_out_rows=len(held_out),
+        answered_rows=len(before.answers),
+        loss=BaseAndTuned(base=before.loss, tuned=after.loss),
+        exact_match=match,
+        examples=examples[:_EXAMPLES],
+    )
