@@ -5,17 +5,11 @@ launcher, which asks a server and scores the answers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from contract.record import read_record
-
-# How an answer is held against what was expected; launcher/evaluate/metrics.py has each.
-Metric = Literal[
-    "exact", "normalized", "number", "json_valid", "json_f1", "contains", "regex", "chrf"
-]
-METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class _Record(BaseModel):
@@ -30,7 +24,7 @@ class QuestionsRequest(_Record):
     """
 
     task: str
-    metric: Metric | None
+    metric: str | None
     columns: dict[str, str]
     system_prompt: str | None
     drop_leaked: bool
@@ -42,14 +36,14 @@ class QuestionsRequest(_Record):
 
 
 class Item(_Record):
-    """One question of a set, what is expected, and how an answer is scored."""
+    """One question of a set, what is expected, and the metric of contract/metrics.py."""
 
     set: str
     kind: Literal["task", "skill"]
     where: str
     messages: list[dict[str, str]]
     expected: str
-    metric: Metric
+    metric: str
 
 
 class Leak(_Record):

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast, get_args
 
 from contract import paths
-from contract.errors import UserError
-from contract.evaluation import Item, Metric, QuestionsRequest
+from contract.errors import UserError, unknown_name
+from contract.evaluation import Item, QuestionsRequest
 from contract.events import Progress
 from contract.manifest import Manifest
+from contract.metrics import METRICS
 from launcher.display import Display
 from launcher.evaluate.evaluated_models import (
     EvaluatedModel,
@@ -40,7 +40,6 @@ from launcher.serving.server_choice import Ollama
 
 SETS = ROOT / "data" / "evaluation"
 SKILLS = SETS / "skills"
-_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 # Of a model that was not made here: nothing says how it was trained.
 _LOCK, _BOUND_TOKENS, _MAX_SKILL_LOSS = "rtx", 512, 0.05
 _MOST_PARALLEL = 64
@@ -81,7 +80,7 @@ def evaluate(
     Raises:
         UserError: no such model, file or metric, bad or leaked rows, a server that went away.
     """
-    metric = _metric(request.metric)
+    _check_metric(request.metric)
     _check_parallel(request.parallel)
     manifest = read_manifest(run) if run is not None else None
     data, columns = _task_file(request.data, run, manifest)
@@ -95,7 +94,7 @@ def evaluate(
             folder,
             QuestionsRequest(
                 task=data.stem,
-                metric=metric or (recipe.metric if recipe is not None else None),
+                metric=request.metric or (recipe.metric if recipe is not None else None),
                 columns=columns,
                 system_prompt=recipe.system_prompt if recipe is not None else None,
                 drop_leaked=request.drop_leaked,
@@ -121,7 +120,7 @@ def evaluate(
     found = Evaluation(
         model=ours.subject,
         base=base.subject if base is not None else None,
-        sets=results(items, answers[0], base_answers, max_skill_loss),
+        sets=results(items, ours=answers[0], base=base_answers, max_skill_loss=max_skill_loss),
         dropped=questions.dropped,
         examples=examples(items, answers[0], base_answers),
         max_new_tokens=max_new_tokens,
@@ -212,9 +211,7 @@ def _task_file(
 ) -> tuple[Path, dict[str, str]]:
     """The task's rows, and what their columns are called."""
     if data:
-        named = [SETS / f"{data}{suffix}" for suffix in _SUFFIXES]
-        found = next((path for path in named if path.is_file()), None)
-        return found or find_dataset(data, "--data"), {}
+        return _named_set(data) or find_dataset(data, "--data"), {}
     if run is None or manifest is None:
         raise UserError.one(
             "--data", "is needed for a model that was not made here", f"Sets: {shown(SETS)}."
@@ -235,11 +232,23 @@ def _task_file(
     return held_out, {}
 
 
+def _named_set(name: str) -> Path | None:
+    """The file of this name in `data/evaluation/`, whatever its suffix."""
+    found = sorted(path for path in SETS.iterdir() if path.is_file() and path.stem == name)
+    if len(found) > 1:
+        raise UserError.one(
+            "--data",
+            f"{name} may be {' or '.join(path.name for path in found)} in {shown(SETS)}",
+            "Give the file.",
+        )
+    return found[0] if found else None
+
+
 def _skills(given: str) -> Path | None:
     if given == "none":
         return None
     folder = Path(given).expanduser().resolve() if given else SKILLS
-    if not folder.is_dir() or not any(path.suffix in _SUFFIXES for path in folder.iterdir()):
+    if not folder.is_dir() or not any(path.is_file() for path in folder.iterdir()):
         raise UserError.one(
             "--skills",
             f"{shown(folder)} is no folder of evaluation sets",
@@ -248,14 +257,9 @@ def _skills(given: str) -> Path | None:
     return folder
 
 
-def _metric(given: str) -> Metric | None:
-    if not given:
-        return None
-    if given not in get_args(Metric):
-        raise UserError.one(
-            "--metric", f"there is no metric {given!r}", f"Known: {', '.join(get_args(Metric))}."
-        )
-    return cast(Metric, given)
+def _check_metric(given: str) -> None:
+    if given and given not in METRICS:
+        raise UserError([unknown_name(given, METRICS, kind="metric", where="--metric")])
 
 
 def _check_parallel(parallel: int) -> None:

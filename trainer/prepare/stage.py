@@ -12,8 +12,8 @@ from contract.atomic_write import atomic_write
 from contract.errors import Problem, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
+from contract.row_forms import BadRow, conversation_of
 from trainer.entrypoint import Reporter
-from trainer.prepare.messages import BadRow, conversation_of
 from trainer.prepare.reading import read_rows
 from trainer.prepare.report import TokenizedRow, report_on
 from trainer.prepare.splitting import Conversation, in_both, split

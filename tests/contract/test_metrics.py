@@ -5,9 +5,8 @@ import json
 import pytest
 from sacrebleu.metrics.chrf import CHRF
 
-from contract.evaluation import METRICS
-from launcher.evaluate.chrf import chrf
-from launcher.evaluate.metrics import number_in, score
+from contract.chrf import chrf
+from contract.metrics import METRICS, fitting_metric, number_in, score
 from launcher.project import ROOT
 
 SKILLS = sorted((ROOT / "data" / "evaluation" / "skills").glob("*.jsonl"))
@@ -113,6 +112,41 @@ def test_chrf_is_sacrebleus():
     for answer, expected in pairs:
         theirs = reference.sentence_score(answer, [expected]).score / 100
         assert chrf(answer, expected) == pytest.approx(theirs, abs=1e-9), (answer, expected)
+
+
+@pytest.mark.parametrize(
+    ("expected", "metric"),
+    [
+        (['{"a": 1}', "[]"], "json_f1"),
+        (["12", "so\n#### 4", "1 200,5"], "number"),
+        (["oui", "le chat noir"], "normalized"),
+        (["une phrase qui est bien plus longue que cela", "oui"], "chrf"),
+        (["12", '{"a": 1}'], "normalized"),
+        # What holds digits and is no number would never be right as one.
+        (["12.05.2024", "1.2.3"], "normalized"),
+        (["#### rien"], "normalized"),
+    ],
+)
+def test_the_metric_is_what_fits_all_expected_answers(expected, metric):
+    assert fitting_metric(expected) == metric
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected", "said"),
+    [
+        ("regex", "(", "is no regular expression"),
+        ("json_f1", "{", "is scored as JSON, and its output is none"),
+        ("json_f1", "[" * 100_000, "nested too deeply"),
+        ("number", "no digit", "is scored as a number, and its output holds none"),
+        ("number", "12.05.2024", "holds none"),
+        ("regex", "a+", ""),
+        ("json_f1", "{}", ""),
+        ("number", "so\n#### 4", ""),
+    ],
+)
+def test_an_expected_answer_that_cannot_be_compared_with_is_refused(metric, expected, said):
+    complaint = METRICS[metric].complaint(expected)
+    assert (said in complaint) if said else complaint == ""
 
 
 @pytest.mark.parametrize("path", SKILLS, ids=lambda path: path.stem)
