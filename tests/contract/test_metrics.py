@@ -1,10 +1,13 @@
 """Each metric gives full marks to what is right and none to what is not."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from sacrebleu.metrics.chrf import CHRF
 
+import tasks
 from contract.chrf import chrf
 from contract.metrics import METRICS, fitting_metric, number_in, score
 from launcher.project import ROOT
@@ -159,6 +162,15 @@ def test_a_skills_items_accept_their_example_and_nothing_else(path):
         assert score(row["metric"], row["example"], row["output"]) == pytest.approx(1), row
         for wrong in ("", "zzz qqq"):
             assert score(row["metric"], wrong, row["output"]) < 0.3, row
+
+
+def test_the_help_of_invoke_names_every_metric_and_waits_for_no_library():
+    loaded = "import sys, contract.metrics; print(*{'pydantic', 'invoke'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+    assert all(name in tasks.evaluate.help["metric"] for name in METRICS)
 
 
 def test_there_are_skills_enough():
