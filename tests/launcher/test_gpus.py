@@ -10,6 +10,7 @@ import pytest
 
 from contract.errors import UserError
 from launcher.runtime import gpus
+from launcher.runtime.gpu_generations import GENERATIONS, GpuGeneration
 from tests.conftest import invoke
 
 RTX = "NVIDIA GeForce RTX 4060, 580.65.06, 8188, 8.9"
@@ -68,6 +69,25 @@ def test_what_keeps_a_card_is_said_with_the_profile_that_fits(driver, line, lock
     driver(line)
     with pytest.raises(UserError, match=said):
         gpus.check_gpu(lock, precision)
+
+
+def test_a_generation_that_is_added_is_the_remedy_for_its_cards(driver, monkeypatch):
+    older = GpuGeneration(
+        name="pascal",
+        architecture="Pascal",
+        cards_from=(6, 0),
+        precision="fp32",
+        cuda="12.6",
+        min_driver=525,
+        kernels_from=(6, 0),
+    )
+    monkeypatch.setitem(GENERATIONS, "pascal", older)
+    driver(P100)
+    gpus.check_gpu("pascal", "fp32")
+    with pytest.raises(UserError, match="Take --profile pascal"):
+        gpus.check_gpu("rtx", "bf16")
+    with pytest.raises(UserError, match="Take --profile pascal, which trains in fp32"):
+        gpus.check_gpu("pascal", "bf16")
 
 
 def test_one_card_that_fits_is_enough(driver):
