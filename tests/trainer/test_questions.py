@@ -107,6 +107,27 @@ def test_all_bad_rows_are_named(ask):
     assert "jsonl:6" not in said
 
 
+def test_a_folder_without_a_set_is_refused_and_other_files_are_passed_over(tmp_path):
+    (tmp_path / "skills").mkdir()
+    (tmp_path / "skills" / "notes.md").write_text("no rows")
+    flags = ["--run", str(tmp_path), "--data", str(write(tmp_path / "d.jsonl", row("a", "b")))]
+    request = QuestionsRequest(
+        task="mine", metric=None, columns={}, system_prompt=None, drop_leaked=False
+    )
+    (tmp_path / paths.QUESTIONS_REQUEST).write_text(request.model_dump_json())
+    flags += ["--skills", str(tmp_path / "skills")]
+    code, events, _ = stage("trainer.questions", *flags)
+    assert code == 2
+    assert "no file of the folder is an evaluation set" in str(events[-1]["problems"])
+    write(tmp_path / "skills" / "faits.JSONL", row("Où ?", "ici"))
+    code, _, log = stage("trainer.questions", *flags)
+    assert code == 0, log
+    assert [item.set for item in Questions.read(tmp_path / paths.QUESTIONS).items] == [
+        "mine",
+        "faits",
+    ]
+
+
 def test_a_row_that_was_trained_on_is_refused_by_name_or_dropped(ask, tmp_path):
     rows = (row("« Où est le CHAT ? »", "là"), row("Où est le chien ?", "ici"))
     code, said = ask(*rows, trained=[("Où est le chat ?", "là"), ("autre", "chose")])
