@@ -17,6 +17,8 @@ RTX = "NVIDIA GeForce RTX 4060, 580.65.06, 8188, 8.9"
 T4 = "Tesla T4, 580.65.06, 15360, 7.5"
 T4_OLDER_DRIVER = "Tesla T4, 535.183.01, 15360, 7.5"
 RTX_OLDER_DRIVER = "NVIDIA GeForce RTX 3070, 550.54.14, 8192, 8.6"
+# Older than any kernels that PyTorch still builds.
+KEPLER = "Tesla K40c, 580.65.06, 11441, 3.5"
 P100 = "Tesla P100-PCIE-16GB, 580.65.06, 16384, 6.0"
 
 
@@ -53,8 +55,8 @@ def test_a_card_that_fits_is_let_through(driver, line, lock, precision):
     ("line", "lock", "precision", "said"),
     [
         (T4, "rtx", "bf16", "Tesla T4 .* has no bf16.*Take --profile t4"),
-        (P100, "rtx", "bf16", "too old for the rtx image.*Take --profile cpu"),
-        (P100, "t4", "fp16", "too old for the t4 image.*Take --profile cpu"),
+        (KEPLER, "rtx", "bf16", "too old for the rtx image.*Take --profile cpu"),
+        (KEPLER, "t4", "fp16", "too old for the t4 image.*Take --profile cpu"),
         (
             RTX_OLDER_DRIVER,
             "rtx",
