@@ -10,6 +10,8 @@ from pathlib import Path
 
 from invoke import Context, Exit, task
 
+from contract.metrics import METRICS
+
 _ROOT = Path(__file__).resolve().parent
 
 # Started by somebody's own invoke: hand over to the project's environment, same words, once.
@@ -21,10 +23,11 @@ if _by_invoke and not _handed_over and Path(sys.prefix).resolve() != (_ROOT / ".
     os.environ["AFFINEUR_HANDED_OVER"] = "yes"
     os.execv(_ROOT / "invoke", ["./invoke", *sys.argv[1:]])
 
-_PROFILE = "rtx, t4, cpu or smoke: a file in configs/profiles/"
+_PROFILES = ", ".join(sorted(path.stem for path in (_ROOT / "configs/profiles").glob("*.yaml")))
+_PROFILE = f"a file in configs/profiles/: {_PROFILES}"
 _CONFIG = "a JSON or YAML file of keys (default: the profile's own)"
 _SET = "key=value over the configuration; may be given again and again"
-_DATA = "a dataset in place of the configured one (.jsonl, .json, .csv, .parquet)"
+_DATA = "a dataset in place of the configured one (configs/README.md lists the formats)"
 _QUIET = "say nothing but the result"
 _OLLAMA = "host (the server at OLLAMA_HOST) or container (one in Docker, stopped again afterwards)"
 _POLICY = "a file of demands in place of configs/gate.yaml"
@@ -133,8 +136,8 @@ def verify(_context: Context, model: str, run: str = "", ollama: str = "host") -
         "data": "evaluation rows: a file, or a name in data/evaluation/ (default: the run's own)",
         "skills": "a folder of sets that the base should still know (default: "
         "data/evaluation/skills), or none",
-        "metric": "exact, normalized, number, json_valid, json_f1, contains, regex or chrf "
-        "(default: the profile's, else what fits the rows)",
+        "metric": f"how answers are scored: {', '.join(METRICS)} "
+        "(default: the profile's, else the first of them that fits the rows)",
         "run": "the beginning of a run's key (default: the last finished one)",
         "ollama": "auto (a server that has the model, else its file is read by llama-server), "
         "host, container, or none (llama-server)",

@@ -7,7 +7,7 @@ into its text and its exit code. Any other exception that escapes is a bug and k
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import IntEnum
 
 from pydantic import BaseModel, ConfigDict
@@ -78,3 +78,13 @@ def did_you_mean(given: str, known: Iterable[str], otherwise: str = "") -> str:
     """`Did you mean epochs?` where one of the known words is near; `otherwise` where none is."""
     near = difflib.get_close_matches(given, [str(word) for word in known], 1)
     return f"Did you mean {near[0]}?" if near else otherwise
+
+
+def unknown_name(given: str, known: Collection[str], *, kind: str, where: str) -> Problem:
+    """`--metric: there is no metric 'exakt'. Did you mean exact? Known: exact, number.`"""
+    hint = did_you_mean(given, known)
+    return Problem(
+        where=where,
+        what=f"there is no {kind} {given!r}",
+        remedy=f"{hint} Known: {', '.join(known)}.".lstrip(),
+    )

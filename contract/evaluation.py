@@ -4,15 +4,9 @@ launcher, which asks a server and scores the answers.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from contract.record import Record
-
-# How an answer is compared with what was expected; launcher/evaluate/metrics.py has each.
-Metric = Literal[
-    "exact", "normalized", "number", "json_valid", "json_f1", "contains", "regex", "chrf"
-]
-METRICS: tuple[str, ...] = get_args(Metric)
 
 
 class QuestionsRequest(Record):
@@ -23,21 +17,21 @@ class QuestionsRequest(Record):
     """
 
     task: str
-    metric: Metric | None
+    metric: str | None
     columns: dict[str, str]
     system_prompt: str | None
     drop_leaked: bool
 
 
 class Item(Record):
-    """One question of a set, the expected answer, and the metric that scores an answer."""
+    """One question of a set, what is expected, and the metric of contract/metrics.py."""
 
     set: str
     kind: Literal["task", "skill"]
     where: str
     messages: list[dict[str, str]]
     expected: str
-    metric: Metric
+    metric: str
 
 
 class Leak(Record):

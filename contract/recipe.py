@@ -4,6 +4,10 @@ The keys are flat and have the field's names, so that a configuration file stays
 They are declared in sections: a stage reads its own section, and that section's dump is part of
 the stage's key. No key that decides memory or results has a default here; the profiles in
 `configs/profiles/` state them all. `configs/README.md` documents each for people.
+
+Names from a table (a metric, a lock, the columns of a row form) are plain text here and are
+checked where the launcher resolves the recipe: every stage imports this module, and a new metric
+or GPU generation must not make them all run again.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
-from contract.evaluation import Metric
 from contract.record import Record
 
 # The types that llama.cpp's converter writes, without a compiled tool.
@@ -35,19 +38,6 @@ QUANTIZER_TYPES = (
     "q6_k",
 )
 
-# The columns that a dataset may have.
-COLUMN_NAMES = (
-    "instruction",
-    "input",
-    "output",
-    "system",
-    "prompt",
-    "completion",
-    "messages",
-    "conversations",
-    "text",
-)
-
 
 def _model_name(name: str) -> str:
     # Ollama's own rule, because in the end this names an Ollama model.
@@ -65,12 +55,6 @@ def _quantization(name: str) -> str:
     if lowered not in known:
         raise ValueError(f"is not a known type; take one of {', '.join(known)}")
     return lowered
-
-
-def _columns(columns: dict[str, str]) -> dict[str, str]:
-    if unknown := [name for name in columns if name not in COLUMN_NAMES]:
-        raise ValueError(f"has no {unknown[0]!r}; take one of {', '.join(COLUMN_NAMES)}")
-    return columns
 
 
 class SectionKind(Record):
@@ -91,7 +75,7 @@ class SourceSection(SectionKind):
 class PrepareSection(SectionKind):
     """How rows become tokens, and which of them are held out."""
 
-    columns: Annotated[dict[str, str], AfterValidator(_columns)]
+    columns: dict[str, str]
     max_rows: int | None = Field(ge=1)
     held_out_fraction: float = Field(ge=0, le=0.5)
     max_length: int = Field(ge=16, description="tokens of prompt and completion together")
@@ -181,7 +165,7 @@ class VerifySection(SectionKind):
 class EvaluateSection(SectionKind):
     """How the served model's answers are scored, and how much of a skill it may lose."""
 
-    metric: Metric | None
+    metric: str | None
     max_skill_loss: float = Field(ge=0, le=1, description="of a full score of 1")
 
 
@@ -200,7 +184,7 @@ class Recipe(
     """All sections in one flat object: what the manifest holds and what the stages read."""
 
     profile: str
-    lock: Literal["rtx", "t4"]
+    lock: str
 
     def section(self, kind: type[Section]) -> Section:
         """This recipe's part for one stage."""

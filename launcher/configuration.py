@@ -5,20 +5,23 @@ Nothing downstream looks at a profile, a configuration file or a flag again.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from contract.errors import Problem, UserError
+from contract.errors import Problem, UserError, did_you_mean, unknown_name
+from contract.metrics import METRICS
 from contract.recipe import Recipe
+from contract.row_forms import COLUMN_NAMES
 from launcher.project import PROFILES, ROOT, shown
+from launcher.runtime.gpu_generations import GENERATIONS
 
 # When the first of these is given anew, what was said about the old one no longer holds.
 _COMPANIONS = {
@@ -66,6 +69,7 @@ class Layer:
 
 def resolve(
     profile: str,
+    *,
     config: Path | None = None,
     settings: Sequence[str] = (),
     data: str | None = None,
@@ -126,12 +130,7 @@ def read_yaml(path: Path) -> Any:
 def _profile_layer(profile: str) -> Layer:
     path = PROFILES / f"{profile}.yaml"
     if profile not in profiles():
-        known = profiles()
-        near = difflib.get_close_matches(profile, known, 1)
-        hint = f"Did you mean {near[0]}? " if near else ""
-        raise UserError.one(
-            "--profile", f"there is no profile {profile!r}", f"{hint}Known: {', '.join(known)}."
-        )
+        raise UserError([unknown_name(profile, profiles(), kind="profile", where="--profile")])
     return Layer(shown(path), _as_keys(read_yaml(path), path))
 
 
@@ -192,13 +191,16 @@ def _validated(profile: str, layers: Sequence[Layer]) -> Recipe:
         for key, value in known.items():
             merged[key] = _laid_over(merged.get(key), value)
             origins[key] = layer.origin
+    problems += _unknown_names(merged, origins)
     try:
         recipe = Recipe(**merged)
     except ValidationError as error:
         hinted = {problem.remedy for problem in problems}
         problems += [
             problem
-            for problem in _as_problems(error, origins, layers[-1].origin)
+            for problem in as_problems(
+                error, lambda key: origins.get(key, layers[-1].origin), Recipe.model_fields
+            )
             # Said already, from the other side: the key stands there under another name.
             if f"Did you mean {problem.where.rpartition(': ')[2]}?" not in hinted
         ]
@@ -224,29 +226,59 @@ def _laid_over(below: Any, above: Any) -> Any:
 def _unknown_key(origin: str, key: str) -> Problem:
     known = _ELSEWHERE.get(key)
     if known is None:
-        near = difflib.get_close_matches(key, list(Recipe.model_fields), 1)
-        known = near[0] if near else None
-    remedy = f"Did you mean {known}?" if known else "configs/README.md lists the keys."
+        remedy = did_you_mean(key, Recipe.model_fields, "configs/README.md lists the keys.")
+    else:
+        remedy = f"Did you mean {known}?"
     return Problem(where=f"{origin}: {key}", what="unknown key", remedy=remedy)
 
 
-def _as_problems(
-    error: ValidationError, origins: Mapping[str, str], otherwise: str
+def _unknown_names(merged: Mapping[str, Any], origins: Mapping[str, str]) -> list[Problem]:
+    """Values that name an entry of a table, and name none."""
+    columns = merged.get("columns")
+    targets = columns if isinstance(columns, dict) else {}
+    named: list[tuple[str, str, Any, Collection[str]]] = [
+        ("metric", "metric", merged.get("metric"), METRICS),
+        ("lock", "lock", merged.get("lock"), GENERATIONS),
+        *(("columns", "target column", target, COLUMN_NAMES) for target in targets),
+    ]
+    return [
+        unknown_name(name, known, kind=kind, where=f"{origins[key]}: {key}")
+        for key, kind, name, known in named
+        if isinstance(name, str) and name not in known
+    ]
+
+
+def as_problems(
+    error: ValidationError, origin_of: Callable[[str], str], known: Collection[str]
 ) -> list[Problem]:
+    """What pydantic has against a file's keys and values, each a sentence.
+
+    Args:
+        error: what it raised.
+        origin_of: a key of the file -> where it was said.
+        known: the keys that there are.
+    """
     problems = []
     for detail in error.errors():
-        path = ".".join(str(part) for part in detail["loc"] if not str(part).endswith("]"))
-        top = str(detail["loc"][0]) if detail["loc"] else ""
-        if detail["type"] == "missing":
-            problems.append(Problem(where=f"{otherwise}: {path}", what="is missing"))
-            continue
-        message = detail["msg"].removeprefix("Value error, ")
-        given = "" if detail["type"] == "value_error" else f" (it is {_short(detail)})"
-        where = f"{origins.get(top, otherwise)}: {path}" if path else otherwise
-        problems.append(Problem(where=where, what=f"{message[0].lower()}{message[1:]}{given}"))
+        # What ends with ']' is no key, but the type that was tried: `list[str]`.
+        path = [str(part) for part in detail["loc"] if not str(part).endswith("]")]
+        origin = origin_of(path[0] if path else "")
+        where = f"{origin}: {'.'.join(path)}" if path else origin
+        problems.append(_as_problem(detail, where, known))
     return problems
 
 
-def _short(detail: Mapping[str, Any]) -> str:
-    text = repr(detail["input"])
+def _as_problem(detail: ErrorDetails, where: str, known: Collection[str]) -> Problem:
+    if detail["type"] == "missing":
+        return Problem(where=where, what="is missing")
+    if detail["type"] == "extra_forbidden":
+        remedy = did_you_mean(str(detail["loc"][-1]), known, f"Known: {', '.join(known)}.")
+        return Problem(where=where, what="unknown key", remedy=remedy)
+    message = detail["msg"].removeprefix("Value error, ")
+    given = "" if detail["type"] == "value_error" else f" (it is {_short(detail['input'])})"
+    return Problem(where=where, what=f"{message[0].lower()}{message[1:]}{given}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

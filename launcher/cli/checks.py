@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract.errors import UserError
+from launcher.cli import documentation
 from launcher.display import Display
 from launcher.project import ROOT
 from launcher.runtime.environment import ensure_environment
@@ -68,7 +69,8 @@ def check() -> None:
 
 
 def fix() -> None:
-    """What ruff can mend by itself."""
+    """What ruff can mend by itself, and the tables of configs/README.md."""
+    documentation.write_tables()
     tools = _tools()
     _run_all([[*tools, "ruff", "check", "--fix", *_SOURCES], [*tools, "ruff", "format", *_SOURCES]])
 

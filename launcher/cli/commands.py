@@ -282,4 +282,9 @@ def lock(only: Sequence[str]) -> None:
 
 
 def _resolved(*, profile: str, config: str, settings: Sequence[str], data: str) -> Recipe:
-    return resolve(profile, Path(config) if config else None, settings, data or None)
+    return resolve(
+        profile,
+        config=Path(config) if config else None,
+        settings=settings,
+        data=data or None,
+    )

@@ -16,11 +16,10 @@ from contract.errors import UserError
 from contract.recipe import QUANTIZER_TYPES
 from launcher.configuration import profile_values
 from launcher.project import CACHE
-from launcher.runtime import gpus, images
+from launcher.runtime import environment, gpus, images
 from launcher.runtime.docker_engine import DockerEngine, EngineFacts
 from launcher.runtime.docker_errors import TOOLKIT_REMEDY
 from launcher.runtime.engine_choice import check_name
-from launcher.runtime.environment import room
 from launcher.runtime.llama_cpp_tools import tools_folder
 from launcher.serving.ollama_server import address, server_version
 
@@ -62,12 +61,12 @@ def examine(profile: str, engine: str) -> list[Finding]:
                 Finding("engine", "ok", f"Docker {facts.version} at {facts.endpoint}"),
                 _buildx(),
                 _store(facts),
-                _room_for_images(docker, facts),
+                _space_for_images(docker, facts),
                 _image(docker, lock),
                 _user(facts),
             ]
     if facts is None:
-        findings.append(_room_for_environments(lock))
+        findings.append(_space_for_environments(lock))
     if values["device"] == "cuda":
         findings += _gpus(lock, str(values["precision"]))
         if facts is not None:
@@ -110,7 +109,7 @@ def _store(facts: EngineFacts) -> Finding:
     return Finding("image store", "ok", facts.store + twice)
 
 
-def _room_for_images(docker: DockerEngine, facts: EngineFacts) -> Finding:
+def _space_for_images(docker: DockerEngine, facts: EngineFacts) -> Finding:
     if not facts.root.is_dir():
         return Finding(
             "disk",
@@ -118,19 +117,26 @@ def _room_for_images(docker: DockerEngine, facts: EngineFacts) -> Finding:
             f"{facts.root} cannot be seen from here: the engine's disk is in another machine",
             "See that it has 20 GB free.",
         )
-    if lack := docker.lack_of_room():
-        return Finding("disk", "fail", lack, "Make room: docker system prune.")
+    try:
+        docker.check_space()
+    except UserError as error:
+        return _no_space(error)
     return Finding("disk", "ok", f"{_free(facts.root)} free for images, at {facts.root}")
 
 
-def _room_for_environments(lock: str) -> Finding:
+def _space_for_environments(lock: str) -> Finding:
     if (CACHE / "environments" / lock).exists():
         return Finding("disk", "ok", f"{_free(CACHE)} free; the environment {lock} is there")
     try:
-        room(CACHE)
+        environment.check_space(CACHE)
     except UserError as error:
-        return _of_error("disk", error, "fail")
+        return _no_space(error)
     return Finding("disk", "ok", f"{_free(CACHE)} free for environments")
+
+
+def _no_space(error: UserError) -> Finding:
+    problem = error.problems[0]
+    return Finding("disk", "fail", f"{problem.where}: {problem.what}", problem.remedy)
 
 
 def _free(folder: Path) -> str:

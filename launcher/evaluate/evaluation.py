@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast, get_args
 
 from contract import paths
-from contract.errors import UserError
-from contract.evaluation import Item, Metric, Questions, QuestionsRequest
+from contract.errors import UserError, unknown_name
+from contract.evaluation import Item, Questions, QuestionsRequest
 from contract.events import Progress
+from contract.metrics import METRICS
 from launcher.display import Display
 from launcher.evaluate.baseline import make_baseline
 from launcher.evaluate.evaluated_models import (
@@ -39,7 +39,6 @@ from launcher.serving.server_choice import Ollama
 
 SETS = ROOT / "data" / "evaluation"
 SKILLS = SETS / "skills"
-_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 # Of a model that was not made here: nothing says how it was trained.
 _LOCK, _MAX_NEW_TOKENS, _MAX_SKILL_LOSS = "rtx", 512, 0.05
 _MOST_PARALLEL = 64
@@ -87,7 +86,7 @@ class Evaluator:
             UserError: no such model, file or metric, bad or leaked rows, a server that went away.
         """
         request, run = self.request, self.run
-        metric = _metric(request.metric)
+        _check_metric(request.metric)
         _check_parallel(request.parallel)
         data, columns = _task_file(request.data, run)
         skills = _skills(request.skills)
@@ -95,7 +94,7 @@ class Evaluator:
             model = self._model(server)
             home = run.folder if run is not None else _home_of_unknown(request.model, model)
             folder = home / paths.EVALUATION_FOLDER
-            questions = self._questions(folder, metric, data=data, columns=columns, skills=skills)
+            questions = self._questions(folder, data=data, columns=columns, skills=skills)
             base = self._base(server)
             answers = self._answers(model, questions.items, folder)
             base_answers = None
@@ -105,7 +104,7 @@ class Evaluator:
         found = Evaluation(
             model=model.identity,
             base=base.identity if base is not None else None,
-            sets=results(questions.items, answers, base_answers, bound),
+            sets=results(questions.items, ours=answers, base=base_answers, max_skill_loss=bound),
             dropped=questions.dropped,
             examples=examples(questions.items, answers, base_answers),
             max_new_tokens=self._max_new_tokens,
@@ -134,7 +133,6 @@ class Evaluator:
     def _questions(
         self,
         folder: Path,
-        metric: Metric | None,
         *,
         data: Path,
         columns: dict[str, str],
@@ -143,7 +141,7 @@ class Evaluator:
         recipe = self.run.recipe if self.run is not None else None
         request = QuestionsRequest(
             task=data.stem,
-            metric=metric or (recipe.metric if recipe is not None else None),
+            metric=self.request.metric or (recipe.metric if recipe is not None else None),
             columns=columns,
             system_prompt=recipe.system_prompt if recipe is not None else None,
             drop_leaked=self.request.drop_leaked,
@@ -224,9 +222,7 @@ def _running(ollama: Ollama | None) -> Iterator[OllamaServer | None]:
 def _task_file(data: str, run: Run | None) -> tuple[Path, dict[str, str]]:
     """The task's rows, and what their columns are called."""
     if data:
-        named = [SETS / f"{data}{suffix}" for suffix in _SUFFIXES]
-        found = next((path for path in named if path.is_file()), None)
-        return found or find_dataset(data, "--data"), {}
+        return _named_set(data) or find_dataset(data, "--data"), {}
     if run is None:
         raise UserError.one(
             "--data", "is needed for a model that was not made here", f"Sets: {shown(SETS)}."
@@ -247,11 +243,23 @@ def _task_file(data: str, run: Run | None) -> tuple[Path, dict[str, str]]:
     return held_out, {}
 
 
+def _named_set(name: str) -> Path | None:
+    """The file of this name in `data/evaluation/`, whatever its suffix."""
+    found = sorted(path for path in SETS.iterdir() if path.is_file() and path.stem == name)
+    if len(found) > 1:
+        raise UserError.one(
+            "--data",
+            f"{name} may be {' or '.join(path.name for path in found)} in {shown(SETS)}",
+            "Give the file.",
+        )
+    return found[0] if found else None
+
+
 def _skills(given: str) -> Path | None:
     if given == "none":
         return None
     folder = Path(given).expanduser().resolve() if given else SKILLS
-    if not folder.is_dir() or not any(path.suffix in _SUFFIXES for path in folder.iterdir()):
+    if not folder.is_dir() or not any(path.is_file() for path in folder.iterdir()):
         raise UserError.one(
             "--skills",
             f"{shown(folder)} is no folder of evaluation sets",
@@ -260,14 +268,9 @@ def _skills(given: str) -> Path | None:
     return folder
 
 
-def _metric(given: str) -> Metric | None:
-    if not given:
-        return None
-    if given not in get_args(Metric):
-        raise UserError.one(
-            "--metric", f"there is no metric {given!r}", f"Known: {', '.join(get_args(Metric))}."
-        )
-    return cast(Metric, given)
+def _check_metric(given: str) -> None:
+    if given and given not in METRICS:
+        raise UserError([unknown_name(given, METRICS, kind="metric", where="--metric")])
 
 
 def _check_parallel(parallel: int) -> None:

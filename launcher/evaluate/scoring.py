@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from contract.evaluation import Item
+from contract.metrics import METRICS, is_json, score
 from launcher.evaluate.intervals import mean_difference, mean_score, verdict
-from launcher.evaluate.metrics import is_json, score
 from launcher.evaluate.record import Counts, Example, Scores, SetResult
 from launcher.serving.chat_model import Answer
 
 _EXAMPLES = 3
-_AS_JSON = ("json_valid", "json_f1")
 
 
 def results(
     items: Sequence[Item],
+    *,
     ours: Sequence[Answer],
     base: Sequence[Answer] | None,
     max_skill_loss: float,
@@ -96,7 +96,7 @@ def _counts(items: Sequence[Item], answers: Sequence[Answer]) -> Counts:
     return Counts(
         empty=sum(not answer.text.strip() for answer in answers),
         no_json=sum(
-            item.metric in _AS_JSON and not is_json(answer.text.strip())
+            METRICS[item.metric].answers_are_json and not is_json(answer.text.strip())
             for item, answer in zip(items, answers, strict=True)
         ),
         truncated=sum(answer.ended == "length" for answer in answers),

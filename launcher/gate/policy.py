@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from contract.errors import Problem, UserError
-from launcher.configuration import read_yaml
+from contract.errors import UserError
+from launcher.configuration import as_problems, read_yaml
 from launcher.project import CONFIGS, shown
 
 POLICY_FILE = CONFIGS / "gate.yaml"
@@ -43,21 +42,4 @@ def read_policy(path: Path = POLICY_FILE) -> Policy:
     try:
         return Policy(**{str(key): value for key, value in content.items()})
     except ValidationError as error:
-        raise UserError([_problem(path, detail) for detail in error.errors()]) from None
-
-
-def _problem(path: Path, detail: object) -> Problem:
-    found = dict(detail)  # type: ignore[call-overload]
-    key = ".".join(str(part) for part in found["loc"])
-    where = f"{shown(path)}: {key}"
-    if found["type"] == "missing":
-        return Problem(where=where, what="is missing")
-    if found["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, list(Policy.model_fields), 1)
-        known = ", ".join(Policy.model_fields)
-        remedy = f"Did you mean {near[0]}?" if near else f"Known: {known}."
-        return Problem(where=where, what="unknown key", remedy=remedy)
-    message = str(found["msg"])
-    return Problem(
-        where=where, what=f"{message[0].lower()}{message[1:]} (it is {found['input']!r})"
-    )
+        raise UserError(as_problems(error, lambda key: shown(path), Policy.model_fields)) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 from contract import paths
 from contract.base import SMOKE, BaseIdentity, BaseRequest
 from contract.digest import digest_of_file, digest_of_value, files_below
-from contract.errors import Problem, UserError
+from contract.errors import Problem, UserError, did_you_mean
 from launcher.configuration import read_yaml
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
@@ -108,12 +107,10 @@ def _unknown(name: str, named: list[str]) -> UserError:
             "and cannot be trained",
             "Give the Hugging Face id that it was made from, such as Qwen/Qwen2.5-1.5B-Instruct.",
         )
-    near = difflib.get_close_matches(name, named, 1)
-    hint = f"Did you mean {near[0]}? " if near else ""
     return UserError.one(
         "model_to_fine_tune",
         f"{name!r} is no name in {shown(MODELS_FILE)}, no Hugging Face id and no folder",
-        f"{hint}Known names: {', '.join(named)}.",
+        f"{did_you_mean(name, named)} Known names: {', '.join(named)}.".lstrip(),
     )
 
 

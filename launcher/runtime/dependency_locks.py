@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract.digest import digest_of_file
-from contract.errors import UserError
+from contract.errors import UserError, unknown_name
 from launcher.project import LOCKS, ROOT, lock_file
+from launcher.runtime.gpu_generations import GENERATIONS
 
 PYTHON = "3.11"
 # In this order: a later lock agrees with the earlier ones, so that they can be installed together.
-_AGREES_WITH = {
-    "rtx": (),
-    "t4": (),
+_AGREES_WITH: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(GENERATIONS, ()),
     "llama-cpp": (),
     "tools": (),
     "host": ("rtx",),
@@ -42,9 +42,7 @@ def regenerate(names: Sequence[str] = ()) -> dict[str, list[str]]:
         UserError: an unknown name, or requirements that cannot be met together.
     """
     if strange := [name for name in names if name not in _AGREES_WITH]:
-        raise UserError.one(
-            "lock", f"there is no lock {strange[0]!r}", f"Known: {', '.join(_AGREES_WITH)}."
-        )
+        raise UserError([unknown_name(strange[0], _AGREES_WITH, kind="lock", where="lock")])
     moved = {}
     for name, agrees in _AGREES_WITH.items():
         if names and name not in names:

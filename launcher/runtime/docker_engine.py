@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from docker.types import DeviceRequest, Ulimit
 from docker.types import Mount as BindMount
 from docker.utils import parse_bytes
 
+from contract.disk_space import check_disk_space
 from contract.errors import ExitCode, UserError
 from contract.events import Event, parse_event
 from contract.manifest import CONTRACT_VERSION, ImageRecord
@@ -38,7 +38,7 @@ _OPEN_FILES = 65536
 # What Docker itself refuses to go below.
 _LEAST_MEMORY_BYTES = 6 << 20
 # Measured on the larger image, t4: 16.0 GB in containerd's store, 7.9 GB of it in overlay2's.
-_ROOM_TWICE_BYTES, _ROOM_ONCE_BYTES = 18 * 10**9, 10 * 10**9
+_IMAGE_TWICE_BYTES, _IMAGE_ONCE_BYTES = 18 * 10**9, 10 * 10**9
 
 
 @dataclass(frozen=True)
@@ -152,27 +152,29 @@ class DockerEngine:
         """Build a target's image and return its digest.
 
         Raises:
-            UserError: no room for it, no buildx, or a step that failed.
+            UserError: no disk space for it, no buildx, or a step that failed.
         """
         # Where one is there already, most layers are shared with it.
-        if self._find(images.trainer(target)) is None and (lack := self.lack_of_room()):
-            raise UserError.one("docker", lack, "Make room: docker system prune.")
+        if self._find(images.trainer(target)) is None:
+            self.check_space()
         return images.build(target, inputs, display)
 
-    def lack_of_room(self) -> str:
-        """What is missing on the engine's disk for an image from nothing, or an empty string."""
+    def check_space(self) -> None:
+        """See that the engine's disk has space for an image from nothing.
+
+        Raises:
+            UserError: it has not.
+        """
         facts = self.facts()
         # Inside a virtual machine, or on another one, its disk cannot be seen from here.
-        if not facts.root.is_dir():
-            return ""
-        free = shutil.disk_usage(facts.root).free
-        needed = _ROOM_TWICE_BYTES if facts.keeps_layers_twice else _ROOM_ONCE_BYTES
-        if free >= needed:
-            return ""
-        return (
-            f"{facts.root} has {free / 1e9:.1f} GB free, and an image takes "
-            f"{needed / 1e9:.0f} GB while it is built"
-        )
+        if facts.root.is_dir():
+            check_disk_space(
+                facts.root,
+                _IMAGE_TWICE_BYTES if facts.keeps_layers_twice else _IMAGE_ONCE_BYTES,
+                where=str(facts.root),
+                purpose="building an image takes up to",
+                remedy="Make room: docker system prune.",
+            )
 
     def sweep(self, display: Display) -> None:
         """Remove the containers of launchers on this machine that are dead."""

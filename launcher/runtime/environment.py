@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract.atomic_write import atomic_write
+from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from launcher.display import Display
 from launcher.project import CACHE, lock_file, shown
@@ -16,14 +17,14 @@ from launcher.runtime.dependency_locks import PYTHON, lock_digest, uv
 from launcher.runtime.logged_process import run_logged
 
 # Measured on the rtx lock: 5.0 GB installed, and the downloads beside it while they unpack.
-_ROOM_BYTES = 12 * 10**9
+_ENVIRONMENT_BYTES = 12 * 10**9
 
 
 def ensure_environment(name: str, locks: Sequence[str], display: Display) -> Path:
     """The interpreter of the environment `name`, made or renewed where its locks changed.
 
     Raises:
-        UserError: no room for it, or a package that cannot be had.
+        UserError: no disk space for it, or a package that cannot be had.
     """
     if (ready := _ready(locks)) is not None:
         return ready
@@ -32,10 +33,11 @@ def ensure_environment(name: str, locks: Sequence[str], display: Display) -> Pat
     # Another launcher may be making it: it is waited for.
     with (folder.parent / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _made(name, folder, locks, display)
+        return _made(folder, locks, display)
 
 
-def _made(name: str, folder: Path, locks: Sequence[str], display: Display) -> Path:
+def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
+    name = folder.name
     python = folder / "bin" / "python"
     marker = folder / ".locks"
     wanted = "".join(f"{lock} {lock_digest(lock)}\n" for lock in locks)
@@ -44,7 +46,7 @@ def _made(name: str, folder: Path, locks: Sequence[str], display: Display) -> Pa
     # Without the marker it is unfinished; it is written again when all is in place.
     marker.unlink(missing_ok=True)
     if not python.exists():
-        room(folder.parent)
+        check_space(folder.parent)
     with display.working(f"environment {name}", f"from {', '.join(f'{n}.lock' for n in locks)}"):
         log = CACHE / "logs" / f"environment-{name}.log"
         if not python.exists():
@@ -74,21 +76,20 @@ def _ready(locks: Sequence[str]) -> Path | None:
     return Path(given) / "bin" / "python"
 
 
-def room(folder: Path) -> None:
-    """See that the folder's disk has room for an environment.
+def check_space(folder: Path) -> None:
+    """See that the folder's disk has space for an environment.
 
     Raises:
         UserError: it has not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < _ROOM_BYTES:
-        raise UserError.one(
-            shown(folder),
-            f"the disk has {free / 1e9:.1f} GB free, and the environment "
-            f"takes up to {_ROOM_BYTES / 1e9:.0f} GB while it is made",
-            "Make room, or move data/cache to a larger disk and link it here.",
-        )
+    check_disk_space(
+        folder,
+        _ENVIRONMENT_BYTES,
+        where=shown(folder),
+        purpose="making the environment takes up to",
+        remedy="Make room, or move data/cache to a larger disk and link it here.",
+    )
 
 
 def _run(command: list[str], log: Path) -> None:

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import UserError
+from launcher.runtime.gpu_generations import (
+    GENERATIONS,
+    Capability,
+    architecture_of,
+    bf16_from,
+    generation_for,
+)
 
 _FIELDS = "name,driver_version,memory.total,compute_cap"
 _WSL = Path("/usr/lib/wsl/lib/nvidia-smi")
 _PATIENCE_S = 20.0
-# bfloat16 arithmetic came with Ampere.
-_BF16_FROM = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Gpu:
     name: str
     driver: str
     memory_mib: int
-    capability: tuple[int, int] | None
+    capability: Capability | None
 
     @property
     def driver_major(self) -> int:
@@ -36,25 +41,6 @@ class Gpu:
     def __str__(self) -> str:
         told = f", compute capability {_dotted(self.capability)}" if self.capability else ""
         return f"{self.name} ({self.memory_mib / 1024:.0f} GiB{told}, driver {self.driver})"
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What the wheels of a lock need of a card.
-
-    The drivers: NVIDIA's table of CUDA minor version compatibility. The capability: the oldest
-    kernels in the wheels (`torch.cuda.get_arch_list()`, held by tests/container).
-    """
-
-    cuda: str
-    driver: int
-    capability: tuple[int, int]
-
-
-NEEDS = {
-    "rtx": Needs(cuda="13.0", driver=580, capability=(7, 5)),
-    "t4": Needs(cuda="12.8", driver=525, capability=(7, 5)),
-}
 
 
 def detect_gpus() -> list[Gpu]:
@@ -102,26 +88,29 @@ def check_gpu(lock: str, precision: str) -> None:
 
 def complaint(gpu: Gpu, lock: str, precision: str) -> tuple[str, str] | None:
     """What keeps this card from running the lock in this precision, and the remedy; or None."""
-    needs = NEEDS[lock]
-    if gpu.capability and gpu.capability < needs.capability:
+    wanted = GENERATIONS[lock]
+    fitting = generation_for(gpu.driver_major, gpu.capability)
+    if gpu.capability and gpu.capability < wanted.kernels_from:
         return (
             f"{gpu}: too old for the {lock} image, whose kernels start at "
-            f"{_dotted(needs.capability)} (Turing)",
-            "Take --profile cpu.",
+            f"{_dotted(wanted.kernels_from)}{architecture_of(wanted.kernels_from)}",
+            f"Take --profile {fitting.name if fitting else 'cpu'}.",
         )
-    if gpu.driver_major < needs.driver:
-        others = [name for name, other in NEEDS.items() if gpu.driver_major >= other.driver]
-        instead = f", or take --profile {others[0]}" if others else ""
+    if gpu.driver_major < wanted.min_driver:
+        instead = f", or take --profile {fitting.name}" if fitting else ""
         return (
-            f"{gpu}: driver too old for the {lock} image (CUDA {needs.cuda}, "
-            f"driver {needs.driver} and up)",
-            f"Install driver {needs.driver} or newer{instead}.",
+            f"{gpu}: driver too old for the {lock} image (CUDA {wanted.cuda}, "
+            f"driver {wanted.min_driver} and up)",
+            f"Install driver {wanted.min_driver} or newer{instead}.",
         )
-    if precision == "bf16" and gpu.capability and gpu.capability < _BF16_FROM:
+    # fp16 and fp32 are computed by every card that there are kernels for.
+    if precision == "bf16" and gpu.capability and gpu.capability < bf16_from():
         return (
-            f"{gpu}: has no bf16, which came with compute capability {_dotted(_BF16_FROM)} "
-            "(Ampere)",
-            "Take --profile t4, which trains in fp16.",
+            f"{gpu}: has no bf16, which came with compute capability {_dotted(bf16_from())}"
+            f"{architecture_of(bf16_from())}",
+            f"Take --profile {fitting.name}, which trains in {fitting.precision}."
+            if fitting
+            else "Take --profile cpu.",
         )
     return None
 
@@ -146,5 +135,5 @@ def _gpu(line: str) -> Gpu:
     return Gpu(name, driver, int(memory) if memory.isdigit() else 0, capability)
 
 
-def _dotted(capability: tuple[int, int]) -> str:
+def _dotted(capability: Capability) -> str:
     return f"{capability[0]}.{capability[1]}"

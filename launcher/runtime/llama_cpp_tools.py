@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from contract.digest import digest_of_value
+from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.events import Progress
 from launcher.display import Display, StageLine
@@ -51,7 +52,7 @@ cmake_language(DEFER DIRECTORY ${CMAKE_SOURCE_DIR} CALL
   set_target_properties llama PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 16)
 """
 # Measured: 0.9 GB of objects, 0.1 GB of the compiler's, and the sources.
-_ROOM_BYTES = 2 * 10**9
+_BUILD_BYTES = 2 * 10**9
 # ninja's `[12/212] Building CXX object ...`.
 _STEP = re.compile(r"\[(\d+)/(\d+)\]")
 
@@ -74,7 +75,7 @@ def tools(display: Display) -> Path:
     packages in uv's cache: it is the same to the byte.
 
     Raises:
-        UserError: no room, a package that cannot be had, or a compilation that failed.
+        UserError: no disk space, a package that cannot be had, or a compilation that failed.
     """
     folder = tools_folder()
     if not folder.is_dir():
@@ -110,7 +111,13 @@ def compile_into(folder: Path, display: Display) -> None:
     """
     work = folder.with_name(f"{folder.name}.building")
     work.mkdir(parents=True, exist_ok=True)
-    _check_room(work)
+    check_disk_space(
+        work,
+        _BUILD_BYTES,
+        where=shown(work),
+        purpose="compiling llama.cpp's tools takes",
+        remedy="Make room, or take quantizations that need no tools: f16, bf16, q8_0.",
+    )
     python = ensure_environment("tools", ["tools"], display)
     if not (work / "sources").is_dir():
         unpack_sources(work / "sources", display)
@@ -125,17 +132,6 @@ def compile_into(folder: Path, display: Display) -> None:
     shutil.copy(work / "sources" / "LICENSE", finished / "LICENSE")
     finished.rename(folder)
     shutil.rmtree(work)
-
-
-def _check_room(folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < _ROOM_BYTES:
-        raise UserError.one(
-            shown(folder),
-            f"the disk has {free / 1e9:.1f} GB free, and compiling llama.cpp's tools takes "
-            f"{_ROOM_BYTES / 1e9:.0f} GB",
-            "Make room, or take quantizations that need no tools: f16, bf16, q8_0.",
-        )
 
 
 def _compile(work: Path, python: Path, line: StageLine) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.project import ROOT, lock_file
+from launcher.project import LOCKS, ROOT, lock_file
 from launcher.runtime.dependency_locks import lock_digest, pinned, uv
+from launcher.runtime.gpu_generations import GENERATIONS
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "numpy", "gguf"}
 HOSTLY = {"docker", "invoke", "launcher", "rich", "ruamel"}
@@ -109,7 +110,7 @@ def test_no_python_file_lies_in_docker():
     assert list((ROOT / "docker").rglob("*.py")) == []
 
 
-@pytest.mark.parametrize("lock", ["host", "rtx", "t4", "check", "llama-cpp"])
+@pytest.mark.parametrize("lock", sorted(path.stem for path in LOCKS.glob("*.in")))
 def test_every_package_is_locked_by_hash_and_no_index_is_named(lock):
     text = lock_file(lock).read_text()
     assert "://" not in text
@@ -120,11 +121,12 @@ def test_every_package_is_locked_by_hash_and_no_index_is_named(lock):
     assert len(lock_digest(lock)) == 64
 
 
-def test_the_two_card_locks_differ_in_torch_and_what_comes_with_it_alone():
-    rtx, t4 = pinned("rtx"), pinned("t4")
+@pytest.mark.parametrize("lock", [name for name in GENERATIONS if name != "rtx"])
+def test_the_gpu_locks_differ_in_torch_and_what_comes_with_it_alone(lock):
+    rtx, other = pinned("rtx"), pinned(lock)
     ours = set(HEAVY - {"torch"}) | {"accelerate", "tokenizers", "safetensors", "pydantic"}
-    assert {name: rtx[name] for name in ours} == {name: t4[name] for name in ours}
-    assert rtx["torch"] != t4["torch"]
+    assert {name: rtx[name] for name in ours} == {name: other[name] for name in ours}
+    assert rtx["torch"] != other["torch"]
 
 
 def test_host_and_trainer_agree_where_they_share_a_package():

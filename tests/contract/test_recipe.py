@@ -41,7 +41,6 @@ def test_no_key_that_decides_results_has_a_default():
         ("serving", "onnx", "'merged' or 'adapter'"),
         ("quantizations", ["f17"], "is not a known type"),
         ("quantizations", [], "at least 1"),
-        ("columns", {"answer": "x"}, "has no 'answer'"),
         ("typo", 1, "Extra inputs"),
     ],
 )

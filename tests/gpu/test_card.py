@@ -16,7 +16,7 @@ def test_a_card_answers():
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_the_smoke_model_learns_on_the_card(smoke_run, precision):
-    if precision == "bf16" and torch.cuda.get_device_capability()[0] < 8:
+    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
         precision = "fp32"
     words = [f"device=cuda,precision={precision}", "optim=paged_adamw_8bit"]
     settings = [part for word in words for part in word.split(",")]

@@ -1,8 +1,11 @@
 """A stage's code is what its module can reach, and nothing else."""
 
+import shutil
+
 import pytest
 
 from launcher.pipeline.code_digest import _imports, code_digest
+from launcher.project import ROOT
 
 
 @pytest.fixture
@@ -46,3 +49,28 @@ def test_every_stage_of_the_pipeline_has_code():
 
     digests = {code_digest(f"trainer.{stage.name}") for stage in ALL_STAGES}
     assert len(digests) == len(ALL_STAGES)
+
+
+@pytest.mark.parametrize(
+    ("table", "stages"),
+    [
+        ("contract/metrics.py", {"questions"}),
+        ("contract/row_forms.py", {"prepare", "questions"}),
+        ("trainer/prepare/reading.py", {"prepare", "questions"}),
+    ],
+)
+def test_a_new_entry_of_a_table_is_new_code_only_to_the_stages_that_read_it(
+    tmp_path, table, stages
+):
+    for wing in ("contract", "trainer"):
+        shutil.copytree(ROOT / wing, tmp_path / wing)
+    names = [path.parent.name for path in sorted(tmp_path.glob("trainer/*/__main__.py"))]
+
+    def digests():
+        return {name: code_digest(f"trainer.{name}", tmp_path) for name in names}
+
+    before = digests()
+    with (tmp_path / table).open("a") as file:
+        file.write("# An entry more.\n")
+    after = digests()
+    assert {name for name in names if before[name] != after[name]} == stages

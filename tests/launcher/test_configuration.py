@@ -8,6 +8,7 @@ import pytest
 from contract.errors import UserError
 from launcher.configuration import profiles, resolve
 from launcher.project import CONFIGS, PROFILES
+from launcher.runtime.gpu_generations import GENERATIONS
 
 GUIDE = {
     "model_to_fine_tune": "Qwen/Qwen2.5-1.5B-Instruct",
@@ -37,8 +38,8 @@ def test_every_profile_makes_a_recipe(profile):
     assert resolve(profile).profile == profile
 
 
-def test_the_profiles_are_the_four_that_the_readme_names():
-    assert profiles() == ["cpu", "rtx", "smoke", "t4"]
+def test_there_is_a_profile_for_each_gpu_generation_and_two_for_none():
+    assert profiles() == sorted([*GENERATIONS, "cpu", "smoke"])
 
 
 @pytest.mark.parametrize("profile", profiles())
@@ -53,14 +54,14 @@ def test_the_shipped_configuration_has_the_guides_seven_keys():
 
 
 def test_the_guides_configuration_runs_unchanged(tmp_path):
-    recipe = resolve("cpu", written(tmp_path, "training_config.json", GUIDE))
+    recipe = resolve("cpu", config=written(tmp_path, "training_config.json", GUIDE))
     assert {key: getattr(recipe, key) for key in GUIDE} == GUIDE
 
 
 def test_yaml_says_the_same_as_json(tmp_path):
     text = "".join(f"{key}: {value}\n" for key, value in GUIDE.items())
-    from_yaml = resolve("cpu", written(tmp_path, "c.yaml", text))
-    assert from_yaml == resolve("cpu", written(tmp_path, "c.json", GUIDE))
+    from_yaml = resolve("cpu", config=written(tmp_path, "c.yaml", text))
+    assert from_yaml == resolve("cpu", config=written(tmp_path, "c.json", GUIDE))
 
 
 def test_a_number_written_2e_4_is_a_number(tmp_path):
@@ -70,7 +71,7 @@ def test_a_number_written_2e_4_is_a_number(tmp_path):
 
 def test_later_layers_win_and_nested_keys_are_laid_over(tmp_path):
     path = written(tmp_path, "c.json", {"epochs": 2, "columns": {"instruction": "q"}})
-    recipe = resolve("smoke", path, ["epochs=5", "columns.output=a"])
+    recipe = resolve("smoke", config=path, settings=["epochs=5", "columns.output=a"])
     assert recipe.epochs == 5
     assert recipe.columns == {"instruction": "q", "output": "a"}
 
@@ -87,24 +88,43 @@ def test_columns_given_with_the_new_dataset_stay():
 
 
 def test_keys_that_begin_with_a_hash_are_comments(tmp_path):
-    recipe = resolve("smoke", written(tmp_path, "c.json", {"# a remark": None, "epochs": 2}))
+    recipe = resolve("smoke", config=written(tmp_path, "c.json", {"# a remark": None, "epochs": 2}))
     assert recipe.epochs == 2
 
 
 def test_an_unknown_key_suggests_the_nearest_one(tmp_path):
     path = written(tmp_path, "c.json", {"learnig_rate": 1e-4})
-    (problem,) = problems_of("smoke", path)
+    (problem,) = problems_of("smoke", config=path)
     assert "c.json: learnig_rate: unknown key. Did you mean learning_rate?" in problem
 
 
 def test_another_trainers_key_is_recognised(tmp_path):
-    (problem,) = problems_of("smoke", written(tmp_path, "c.json", {"lora_r": 8}))
+    (problem,) = problems_of("smoke", config=written(tmp_path, "c.json", {"lora_r": 8}))
     assert "Did you mean lora_rank?" in problem
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("metric=chrff", "--set metric: metric: there is no metric 'chrff'. Did you mean chrf?"),
+        ("lock=rxt", "--set lock: lock: there is no lock 'rxt'. Did you mean rtx? Known: "),
+        ("columns.anwer=a", "--set columns.anwer: columns: there is no target column 'anwer'"),
+        ("metric=3", "metric: input should be a valid string (it is 3)"),
+    ],
+)
+def test_a_name_that_no_table_has_is_refused_with_the_nearest_one(setting, said):
+    (problem,) = problems_of("smoke", settings=[setting])
+    assert said in problem
+
+
+def test_a_name_that_no_table_has_stands_among_the_other_problems():
+    problems = problems_of("smoke", settings=["metric=chrff", "epochs=0", "lern=1"])
+    assert len(problems) == 3
 
 
 def test_all_problems_are_named_at_once_each_with_its_origin(tmp_path):
     path = written(tmp_path, "c.json", {"epochs": -1, "aplha": 3})
-    problems = problems_of("smoke", path, ["lora_rank=zero"])
+    problems = problems_of("smoke", config=path, settings=["lora_rank=zero"])
     text = "\n".join(problems)
     assert len(problems) == 3
     assert "c.json: aplha: unknown key" in text
@@ -121,7 +141,7 @@ def test_a_configuration_of_the_guides_own_trainer_is_refused_key_by_key(tmp_pat
         "max_seq_length": 4096,
         "bf16": True,
     }
-    problems = problems_of("cpu", written(tmp_path, "c.json", foreign))
+    problems = problems_of("cpu", config=written(tmp_path, "c.json", foreign))
     hints = [problem.partition("Did you mean ")[2] for problem in problems]
     missing = [problem for problem in problems if problem.endswith("is missing")]
     assert hints[:4] == ["model_to_fine_tune?", "epochs?", "max_length?", "precision?"]
@@ -141,12 +161,12 @@ def test_a_configuration_of_the_guides_own_trainer_is_refused_key_by_key(tmp_pat
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path, name, content, said):
-    (problem,) = problems_of("smoke", written(tmp_path, name, content))
+    (problem,) = problems_of("smoke", config=written(tmp_path, name, content))
     assert said in problem
 
 
 def test_a_missing_file_is_named(tmp_path):
-    (problem,) = problems_of("smoke", tmp_path / "absent.json")
+    (problem,) = problems_of("smoke", config=tmp_path / "absent.json")
     assert "there is no file" in problem
 
 

@@ -3,6 +3,8 @@
 tests/container holds the same against a real one.
 """
 
+import shutil
+
 import pytest
 
 from contract.errors import UserError
@@ -79,6 +81,18 @@ def test_doctor_has_a_remedy_for_all_that_is_amiss():
     assert states["engine"] == "fail"
     assert {"disk", "card", "Ollama"} <= states.keys()
     assert all(finding.remedy for finding in findings if finding.state != "ok")
+
+
+def test_doctor_names_a_disk_that_is_too_full_for_an_environment(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "CACHE", tmp_path)
+    usage = shutil._ntuple_diskusage(10**12, 10**12 - 10**9, 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    disk = next(f for f in doctor.examine("smoke", "local") if f.subject == "disk")
+    assert disk.state == "fail"
+    assert disk.what == (
+        f"{tmp_path}: the disk has 1.0 GB free, and making the environment takes up to 12.0 GB"
+    )
+    assert "move data/cache" in disk.remedy
 
 
 def test_doctor_exits_by_what_it_found(smoke_run):

@@ -10,12 +10,15 @@ import pytest
 
 from contract.errors import UserError
 from launcher.runtime import gpus
+from launcher.runtime.gpu_generations import GENERATIONS, GpuGeneration
 from tests.conftest import invoke
 
 RTX = "NVIDIA GeForce RTX 4060, 580.65.06, 8188, 8.9"
 T4 = "Tesla T4, 580.65.06, 15360, 7.5"
 T4_OLDER_DRIVER = "Tesla T4, 535.183.01, 15360, 7.5"
 RTX_OLDER_DRIVER = "NVIDIA GeForce RTX 3070, 550.54.14, 8192, 8.6"
+# Older than any kernels that PyTorch still builds.
+KEPLER = "Tesla K40c, 580.65.06, 11441, 3.5"
 P100 = "Tesla P100-PCIE-16GB, 580.65.06, 16384, 6.0"
 
 
@@ -52,8 +55,8 @@ def test_a_card_that_fits_is_let_through(driver, line, lock, precision):
     ("line", "lock", "precision", "said"),
     [
         (T4, "rtx", "bf16", "Tesla T4 .* has no bf16.*Take --profile t4"),
-        (P100, "rtx", "bf16", "too old for the rtx image.*Take --profile cpu"),
-        (P100, "t4", "fp16", "too old for the t4 image.*Take --profile cpu"),
+        (KEPLER, "rtx", "bf16", "too old for the rtx image.*Take --profile cpu"),
+        (KEPLER, "t4", "fp16", "too old for the t4 image.*Take --profile cpu"),
         (
             RTX_OLDER_DRIVER,
             "rtx",
@@ -68,6 +71,25 @@ def test_what_keeps_a_card_is_said_with_the_profile_that_fits(driver, line, lock
     driver(line)
     with pytest.raises(UserError, match=said):
         gpus.check_gpu(lock, precision)
+
+
+def test_a_generation_that_is_added_is_the_remedy_for_its_cards(driver, monkeypatch):
+    older = GpuGeneration(
+        name="pascal",
+        architecture="Pascal",
+        cards_from=(6, 0),
+        precision="fp32",
+        cuda="12.6",
+        min_driver=525,
+        kernels_from=(6, 0),
+    )
+    monkeypatch.setitem(GENERATIONS, "pascal", older)
+    driver(P100)
+    gpus.check_gpu("pascal", "fp32")
+    with pytest.raises(UserError, match="Take --profile pascal"):
+        gpus.check_gpu("rtx", "bf16")
+    with pytest.raises(UserError, match="Take --profile pascal, which trains in fp32"):
+        gpus.check_gpu("pascal", "bf16")
 
 
 def test_one_card_that_fits_is_enough(driver):

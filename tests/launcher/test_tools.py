@@ -58,7 +58,10 @@ def test_what_cannot_be_compiled_is_a_sentence_and_can_be_gone_on_with(tmp_path)
     assert not (tmp_path / "tools").exists()
 
 
-def test_a_disk_without_room_is_said_before(tmp_path, monkeypatch):
+def test_a_full_disk_is_named_before_anything_is_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(9, 9, 10**9))
-    with pytest.raises(UserError, match=r"1\.0 GB free"):
+    with pytest.raises(
+        UserError,
+        match=r"1\.0 GB free, and compiling llama\.cpp's tools takes 2\.0 GB\. Make room, or",
+    ):
         compile_into(tmp_path / "tools", QUIET)

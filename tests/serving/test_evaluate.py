@@ -144,7 +144,7 @@ def test_what_cannot_be_evaluated_is_a_sentence(clean, connected, trained):
     assert another.returncode == 2
     assert "is not the model of the run" in another.stderr
     for words, said in (
-        (("--metric", "bleu"), "Known: exact"),
+        (("--metric", "bleu"), "there is no metric 'bleu'. Known: json_f1"),
         (("--data", "nothing.jsonl"), "nothing.jsonl is not there"),
         (("--skills", "data/models"), "is no folder of evaluation sets"),
         (("--parallel", "0"), "is not from 1 to"),

@@ -8,7 +8,6 @@ from contract import paths
 from contract.evaluation import Questions, QuestionsRequest
 from tests.conftest import stage
 from trainer.questions.leakage import QuestionText, find_leaks
-from trainer.questions.stage import fitting_metric
 
 LONG = " ".join(f"mot{n}" for n in range(40))
 
@@ -91,20 +90,6 @@ def test_rows_become_questions_with_what_is_expected(ask):
     assert [turn["role"] for turn in skill.messages] == ["user"]
 
 
-@pytest.mark.parametrize(
-    ("expected", "metric"),
-    [
-        (['{"a": 1}', "[]"], "json_f1"),
-        (["12", "so\n#### 4", "1 200,5"], "number"),
-        (["oui", "le chat noir"], "normalized"),
-        (["une phrase qui est bien plus longue que cela", "oui"], "chrf"),
-        (["12", '{"a": 1}'], "normalized"),
-    ],
-)
-def test_the_metric_is_what_fits_all_expected_answers(expected, metric):
-    assert fitting_metric(expected) == metric
-
-
 def test_all_bad_rows_are_named(ask):
     code, said = ask(
         row("a", "b", metric="bleu"),
@@ -115,11 +100,32 @@ def test_all_bad_rows_are_named(ask):
         row("fine", "yes"),
     )
     assert code == 2
-    for part in ("jsonl:1", "known: exact", "jsonl:2", "no regular expression", "jsonl:3"):
+    for part in ("jsonl:1", "Known: json_f1", "jsonl:2", "no regular expression", "jsonl:3"):
         assert part in said
     for part in ("jsonl:4", "holds none", "jsonl:5", "has no 'output'"):
         assert part in said
     assert "jsonl:6" not in said
+
+
+def test_a_folder_without_a_set_is_refused_and_other_files_are_passed_over(tmp_path):
+    (tmp_path / "skills").mkdir()
+    (tmp_path / "skills" / "notes.md").write_text("no rows")
+    flags = ["--run", str(tmp_path), "--data", str(write(tmp_path / "d.jsonl", row("a", "b")))]
+    request = QuestionsRequest(
+        task="mine", metric=None, columns={}, system_prompt=None, drop_leaked=False
+    )
+    (tmp_path / paths.QUESTIONS_REQUEST).write_text(request.model_dump_json())
+    flags += ["--skills", str(tmp_path / "skills")]
+    code, events, _ = stage("trainer.questions", *flags)
+    assert code == 2
+    assert "no file of the folder is an evaluation set" in str(events[-1]["problems"])
+    write(tmp_path / "skills" / "faits.JSONL", row("Où ?", "ici"))
+    code, _, log = stage("trainer.questions", *flags)
+    assert code == 0, log
+    assert [item.set for item in Questions.read(tmp_path / paths.QUESTIONS).items] == [
+        "mine",
+        "faits",
+    ]
 
 
 def test_a_row_that_was_trained_on_is_refused_by_name_or_dropped(ask, tmp_path):

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from contract.row_forms import conversation_of
 from launcher.project import ROOT
 from trainer.base.smoke_corpus import fine_tuning_rows, pretraining_turns
-from trainer.prepare.messages import conversation_of
 from trainer.prepare.reading import read_rows
 from trainer.prepare.splitting import Conversation, conflicts, duplicates, in_both
 

@@ -1,4 +1,8 @@
-"""Read a dataset file into rows, each with the place it stands in. Knows formats, not columns."""
+"""The table of dataset formats: read a file into rows, each with the place it stands in.
+
+Knows formats, not columns. A new format is an entry of `_READERS`, and nothing else: the launcher
+finds datasets by name and leaves their suffixes to this module.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,6 @@ from typing import Any, NamedTuple
 
 from contract.errors import Problem, UserError
 
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
-
 
 class Row(NamedTuple):
     """One row as it stands in the file; `where` is what a person can jump to."""
@@ -21,25 +23,24 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
+def is_dataset(path: Path) -> bool:
+    """Whether a file's name says that it is in a format that can be read."""
+    return path.suffix.lower() in _READERS
+
+
 def read_rows(path: Path, problems: list[Problem]) -> list[Row]:
     """Every row of the file, in its order; rows that cannot be read are added to `problems`.
 
     Raises:
         UserError: the file as a whole cannot be read, or holds no row.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if not is_dataset(path):
         raise UserError.one(
             path.name,
             f"{path.suffix or 'no suffix'} is no dataset format",
-            f"Give one of {', '.join(SUFFIXES)}.",
+            f"Give one of {', '.join(_READERS)}.",
         )
-    readers: dict[str, Callable[[Path, list[Problem]], Iterator[Row]]] = {
-        ".jsonl": _read_jsonl,
-        ".json": _read_json,
-        ".csv": _read_csv,
-        ".parquet": _read_parquet,
-    }
-    rows = list(readers[path.suffix.lower()](path, problems))
+    rows = list(_READERS[path.suffix.lower()](path, problems))
     if not rows and not problems:
         raise UserError.one(path.name, "holds no rows", "Was the export cut off, or empty?")
     return rows
@@ -154,3 +155,11 @@ def _read_parquet(path: Path, problems: list[Problem]) -> Iterator[Row]:
         raise UserError.one(path.name, f"is not a readable parquet file: {first_line}") from None
     for number, values in enumerate(table.to_pylist(), 1):
         yield Row(f"{path.name} row {number}", values)
+
+
+_READERS: dict[str, Callable[[Path, list[Problem]], Iterator[Row]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}

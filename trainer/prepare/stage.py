@@ -13,10 +13,10 @@ from contract.errors import Problem, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
 from contract.results import PrepareResult
+from contract.row_forms import BadRow, conversation_of
 from trainer.chat import check_chat_template
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
-from trainer.prepare.messages import BadRow, conversation_of
 from trainer.prepare.reading import read_rows
 from trainer.prepare.report import TokenizedRow, report_on
 from trainer.prepare.splitting import Conversation, in_both, split

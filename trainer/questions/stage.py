@@ -4,33 +4,22 @@ find out how each answer is scored, and see that none of it was trained on.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from contract import paths
-from contract.errors import Problem, UserError
-from contract.evaluation import (
-    METRICS,
-    Item,
-    Leak,
-    Metric,
-    Questions,
-    QuestionsRequest,
-)
+from contract.errors import Problem, UserError, unknown_name
+from contract.evaluation import Item, Leak, Questions, QuestionsRequest
+from contract.metrics import METRICS, fitting_metric
 from contract.paths import StagePaths
 from contract.results import QuestionsResult
+from contract.row_forms import BadRow, conversation_of
 from trainer.chat import Message
 from trainer.entrypoint import Reporter
-from trainer.prepare.messages import BadRow, conversation_of
-from trainer.prepare.reading import SUFFIXES, Row, read_rows
+from trainer.prepare.reading import Row, is_dataset, read_rows
 from trainer.prepared import read_prepared
 from trainer.questions.leakage import QuestionText, find_leaks
-
-_NUMBER = re.compile(r"[-+]?\d[\d\s.,]*")
-_SHORT_WORDS = 6
 
 
 def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
@@ -44,9 +33,7 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
     problems: list[Problem] = []
     items = _task(stage_paths.require("data"), request, problems)
     if stage_paths.skills is not None:
-        for file in sorted(
-            path for path in stage_paths.skills.iterdir() if path.suffix in SUFFIXES
-        ):
+        for file in _sets(stage_paths.skills):
             items += _skill(file, problems)
     if problems:
         raise UserError(problems)
@@ -70,22 +57,48 @@ def _task(file: Path, request: QuestionsRequest, problems: list[Problem]) -> lis
     def messages_of(row: Row) -> list[Message]:
         return conversation_of(row.values, request.columns, request.system_prompt)
 
-    return _read(file, request.task, "task", messages_of, request.metric, problems)
+    return _read(
+        file,
+        name=request.task,
+        kind="task",
+        messages_of=messages_of,
+        metric=request.metric,
+        problems=problems,
+    )
+
+
+def _sets(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.is_file() and is_dataset(path))
+    if not found:
+        raise UserError.one(
+            "--skills",
+            "no file of the folder is an evaluation set",
+            "Leave it out for the shipped ones, or take none.",
+        )
+    return found
 
 
 def _skill(file: Path, problems: list[Problem]) -> list[Item]:
     def messages_of(row: Row) -> list[Message]:
         return conversation_of(row.values, {}, None)
 
-    return _read(file, file.stem, "skill", messages_of, None, problems)
+    return _read(
+        file,
+        name=file.stem,
+        kind="skill",
+        messages_of=messages_of,
+        metric=None,
+        problems=problems,
+    )
 
 
 def _read(
     file: Path,
+    *,
     name: str,
     kind: Literal["task", "skill"],
     messages_of: Callable[[Row], list[Message]],
-    metric: Metric | None,
+    metric: str | None,
     problems: list[Problem],
 ) -> list[Item]:
     read: list[tuple[Row, list[Message]]] = []
@@ -97,9 +110,12 @@ def _read(
     fitting = metric or fitting_metric([messages[-1]["content"] for _, messages in read])
     items = []
     for row, messages in read:
-        scored_by = row.values.get("metric") or fitting
+        scored_by = str(row.values.get("metric") or fitting)
         expected = messages[-1]["content"].strip()
-        if complaint := _complaint(scored_by, expected):
+        if scored_by not in METRICS:
+            problems.append(unknown_name(scored_by, METRICS, kind="metric", where=row.where))
+            continue
+        if complaint := METRICS[scored_by].complaint(expected):
             problems.append(Problem(where=row.where, what=complaint))
             continue
         items.append(
@@ -113,47 +129,6 @@ def _read(
             )
         )
     return items
-
-
-def fitting_metric(expected: Sequence[str]) -> Metric:
-    """The metric that fits all of a set's expected answers.
-
-    JSON objects or arrays are compared as such, results (a number, or one after `####`) as
-    numbers, a few words after normalisation, and prose by its letters (chrF).
-    """
-    if all(_is_structure(text) for text in expected):
-        return "json_f1"
-    if all("####" in text or _NUMBER.fullmatch(text.strip()) for text in expected):
-        return "number"
-    if all(len(text.split()) <= _SHORT_WORDS for text in expected):
-        return "normalized"
-    return "chrf"
-
-
-def _is_structure(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict | list)
-    except json.JSONDecodeError:
-        return False
-
-
-def _complaint(metric: str, expected: str) -> str:
-    """Why the expected answer cannot be compared with by this metric, or an empty string."""
-    if metric not in METRICS:
-        return f"names the metric {metric!r}; known: {', '.join(METRICS)}"
-    if metric == "regex":
-        try:
-            re.compile(expected)
-        except re.error as error:
-            return f"its output is no regular expression: {error}"
-    if metric == "json_f1":
-        try:
-            json.loads(expected)
-        except json.JSONDecodeError as error:
-            return f"is scored as JSON, and its output is none: {error.msg}"
-    if metric == "number" and not re.search(r"\d", expected):
-        return "is scored as a number, and its output holds none"
-    return ""
 
 
 def _leaks(items: Sequence[Item], trained: Path | None) -> list[Leak]:

@@ -31,13 +31,13 @@ def check_device(recipe: TrainSection) -> str:
             "Take --profile cpu, or check the driver: nvidia-smi.",
         )
     name = str(torch.cuda.get_device_name())
-    major, minor = torch.cuda.get_device_capability()
-    # Turing (7.5) reports bf16 but emulates it; only Ampere (8.0) and later compute in it.
-    if recipe.precision == "bf16" and major < 8:
+    # Older cards emulate it, slower than they compute in fp32.
+    if recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        major, minor = torch.cuda.get_device_capability()
         raise UserError.one(
             "precision",
-            f"bf16 needs compute capability 8.0, and {name} has {major}.{minor}",
-            "Take --profile t4.",
+            f"{name} (compute capability {major}.{minor}) does not compute in bf16",
+            "./invoke doctor names the profile that fits.",
         )
     return name
 

@@ -1,13 +1,15 @@
 """Each metric gives full marks to what is right and none to what is not."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from sacrebleu.metrics.chrf import CHRF
 
-from contract.evaluation import METRICS
-from launcher.evaluate.chrf import chrf
-from launcher.evaluate.metrics import number_in, score
+import tasks
+from contract.chrf import chrf
+from contract.metrics import METRICS, fitting_metric, number_in, score
 from launcher.project import ROOT
 
 SKILLS = sorted((ROOT / "data" / "evaluation" / "skills").glob("*.jsonl"))
@@ -115,6 +117,41 @@ def test_chrf_is_sacrebleus():
         assert chrf(answer, expected) == pytest.approx(theirs, abs=1e-9), (answer, expected)
 
 
+@pytest.mark.parametrize(
+    ("expected", "metric"),
+    [
+        (['{"a": 1}', "[]"], "json_f1"),
+        (["12", "so\n#### 4", "1 200,5"], "number"),
+        (["oui", "le chat noir"], "normalized"),
+        (["une phrase qui est bien plus longue que cela", "oui"], "chrf"),
+        (["12", '{"a": 1}'], "normalized"),
+        # What holds digits and is no number would never be right as one.
+        (["12.05.2024", "1.2.3"], "normalized"),
+        (["#### rien"], "normalized"),
+    ],
+)
+def test_the_metric_is_what_fits_all_expected_answers(expected, metric):
+    assert fitting_metric(expected) == metric
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected", "said"),
+    [
+        ("regex", "(", "is no regular expression"),
+        ("json_f1", "{", "is scored as JSON, and its output is none"),
+        ("json_f1", "[" * 100_000, "nested too deeply"),
+        ("number", "no digit", "is scored as a number, and its output holds none"),
+        ("number", "12.05.2024", "holds none"),
+        ("regex", "a+", ""),
+        ("json_f1", "{}", ""),
+        ("number", "so\n#### 4", ""),
+    ],
+)
+def test_an_expected_answer_that_cannot_be_compared_with_is_refused(metric, expected, said):
+    complaint = METRICS[metric].complaint(expected)
+    assert (said in complaint) if said else complaint == ""
+
+
 @pytest.mark.parametrize("path", SKILLS, ids=lambda path: path.stem)
 def test_a_skills_items_accept_their_example_and_nothing_else(path):
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
@@ -125,6 +162,15 @@ def test_a_skills_items_accept_their_example_and_nothing_else(path):
         assert score(row["metric"], row["example"], row["output"]) == pytest.approx(1), row
         for wrong in ("", "zzz qqq"):
             assert score(row["metric"], wrong, row["output"]) < 0.3, row
+
+
+def test_the_help_of_invoke_names_every_metric_and_waits_for_no_library():
+    loaded = "import sys, contract.metrics; print(*{'pydantic', 'invoke'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+    assert all(name in tasks.evaluate.help["metric"] for name in METRICS)
 
 
 def test_there_are_skills_enough():

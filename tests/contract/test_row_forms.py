@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.prepare.messages import BadRow, conversation_of
+from contract.row_forms import BadRow, conversation_of
 
 PLAIN = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
 SYSTEM = {"role": "system", "content": "S"}
@@ -85,7 +85,12 @@ def test_legacy_text_of_several_turns():
         ({"prompt": "Q"}, {}, "has no 'completion'", ""),
         ({"instruction": "Q", "output": "  "}, {}, "has an empty answer", ""),
         ({"instruction": "", "output": "A"}, {}, "has an empty question", ""),
-        ({"qestion": "Q"}, {"instruction": "question"}, "no column 'question'", "'qestion'"),
+        (
+            {"qestion": "Q"},
+            {"instruction": "question"},
+            "no column 'question'",
+            "Did you mean qestion?",
+        ),
         ({"text": "just prose"}, {}, "has no [INST]", "instruction and output"),
         ({"text": "<s>[INST] Q [/INST] </s>"}, {}, "has an empty answer", ""),
         ({"messages": []}, {}, "messages is not a list of turns", ""),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def structure_f1(found: Any, wanted: Any) -> float:
+def json_f1(found: Any, wanted: Any) -> float:
     """The F1 of what both hold, 0 to 1: each key counts once, and so does each value.
 
     Objects in a list are paired as they fit best, whatever their order; other lists are compared

@@ -1,19 +1,20 @@
-"""Turn a row, in any of the known forms, into one conversation of messages.
+"""The table of row forms: turn a row, in any of them, into one conversation of messages.
 
-The forms: `messages`, ShareGPT `conversations`, `instruction`/`input`/`output`,
-`prompt`/`completion`, and the legacy `text` with [INST] markers. A dataset's own column names
-are mapped onto these first.
+The launcher takes from it the columns that a recipe may map a dataset's own onto; the stages
+`prepare` and `questions` read rows by it. A new form is an entry of `FORMS`, and nothing else.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from trainer.chat import Message
+from contract.errors import did_you_mean
+
+Message = dict[str, str]
 
 _ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT_ROLES = {
@@ -37,6 +38,15 @@ class BadRow(ValueError):
         self.remedy = remedy
 
 
+@dataclass(frozen=True)
+class RowForm:
+    """Columns that make a row one of this form, those that it may have besides, and its reader."""
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    read: Callable[[Mapping[str, Any]], list[Message]]
+
+
 def conversation_of(
     values: Mapping[str, Any], columns: Mapping[str, str], system_prompt: str | None
 ) -> list[Message]:
@@ -52,7 +62,7 @@ def conversation_of(
         BadRow: the row has no known form, or nothing that can be learned.
     """
     named = _renamed(values, columns)
-    messages = _reader_for(named)(named)
+    messages = _form_of(named).read(named)
     if system_prompt and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system_prompt}, *messages]
     _check(messages)
@@ -65,30 +75,22 @@ def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str,
     named: dict[str, Any] = {}
     for ours, theirs in columns.items():
         if theirs not in values:
-            near = difflib.get_close_matches(theirs, [str(name) for name in values], 1)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
-            raise BadRow(
-                f"has no column {theirs!r}", f"{hint}Its columns: {', '.join(map(str, values))}."
-            )
+            hint = did_you_mean(theirs, values)
+            its_columns = f"Its columns: {', '.join(map(str, values))}."
+            raise BadRow(f"has no column {theirs!r}", f"{hint} {its_columns}".lstrip())
         named[ours] = values[theirs]
     return named
 
 
-def _reader_for(row: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], list[Message]]:
+def _form_of(row: Mapping[str, Any]) -> RowForm:
     present = {name for name, value in row.items() if value is not None}
-    if "messages" in present:
-        return _from_messages
-    if "conversations" in present:
-        return _from_sharegpt
-    if {"instruction", "output"} <= present:
-        return _from_instruction
-    if {"prompt", "completion"} <= present:
-        return _from_prompt
-    if "text" in present:
-        return _from_inst_text
-    if "instruction" in present or "prompt" in present:
-        missing = "output" if "instruction" in present else "completion"
-        raise BadRow(f"has no {missing!r}", "A row without an answer teaches nothing.")
+    for form in FORMS:
+        if present.issuperset(form.required):
+            return form
+    for form in FORMS:
+        if form.required[0] in present:
+            missing = next(name for name in form.required if name not in present)
+            raise BadRow(f"has no {missing!r}", "A row without an answer teaches nothing.")
     raise BadRow(
         f"has no known form; its columns: {', '.join(map(str, row)) or 'none'}",
         "Name them: --set columns.instruction=COLUMN --set columns.output=COLUMN.",
@@ -129,9 +131,12 @@ def _turns(question: str, answer: str) -> list[Message]:
 
 
 def _from_messages(row: Mapping[str, Any]) -> list[Message]:
-    roles = {role: role for role in _ROLES}
     return _read_turns(
-        "messages", row["messages"], role_key="role", text_key="content", roles=roles
+        row["messages"],
+        column="messages",
+        role_key="role",
+        text_key="content",
+        roles={role: role for role in _ROLES},
     )
 
 
@@ -143,13 +148,13 @@ def _from_sharegpt(row: Mapping[str, Any]) -> list[Message]:
     if openai_form:
         return _from_messages({"messages": turns})
     messages = _read_turns(
-        "conversations", turns, role_key="from", text_key="value", roles=_SHAREGPT_ROLES
+        turns, column="conversations", role_key="from", text_key="value", roles=_SHAREGPT_ROLES
     )
     return _with_system(row, messages)
 
 
 def _read_turns(
-    column: str, turns: Any, *, role_key: str, text_key: str, roles: Mapping[str, str]
+    turns: Any, *, column: str, role_key: str, text_key: str, roles: Mapping[str, str]
 ) -> list[Message]:
     if not isinstance(turns, list) or not turns:
         raise BadRow(f"{column} is not a list of turns")
@@ -211,3 +216,18 @@ def _check(messages: list[Message]) -> None:
         if message["role"] in ("user", "assistant") and not message["content"].strip():
             side = "question" if message["role"] == "user" else "answer"
             raise BadRow(f"has an empty {side}", "Fill it in, or take the row out.")
+
+
+# In the order in which they are tried: the first whose columns a row has is its form.
+FORMS = (
+    RowForm(("messages",), (), _from_messages),
+    RowForm(("conversations",), ("system",), _from_sharegpt),
+    RowForm(("instruction", "output"), ("input", "system"), _from_instruction),
+    RowForm(("prompt", "completion"), ("system",), _from_prompt),
+    # Llama 2's markers: <s>[INST] question [/INST] answer </s>.
+    RowForm(("text",), (), _from_inst_text),
+)
+# What a recipe's `columns` may map a dataset's own columns onto.
+COLUMN_NAMES = tuple(
+    dict.fromkeys(name for form in FORMS for name in (*form.required, *form.optional))
+)
