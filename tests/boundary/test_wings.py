@@ -4,12 +4,13 @@ import ast
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from launcher.project import ROOT, lock_file
-from launcher.runtime.dependency_locks import lock_digest, pinned, uv
+from launcher.runtime.dependency_locks import check_holds, lock_digest, pinned, uv
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "numpy", "gguf"}
 HOSTLY = {"docker", "invoke", "launcher", "rich", "ruamel"}
@@ -109,7 +110,7 @@ def test_no_python_file_lies_in_docker():
     assert list((ROOT / "docker").rglob("*.py")) == []
 
 
-@pytest.mark.parametrize("lock", ["host", "rtx", "t4", "check", "llama-cpp"])
+@pytest.mark.parametrize("lock", ["host", "rtx", "t4", "check", "tools", "llama-cpp"])
 def test_every_package_is_locked_by_hash_and_no_index_is_named(lock):
     text = lock_file(lock).read_text()
     assert "://" not in text
@@ -118,6 +119,12 @@ def test_every_package_is_locked_by_hash_and_no_index_is_named(lock):
     blocks = [block for block in text.replace("\\\n", "").splitlines() if "==" in block]
     assert all("--hash=sha256:" in block for block in blocks)
     assert len(lock_digest(lock)) == 64
+
+
+def test_every_lock_holds_on_every_python_out_of_wheels_alone():
+    # Side by side: each of them waits for the index most of the time.
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(check_holds, ["host", "rtx", "t4", "check", "tools"]))
 
 
 def test_the_two_card_locks_differ_in_torch_and_what_comes_with_it_alone():
