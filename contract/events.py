@@ -17,6 +17,13 @@ class _Event(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Started(_Event):
+    """The first word of every stage: which Python it runs on."""
+
+    event: Literal["started"] = "started"
+    python: str
+
+
 class Progress(_Event):
     """How far the work is; `figures` are shown beside the bar (loss, tokens/s, ...)."""
 
@@ -49,11 +56,11 @@ class Failed(_Event):
     problems: list[Problem]
 
 
-Event = Annotated[Progress | Note | Result | Failed, Field(discriminator="event")]
-_EVENT: TypeAdapter[Progress | Note | Result | Failed] = TypeAdapter(Event)
+Event = Annotated[Started | Progress | Note | Result | Failed, Field(discriminator="event")]
+_EVENT: TypeAdapter[Started | Progress | Note | Result | Failed] = TypeAdapter(Event)
 
 
-def parse_event(line: str) -> Progress | Note | Result | Failed | None:
+def parse_event(line: str) -> Started | Progress | Note | Result | Failed | None:
     """The event on this line, or None where the line is something else (a stray print)."""
     if not line.startswith("{"):
         return None

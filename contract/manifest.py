@@ -24,13 +24,18 @@ class ImageRecord(_Record):
 
 
 class StageRecord(_Record):
-    """One finished stage: its key, what it read and what it left, by digest."""
+    """One finished stage: its key, what it read and what it left, by digest.
+
+    `python` is the one that it ran on, which is the image's or the environment's; stages that an
+    earlier version recorded have none.
+    """
 
     stage: str
     key: str
     command: list[str]
     engine: str
     image: ImageRecord | None = None
+    python: str | None = None
     started: str
     seconds: float
     inputs: dict[str, str]

@@ -5,13 +5,14 @@ import io
 import pytest
 
 from contract.errors import Problem
-from contract.events import Failed, Note, Progress, Result, parse_event
+from contract.events import Failed, Note, Progress, Result, Started, parse_event
 from trainer.entrypoint import Reporter
 
 
 @pytest.mark.parametrize(
     "event",
     [
+        Started(python="3.13.5"),
         Progress(doing="training", done=3, total=9, unit="steps", figures={"loss": 0.5}),
         Note(text="« déjà » 🎯\nsecond line"),
         Result(values={"loss": {"base": 1.0}}),
@@ -30,11 +31,12 @@ def test_other_lines_are_no_events(line):
 def test_every_line_of_a_reporter_is_one_event():
     stream = io.StringIO()
     reporter = Reporter(stream)
+    reporter.started()
     reporter.note("two\nlines")
     reporter.progress("x", 1, 1, "rows")
     reporter.result({"a": 1})
     lines = stream.getvalue().splitlines()
-    assert [type(parse_event(line)) for line in lines] == [Note, Progress, Result]
+    assert [type(parse_event(line)) for line in lines] == [Started, Note, Progress, Result]
 
 
 def test_progress_is_thinned_but_its_end_is_always_said():

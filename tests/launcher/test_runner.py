@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from contract.errors import Problem, UserError
-from contract.events import Failed, Result
+from contract.events import Failed, Result, Started
 from contract.manifest import ImageRecord
 from contract.recipe import PrepareSection
 from launcher.configuration import resolve
@@ -36,6 +36,7 @@ class InstantEngine:
         del display
         self.ran.append(job.module)
         self.gpu = job.gpu
+        on_event(Started(python="3.12.1"))
         run = next(mount.source for mount in job.mounts if mount.name == "run")
         if self.code == 2:
             on_event(Failed(problems=[Problem(where="x:1", what="is bad")]))
@@ -162,6 +163,7 @@ def test_the_record_holds_inputs_outputs_and_result(run, engine):
     assert set(record.outputs) == {"second.txt"}
     assert record.result == {"text": "1"}
     assert record.image == ImageRecord(digest="sha256:1", builder="by hand")
+    assert record.python == "3.12.1"
     assert record.command == ["python", "-m", "trainer.merge", "--run", "/affineur/run"]
 
 
