@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +22,7 @@ from launcher.runtime import gpus, images
 from launcher.runtime.docker_engine import DockerEngine, EngineFacts
 from launcher.runtime.docker_errors import TOOLKIT_REMEDY
 from launcher.runtime.engine_choice import check_name
-from launcher.runtime.environment import room
+from launcher.runtime.environment import environment_folder, room
 from launcher.runtime.llama_cpp_tools import tools_folder
 from launcher.serving.ollama_server import address, server_version
 
@@ -49,7 +51,7 @@ def examine(profile: str, engine: str) -> list[Finding]:
     check_name(engine)
     values = profile_values(profile)
     lock = str(values["lock"])
-    findings = []
+    findings = [_python()]
     facts = None
     if engine != "local":
         try:
@@ -98,6 +100,11 @@ def _of_error(subject: str, error: UserError, state: State) -> Finding:
     return Finding(subject, state, problem.what, problem.remedy)
 
 
+def _python() -> Finding:
+    taken = f"{platform.python_version()} at {sys.base_prefix}"
+    return Finding("python", "ok", f"{taken}: it runs the launcher, and stages on engine local")
+
+
 def _buildx() -> Finding:
     try:
         return Finding("buildx", "ok", images.check_buildx())
@@ -124,7 +131,7 @@ def _room_for_images(docker: DockerEngine, facts: EngineFacts) -> Finding:
 
 
 def _room_for_environments(lock: str) -> Finding:
-    if (CACHE / "environments" / lock).exists():
+    if environment_folder(lock).exists():
         return Finding("disk", "ok", f"{_free(CACHE)} free; the environment {lock} is there")
     try:
         room(CACHE)

@@ -3,6 +3,9 @@
 tests/container holds the same against a real one.
 """
 
+import platform
+import sys
+
 import pytest
 
 from contract.errors import UserError
@@ -79,6 +82,11 @@ def test_doctor_has_a_remedy_for_all_that_is_amiss():
     assert states["engine"] == "fail"
     assert {"disk", "card", "Ollama"} <= states.keys()
     assert all(finding.remedy for finding in findings if finding.state != "ok")
+
+
+def test_doctor_says_which_python_is_taken():
+    (line,) = [f for f in doctor.examine("smoke", "local") if f.subject == "python"]
+    assert line.what.startswith(f"{platform.python_version()} at {sys.base_prefix}:")
 
 
 def test_doctor_exits_by_what_it_found(smoke_run):
