@@ -14,6 +14,13 @@ from contract.errors import Problem
 from contract.record import Record
 
 
+class Started(Record):
+    """The first word of every stage: which Python it runs on."""
+
+    event: Literal["started"] = "started"
+    python: str
+
+
 class Progress(Record):
     """How far the work is; `figures` are shown beside the bar (loss, tokens/s, ...)."""
 
@@ -46,11 +53,11 @@ class Failed(Record):
     problems: list[Problem]
 
 
-Event = Annotated[Progress | Note | Result | Failed, Field(discriminator="event")]
-_EVENT: TypeAdapter[Progress | Note | Result | Failed] = TypeAdapter(Event)
+Event = Annotated[Started | Progress | Note | Result | Failed, Field(discriminator="event")]
+_EVENT: TypeAdapter[Started | Progress | Note | Result | Failed] = TypeAdapter(Event)
 
 
-def parse_event(line: str) -> Progress | Note | Result | Failed | None:
+def parse_event(line: str) -> Started | Progress | Note | Result | Failed | None:
     """The event on this line, or None where the line is something else (a stray print)."""
     if not line.startswith("{"):
         return None

@@ -22,7 +22,8 @@ class ImageRecord(Record):
 class StageRecord(Record):
     """One finished stage: its key, its inputs and outputs by digest, and its result.
 
-    The result stays plain, so that a manifest of another version can be read all the same.
+    `python` is the version that it ran on: the image's or the environment's. The result stays
+    plain, so that a manifest of another version can be read all the same.
     """
 
     stage: str
@@ -30,6 +31,7 @@ class StageRecord(Record):
     command: list[str]
     engine: str
     image: ImageRecord | None = None
+    python: str | None = None
     started: str
     seconds: float
     inputs: dict[str, str]

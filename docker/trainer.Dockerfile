@@ -21,7 +21,9 @@ RUN --mount=type=bind,from=uv,target=/uv \
     if [ -s /run/ca.crt ]; then export SSL_CERT_FILE=/run/ca.crt; fi; \
     index=''; if [ -n "$(ls /wheels)" ]; then index=--no-index; fi; \
     export UV_CACHE_DIR=/opt/uv-cache UV_LINK_MODE=hardlink UV_FIND_LINKS=/wheels; \
-    /uv/uv venv --quiet --no-python-downloads --python python3.11 /opt/venv && \
+    python=$(command -v python3.11 || command -v python3.12 || command -v python3.13) || \
+    { echo "affineur: the base image has no Python 3.11, 3.12 or 3.13" >&2; exit 1; }; \
+    /uv/uv venv --quiet --no-python-downloads --python "$python" /opt/venv && \
     /uv/uv pip sync --quiet $index --require-hashes --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
     rm -rf /opt/uv-cache && mkdir /opt/affineur && \
     find /opt -depth -exec touch --no-dereference --date=@0 {} + && touch --date=@0 /etc /run

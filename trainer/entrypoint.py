@@ -6,6 +6,7 @@ Every `trainer/<stage>/__main__.py` hands its function to `run_stage`.
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn, TextIO
 
 from contract.errors import ExitCode, Problem, UserError
-from contract.events import Event, Failed, Note, Progress, Result
+from contract.events import Event, Failed, Note, Progress, Result, Started
 from contract.paths import StagePaths
 from contract.results import StageResult
 
@@ -31,6 +32,10 @@ class Reporter:
     def _emit(self, event: Event) -> None:
         self._stream.write(event.model_dump_json() + "\n")
         self._stream.flush()
+
+    def started(self) -> None:
+        """Say what the stage runs on."""
+        self._emit(Started(python=platform.python_version()))
 
     def progress(
         self,
@@ -80,6 +85,7 @@ def run_stage(stage: Callable[[StagePaths, Reporter], None]) -> NoReturn:
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
         os.dup2(2, 1)
         reporter = Reporter(stream)
+        reporter.started()
         signal.signal(signal.SIGTERM, _interrupt)
         signal.signal(signal.SIGINT, _interrupt)
         try:

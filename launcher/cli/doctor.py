@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,7 +50,7 @@ def examine(profile: str, engine: str) -> list[Finding]:
     check_name(engine)
     values = profile_values(profile)
     lock = str(values["lock"])
-    findings = []
+    findings = [_python()]
     facts = None
     if engine != "local":
         try:
@@ -97,6 +99,11 @@ def _of_error(subject: str, error: UserError, state: State) -> Finding:
     return Finding(subject, state, problem.what, problem.remedy)
 
 
+def _python() -> Finding:
+    taken = f"{platform.python_version()} at {sys.base_prefix}"
+    return Finding("python", "ok", f"{taken}: it runs the launcher, and stages on engine local")
+
+
 def _buildx() -> Finding:
     try:
         return Finding("buildx", "ok", images.check_buildx())
@@ -125,7 +132,7 @@ def _space_for_images(docker: DockerEngine, facts: EngineFacts) -> Finding:
 
 
 def _space_for_environments(lock: str) -> Finding:
-    if (CACHE / "environments" / lock).exists():
+    if environment.environment_folder(lock).exists():
         return Finding("disk", "ok", f"{_free(CACHE)} free; the environment {lock} is there")
     try:
         environment.check_space(CACHE)

@@ -70,6 +70,14 @@ class StageCrashed(AffineurError):
         return (f"{tail}\n\n" if tail else "") + f"{super().text()}. Its log: {shown(self.log)}"
 
 
+@dataclass(frozen=True)
+class _Finished:
+    """What a job that went well said: what it found out, and which Python it ran on."""
+
+    result: dict[str, JsonValue]
+    python: str | None
+
+
 class StageFolder:
     """A folder that stages write to: their records, and their outputs."""
 
@@ -179,20 +187,21 @@ class StageRunner:
         image = self._engine.image(job.lock, self._display, exporter=job.exporter)
         started = datetime.now(UTC)
         clock_s = time.monotonic()
-        result = self._run_job(stage.name, job)
+        finished = self._run_job(stage.name, job)
         # A renamed key is found here, and not by whoever reads it later.
-        RESULTS[stage.name].model_validate(result)
+        RESULTS[stage.name].model_validate(finished.result)
         record = StageRecord(
             stage=stage.name,
             key=key,
             command=job.command(),
             engine=self._engine.name,
             image=image,
+            python=finished.python,
             started=started.isoformat(timespec="seconds"),
             seconds=round(time.monotonic() - clock_s, 3),
             inputs=folder.upstream_digests(stage),
             outputs=folder.output_digests(stage),
-            result=result,
+            result=finished.result,
         )
         folder.write_record(record)
         return record
@@ -216,7 +225,7 @@ class StageRunner:
             labels=context.labels,
         )
 
-    def _run_job(self, name: str, job: Job) -> dict[str, JsonValue]:
+    def _run_job(self, name: str, job: Job) -> _Finished:
         """Run a job with its line on the display and return what it found out.
 
         Raises:
@@ -226,11 +235,15 @@ class StageRunner:
         """
         problems: list[Problem] = []
         result: dict[str, JsonValue] = {}
+        python = None
 
         with self._display.working(name) as line:
 
             def on_event(event: events.Event) -> None:
-                if isinstance(event, events.Failed):
+                nonlocal python
+                if isinstance(event, events.Started):
+                    python = event.python
+                elif isinstance(event, events.Failed):
                     problems.extend(event.problems)
                 elif isinstance(event, events.Result):
                     result.update(event.values)
@@ -239,7 +252,7 @@ class StageRunner:
 
             ending = self._engine.run(job, on_event, self._display)
             if ending.code == ExitCode.DONE:
-                return result
+                return _Finished(result, python)
             if ending.code == ExitCode.USER_ERROR and problems:
                 raise UserError(problems)
             if ending.code == ExitCode.INTERRUPTED:

@@ -13,7 +13,8 @@ from contract.errors import UserError, unknown_name
 from launcher.project import LOCKS, ROOT, lock_file
 from launcher.runtime.gpu_generations import GENERATIONS
 
-PYTHON = "3.11"
+# One lock holds on all of them; ./invoke and pyproject.toml name them as well.
+PYTHONS = ("3.11", "3.12", "3.13")
 # In this order: a later lock agrees with the earlier ones, so that they can be installed together.
 _AGREES_WITH: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GENERATIONS, ()),
@@ -22,12 +23,22 @@ _AGREES_WITH: dict[str, tuple[str, ...]] = {
     "host": ("rtx",),
     "check": ("rtx", "host"),
 }
+# Its own requirements are of no use: only its sources are.
+_SOURCES_ALONE = ("llama-cpp",)
 
 
 def pinned(lock: str) -> dict[str, str]:
     """Package -> version, as the lock has them."""
-    text = lock_file(lock).read_text(encoding="utf-8")
-    return dict(re.findall(r"^([a-zA-Z0-9._-]+)==(\S+)", text, re.MULTILINE))
+    return _pins(lock_file(lock).read_text(encoding="utf-8"))
+
+
+def _pins(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-zA-Z0-9._-]+)==([^\s;]+)", text, re.MULTILINE))
+
+
+def python_version() -> str:
+    """The Python that runs the launcher, and that its environments are made with: `3.13`."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def lock_digest(lock: str) -> str:
@@ -39,7 +50,8 @@ def regenerate(names: Sequence[str] = ()) -> dict[str, list[str]]:
     """Compile the locks anew and return, for each, the lines that say what moved.
 
     Raises:
-        UserError: an unknown name, or requirements that cannot be met together.
+        UserError: an unknown name, requirements that cannot be met together, or a lock that does
+            not hold on every Python.
     """
     if strange := [name for name in names if name not in _AGREES_WITH]:
         raise UserError([unknown_name(strange[0], _AGREES_WITH, kind="lock", where="lock")])
@@ -49,6 +61,7 @@ def regenerate(names: Sequence[str] = ()) -> dict[str, list[str]]:
             continue
         before = pinned(name) if lock_file(name).exists() else {}
         _compile(name, agrees)
+        check_holds(name)
         moved[name] = _moves(before, pinned(name))
     return moved
 
@@ -61,7 +74,8 @@ def _compile(name: str, agrees: Sequence[str]) -> None:
         f"{LOCKS.relative_to(ROOT)}/{name}.in",
         "--quiet",
         "--python-version",
-        PYTHON,
+        PYTHONS[0],
+        "--no-python-downloads",
         "--generate-hashes",
         "--no-emit-index-url",
         "--upgrade",
@@ -70,14 +84,38 @@ def _compile(name: str, agrees: Sequence[str]) -> None:
         "--output-file",
         f"{LOCKS.relative_to(ROOT)}/{name}.lock",
     ]
-    if name == "llama-cpp":
-        # Its own requirements are of no use: only its sources are.
+    if name in _SOURCES_ALONE:
         command.append("--no-deps")
     for other in agrees:
         command += ["--constraint", f"{LOCKS.relative_to(ROOT)}/{other}.lock"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError.one(f"{name}.in", done.stderr.strip())
+
+
+def check_holds(name: str) -> None:
+    """See that a lock can be installed as it is on every Python, out of wheels alone.
+
+    It is compiled for the oldest. Another one may need a package more, or have no wheel yet.
+
+    Raises:
+        UserError: it does not hold on one of them.
+    """
+    if name in _SOURCES_ALONE:
+        return
+    for version in PYTHONS:
+        command = [uv(), "pip", "compile", str(LOCKS / f"{name}.in"), "--quiet", "--no-build"]
+        command += ["--python-version", version, "--no-python-downloads"]
+        command += ["--no-header", "--no-annotate", "--constraint", str(lock_file(name))]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UserError.one(f"{name}.lock", f"Python {version}: {done.stderr.strip()}")
+        if lacking := _pins(done.stdout).keys() - pinned(name).keys():
+            raise UserError.one(
+                f"{name}.lock",
+                f"Python {version} needs {', '.join(sorted(lacking))} as well",
+                f"Name it in {name}.in, and run ./invoke lock again.",
+            )
 
 
 def _moves(before: dict[str, str], after: dict[str, str]) -> list[str]:

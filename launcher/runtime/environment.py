@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from launcher.display import Display
 from launcher.project import CACHE, lock_file, shown
-from launcher.runtime.dependency_locks import PYTHON, lock_digest, uv
+from launcher.runtime.dependency_locks import lock_digest, python_version, uv
+from launcher.runtime.exclusive_lock import exclusive_lock
 from launcher.runtime.logged_process import run_logged
 
 # Measured on the rtx lock: 5.0 GB installed, and the downloads beside it while they unpack.
@@ -28,12 +29,19 @@ def ensure_environment(name: str, locks: Sequence[str], display: Display) -> Pat
     """
     if (ready := _ready(locks)) is not None:
         return ready
-    folder = CACHE / "environments" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another launcher may be making it: it is waited for.
-    with (folder.parent / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = environment_folder(name)
+    # Another launcher may be making it. Beside it: the folder itself may be made anew.
+    with exclusive_lock(folder.with_name(f".{folder.name}"), wait=True):
         return _made(folder, locks, display)
+
+
+def environment_folder(name: str) -> Path:
+    """Where the environment `name` is that is made with this launcher's Python.
+
+    One for each version: where a clone is mounted into a container that has another Python, the
+    two launchers must not take each other's environment away, least of all under a training.
+    """
+    return CACHE / "environments" / f"{name}-{python_version()}"
 
 
 def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
@@ -41,17 +49,21 @@ def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
     python = folder / "bin" / "python"
     marker = folder / ".locks"
     wanted = "".join(f"{lock} {lock_digest(lock)}\n" for lock in locks)
-    if marker.exists() and marker.read_text() == wanted and python.exists():
+    # The interpreter is a link out of the environment: it may have become another one.
+    usable = python.exists() and (folder / "lib" / f"python{python_version()}").is_dir()
+    if usable and marker.exists() and marker.read_text() == wanted:
         return python
     # Without the marker it is unfinished; it is written again when all is in place.
     marker.unlink(missing_ok=True)
-    if not python.exists():
+    if not usable:
         check_space(folder.parent)
     with display.working(f"environment {name}", f"from {', '.join(f'{n}.lock' for n in locks)}"):
         log = CACHE / "logs" / f"environment-{name}.log"
-        if not python.exists():
+        if not usable:
             shutil.rmtree(folder, ignore_errors=True)
-            _run([uv(), "venv", "--python", PYTHON, str(folder)], log)
+            # The one that runs here: none is looked for elsewhere, and none is fetched.
+            python_here = ["--no-python-downloads", "--python", sys.executable]
+            _run([uv(), "venv", *python_here, str(folder)], log)
         _run(
             [uv(), "pip", "sync", "--require-hashes", "--python", str(python)]
             + [str(lock_file(lock)) for lock in locks],

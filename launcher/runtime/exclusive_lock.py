@@ -13,7 +13,7 @@ from launcher.project import shown
 
 @contextmanager
 def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a folder for as long as the block lasts.
+    """Hold a folder, by a lock file in it, for as long as the block lasts.
 
     Args:
         wait: for another launcher that holds it, instead of refusing.

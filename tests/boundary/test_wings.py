@@ -4,12 +4,13 @@ import ast
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from launcher.project import LOCKS, ROOT, lock_file
-from launcher.runtime.dependency_locks import lock_digest, pinned, uv
+from launcher.runtime.dependency_locks import check_holds, lock_digest, pinned, uv
 from launcher.runtime.gpu_generations import GENERATIONS
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "numpy", "gguf"}
@@ -119,6 +120,12 @@ def test_every_package_is_locked_by_hash_and_no_index_is_named(lock):
     blocks = [block for block in text.replace("\\\n", "").splitlines() if "==" in block]
     assert all("--hash=sha256:" in block for block in blocks)
     assert len(lock_digest(lock)) == 64
+
+
+def test_every_lock_holds_on_every_python_from_wheels_alone():
+    # Side by side: each of them waits for the index most of the time.
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(check_holds, ["host", *GENERATIONS, "check", "tools"]))
 
 
 @pytest.mark.parametrize("lock", [name for name in GENERATIONS if name != "rtx"])

@@ -11,6 +11,7 @@ import pytest
 
 from contract.errors import UserError
 from launcher.runtime import images
+from launcher.runtime.dependency_locks import python_version
 from launcher.runtime.gpu_generations import GENERATIONS
 from tests.conftest import fresh_copy, invoke
 from tests.container.conftest import ENGINE, QUIET, probe
@@ -177,7 +178,7 @@ class _Usage:
 def test_a_machine_without_docker_commands_cannot_build_and_says_so(small_project, tmp_path):
     bare = tmp_path / "bin"
     bare.mkdir()
-    (bare / "python3.11").symlink_to(Path(sys.executable).resolve())
+    (bare / f"python{python_version()}").symlink_to(Path(sys.executable).resolve())
     for name in ("sh", "dirname", "cmp", "cp", "rm"):
         (bare / name).symlink_to(shutil.which(name))
     done = invoke(small_project, "build", PATH=str(bare), **ENGINE)

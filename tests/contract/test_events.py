@@ -5,7 +5,7 @@ import io
 import pytest
 
 from contract.errors import Problem
-from contract.events import Failed, Note, Progress, Result, parse_event
+from contract.events import Failed, Note, Progress, Result, Started, parse_event
 from contract.results import QuestionsResult
 from trainer.entrypoint import Reporter
 
@@ -13,6 +13,7 @@ from trainer.entrypoint import Reporter
 @pytest.mark.parametrize(
     "event",
     [
+        Started(python="3.13.5"),
         Progress(doing="training", done=3, total=9, unit="steps", figures={"loss": 0.5}),
         Note(text="« déjà » 🎯\nsecond line"),
         Result(values={"loss": {"base": 1.0, "tuned": float("inf")}, "match": None}),
@@ -31,11 +32,12 @@ def test_other_lines_are_no_events(line):
 def test_every_line_of_a_reporter_is_one_event():
     stream = io.StringIO()
     reporter = Reporter(stream)
+    reporter.started()
     reporter.note("two\nlines")
     reporter.progress("x", done=1, total=1, unit="rows")
     reporter.result(QuestionsResult(items=2, dropped=0))
     lines = stream.getvalue().splitlines()
-    assert [type(parse_event(line)) for line in lines] == [Note, Progress, Result]
+    assert [type(parse_event(line)) for line in lines] == [Started, Note, Progress, Result]
 
 
 def test_progress_is_thinned_but_its_end_is_always_said():

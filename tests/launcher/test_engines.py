@@ -3,7 +3,9 @@
 tests/container holds the same against a real one.
 """
 
+import platform
 import shutil
+import sys
 
 import pytest
 
@@ -93,6 +95,11 @@ def test_doctor_names_a_disk_that_is_too_full_for_an_environment(tmp_path, monke
         f"{tmp_path}: the disk has 1.0 GB free, and making the environment takes up to 12.0 GB"
     )
     assert "move data/cache" in disk.remedy
+
+
+def test_doctor_says_which_python_is_taken():
+    (line,) = [f for f in doctor.examine("smoke", "local") if f.subject == "python"]
+    assert line.what.startswith(f"{platform.python_version()} at {sys.base_prefix}:")
 
 
 def test_doctor_exits_by_what_it_found(smoke_run):

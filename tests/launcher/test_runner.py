@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from contract.errors import Problem, UserError
-from contract.events import Failed, Result
+from contract.events import Failed, Result, Started
 from contract.manifest import ImageRecord
 from contract.recipe import PrepareSection
 from contract.results import MergeResult
@@ -48,6 +48,7 @@ class InstantEngine:
         del display
         self.ran.append(job.module)
         self.gpu = job.gpu
+        on_event(Started(python="3.12.1"))
         run = next(mount.source for mount in job.mounts if mount.name == "run")
         if self.code == 2:
             on_event(Failed(problems=[Problem(where="x:1", what="is bad")]))
@@ -175,6 +176,7 @@ def test_the_record_holds_inputs_outputs_and_result(run, engine):
     assert set(record.outputs) == {"second.txt"}
     assert record.typed_result(MergeResult) == MergeResult(dtype="float16", merged=2)
     assert record.image == ImageRecord(digest="sha256:1", builder="by hand")
+    assert record.python == "3.12.1"
     assert record.command == ["python", "-m", "trainer.merge", "--run", "/affineur/run"]
 
 

@@ -65,7 +65,10 @@ def test_the_summary_says_what_was_made_and_what_is_next(smoke_run):
 def test_the_manifest_holds_what_lies_in_the_folder(smoke_run):
     manifest = smoke_run.manifest
     assert [record.stage for record in manifest.stages] == [stage.name for stage in SMOKE_STAGES]
+    interpreter = smoke_run.project / ".venv" / "bin" / "python"
+    said = subprocess.check_output([str(interpreter), "--version"], text=True)
     for record in manifest.stages:
+        assert f"Python {record.python}\n" == said
         assert record.outputs
         for name, digest in record.outputs.items():
             assert digest_of_file(smoke_run.folder / name) == digest
