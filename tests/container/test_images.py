@@ -45,6 +45,24 @@ def test_an_image_brings_its_cuda_and_its_kernels_and_little_else(engine, run, l
     assert sum(layers) <= 1.1 * (layers[-1] + values["wheels"])
 
 
+def test_all_that_a_stage_imports_comes_as_bytecode_of_no_date(engine, run):
+    code = (
+        "import sys, bitsandbytes, peft, torch, transformers, trl, trainer.train.stage\n"
+        "cached = {n: getattr(m, '__cached__', None) for n, m in list(sys.modules.items())}\n"
+        "cached = {n: p for n, p in cached.items() if isinstance(p, str)}\n"
+        "missing = [n for n, p in cached.items() if not os.path.exists(p)]\n"
+        # Bit 0 of the flags: by the source's hash; bit 1, which is not set: to be compared.
+        "flags = {open(p, 'rb').read(8)[4] for n, p in cached.items()"
+        " if p.startswith('/opt/') and n not in missing}\n"
+        "say(count=len(cached), missing=missing, flags=sorted(flags))"
+    )
+    values, ending = probe(engine, run, code)
+    assert ending.code == 0, (run / "log").read_text()
+    assert values["count"] > 1000
+    assert values["missing"] == []
+    assert values["flags"] == [1]
+
+
 def test_an_image_of_another_contract_is_refused(engine, monkeypatch):
     # The real image, with another label on it.
     monkeypatch.setattr(
