@@ -15,9 +15,9 @@ ENV PATH=/opt/venv/bin:$PATH
 # empty where nobody gives them.
 #
 # A stage cannot write bytecode (its root is read-only, its user is anybody), and without it takes
-# twice as long to import torch. So it comes with the image, of the kind that names no date of its
-# source. python:slim has none of the standard library's either; a file that does not compile (a
-# package's test for a newer Python) is left as it is.
+# twice as long to import torch. So it comes with the image, of the kind that holds no date of its
+# source: compiled on purpose (PYC_INVALIDATION_MODE is uv's), never in passing. python:slim has none
+# of the standard library's either. What does not compile (a test for a newer Python) stays as it is.
 RUN --mount=type=bind,from=uv,target=/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,source=docker/locks,target=/locks \
@@ -26,15 +26,15 @@ RUN --mount=type=bind,from=uv,target=/uv \
     if [ -s /run/ca.crt ]; then export SSL_CERT_FILE=/run/ca.crt; fi; \
     index=''; if [ -n "$(ls /wheels)" ]; then index=--no-index; fi; \
     export UV_CACHE_DIR=/opt/uv-cache UV_LINK_MODE=hardlink UV_FIND_LINKS=/wheels; \
-    export PYC_INVALIDATION_MODE=UNCHECKED_HASH; \
+    export PYC_INVALIDATION_MODE=UNCHECKED_HASH PYTHONDONTWRITEBYTECODE=1; \
+    touch /tmp/started && \
     /uv/uv venv --quiet --no-python-downloads --python python3.11 /opt/venv && \
     /uv/uv pip sync --quiet $index --require-hashes --compile-bytecode \
     --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
     stdlib=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') && \
-    touch /tmp/before && \
     { /opt/venv/bin/python -m compileall -qq -j 0 --invalidation-mode unchecked-hash \
     -x '/(site|dist)-packages/' "$stdlib" || true; } && \
-    find "$stdlib" -depth -newer /tmp/before -exec touch --no-dereference --date=@0 {} + && \
+    find "$stdlib" -depth -newer /tmp/started -exec touch --no-dereference --date=@0 {} + && \
     rm -rf /opt/uv-cache && mkdir /opt/affineur && \
     find /opt -depth -exec touch --no-dereference --date=@0 {} + && touch --date=@0 /etc /run
 
