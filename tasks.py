@@ -419,6 +419,7 @@ def bench(_context: Context, name: str) -> None:
 
     Example:
       ./invoke bench merge
+      ./invoke bench container
     """
     with _exit_on_error():
         from launcher.cli import checks

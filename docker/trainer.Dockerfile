@@ -13,6 +13,11 @@ ENV PATH=/opt/venv/bin:$PATH
 # uv comes in as a named context, from the host's own lock: nothing is fetched unpinned. `ca` is a
 # company's certificates, `wheels` a folder of wheels to take in place of the index's; both are
 # empty where nobody gives them.
+#
+# A stage cannot write bytecode (its root is read-only, its user is anybody), and without it takes
+# twice as long to import torch. So it comes with the image, of the kind that holds no date of its
+# source: compiled on purpose (PYC_INVALIDATION_MODE is uv's), never in passing. python:slim has none
+# of the standard library's either. What does not compile (a test for a newer Python) stays as it is.
 RUN --mount=type=bind,from=uv,target=/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     --mount=type=bind,source=docker/locks,target=/locks \
@@ -21,10 +26,17 @@ RUN --mount=type=bind,from=uv,target=/uv \
     if [ -s /run/ca.crt ]; then export SSL_CERT_FILE=/run/ca.crt; fi; \
     index=''; if [ -n "$(ls /wheels)" ]; then index=--no-index; fi; \
     export UV_CACHE_DIR=/opt/uv-cache UV_LINK_MODE=hardlink UV_FIND_LINKS=/wheels; \
+    export PYC_INVALIDATION_MODE=UNCHECKED_HASH PYTHONDONTWRITEBYTECODE=1; \
+    touch /tmp/started && \
     python=$(command -v python3.11 || command -v python3.12 || command -v python3.13) || \
     { echo "affineur: the base image has no Python 3.11, 3.12 or 3.13" >&2; exit 1; }; \
     /uv/uv venv --quiet --no-python-downloads --python "$python" /opt/venv && \
-    /uv/uv pip sync --quiet $index --require-hashes --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
+    /uv/uv pip sync --quiet $index --require-hashes --compile-bytecode \
+    --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
+    stdlib=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') && \
+    { /opt/venv/bin/python -m compileall -qq -j 0 --invalidation-mode unchecked-hash \
+    -x '/(site|dist)-packages/' "$stdlib" || true; } && \
+    find "$stdlib" -depth -newer /tmp/started -exec touch --no-dereference --date=@0 {} + && \
     rm -rf /opt/uv-cache && mkdir /opt/affineur && \
     find /opt -depth -exec touch --no-dereference --date=@0 {} + && touch --date=@0 /etc /run
 
@@ -42,6 +54,7 @@ WORKDIR /opt/affineur
 RUN --mount=type=bind,source=contract,target=/contract \
     --mount=type=bind,source=trainer,target=/trainer \
     cp -R /contract /trainer /opt/affineur/ && \
+    python -m compileall -q --invalidation-mode unchecked-hash /opt/affineur && \
     chmod -R u=rwX,go=rX /opt/affineur && \
     find /opt/affineur -depth -exec touch --no-dereference --date=@0 {} + && touch --date=@0 /etc /run
 

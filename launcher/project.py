@@ -1,12 +1,13 @@
-"""Where the project's own files are on this machine. Knows paths, reads none of them."""
+"""Where the project's own files are on this machine, and which version this is."""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
-VERSION = "0.1.0"
-
 ROOT = Path(__file__).resolve().parent.parent
+# It stands in pyproject.toml alone.
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 LOCKS = ROOT / "docker" / "locks"
 CONFIGS = ROOT / "configs"
 PROFILES = CONFIGS / "profiles"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from launcher.runtime.environment import ensure_environment
 _SOURCES = ("tasks.py", "contract", "launcher", "trainer", "benchmarks", "tests")
 # Asked for by name alone: they fail without an engine or a card, they never skip.
 _NEEDS_MORE = ("gpu", "container", "serving")
+_SHELL = re.compile(rb"#!\S*[ /](?:ba|da)?sh\b")
 
 
 def test(path: str, match: str, asked: Sequence[str], model: str, base: str) -> None:
@@ -59,13 +61,25 @@ def bench(name: str) -> None:
 def check() -> None:
     """Lint, formatting, types: all are run, then the first failure's code ends it."""
     tools = _tools()
+    shellcheck = Path(tools[0]).parent / "shellcheck"
     _run_all(
         [
             [*tools, "ruff", "check", *_SOURCES],
             [*tools, "ruff", "format", "--check", *_SOURCES],
             [*tools, "mypy", *_SOURCES],
+            [str(shellcheck), *shell_scripts(ROOT)],
         ]
     )
+
+
+def shell_scripts(root: Path) -> list[str]:
+    """The project's shell scripts, by their first line: at the top and where CI's are."""
+    files = [path for folder in (root, root / ".ci") for path in folder.iterdir() if path.is_file()]
+    return [
+        path.relative_to(root).as_posix()
+        for path in sorted(files)
+        if _SHELL.match(path.read_bytes()[:64])
+    ]
 
 
 def fix() -> None:

@@ -146,7 +146,7 @@ def digest_of_fresh_build(target: str, inputs: BuildInputs, display: Display) ->
         UserError: as `build`.
     """
     scratch = f"affineur/check:{target}"
-    words = ["--no-cache", "--set", f"{target}.tags={scratch}"]
+    words = ["--no-cache", "--set", f"{_bake_target(target)}.tags={scratch}"]
     with tempfile.TemporaryDirectory() as folder:
 
         def compiled_anew(display: Display) -> Path:
@@ -225,9 +225,9 @@ def _bake(
     ):
         metadata = Path(scratch) / "metadata.json"
         command = _command(target, inputs, contexts, Path(scratch), metadata)
-        command += [*words, target]
+        command += [*words, _bake_target(target)]
         # Fixed dates on the image itself too: the same sources make the same image.
-        environment = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
+        environment = {**os.environ, "LOCK": _lock(target), "SOURCE_DATE_EPOCH": "0"}
 
         def on_line(text: str) -> None:
             if step := _STEP.match(text):
@@ -237,7 +237,18 @@ def _bake(
         if run_logged(command, log, environment, on_line):
             raise _failed(log)
         built = json.loads(metadata.read_text())
-    return str(built[target]["containerimage.digest"])
+    return str(built[_bake_target(target)]["containerimage.digest"])
+
+
+def _bake_target(target: str) -> str:
+    """The target in docker-bake.hcl, which has one of each kind for all locks."""
+    if target == DEV:
+        return DEV
+    return "exporter" if target.endswith(_EXPORTER) else "trainer"
+
+
+def _lock(target: str) -> str:
+    return _DEV_LOCKS[0] if target == DEV else trainer(target)
 
 
 def _trainer_files() -> list[Path]:
@@ -263,18 +274,18 @@ def _command(
     folder_of_uv.mkdir()
     shutil.copy(uv(), folder_of_uv / "uv")
     wheels = inputs.wheels or empty
-    below = trainer(target)
+    baked, below = _bake_target(target), _bake_target(trainer(target))
     settings = {
         f"{below}.contexts.uv": folder_of_uv,
         f"{below}.contexts.wheels": wheels,
-        f"{below}.labels.{SOURCE_LABEL}": source_digest(below),
-        f"{target}.labels.{SOURCE_LABEL}": source_digest(target),
+        f"{below}.labels.{SOURCE_LABEL}": source_digest(trainer(target)),
+        f"{baked}.labels.{SOURCE_LABEL}": source_digest(target),
         f"{below}.args.CONTRACT": CONTRACT_VERSION,
         # Attestations hold the time of the build.
         "*.attest": "type=provenance,disabled=true",
         # Packing 8 GB costs more than it saves as long as the image stays on this machine.
-        f"{target}.output": "type=image,compression=uncompressed,force-compression=true",
-        **{f"{target}.contexts.{name}": folder for name, folder in contexts.items()},
+        f"{baked}.output": "type=image,compression=uncompressed,force-compression=true",
+        **{f"{baked}.contexts.{name}": folder for name, folder in contexts.items()},
     }
     if inputs.base:
         settings[f"{below}.args.BASE"] = inputs.base

@@ -1,5 +1,6 @@
 """The images: what is in them, that they are made again to the byte, and what spoils a build."""
 
+import io
 import json
 import re
 import shutil
@@ -44,6 +45,24 @@ def test_an_image_brings_its_cuda_and_its_kernels_and_little_else(engine, run, l
     history = engine._client.images.get(images.tag(lock)).history()
     layers = [layer["Size"] for layer in history if layer["Size"]]
     assert sum(layers) <= 1.1 * (layers[-1] + values["wheels"])
+
+
+def test_all_that_a_stage_imports_comes_as_bytecode_of_no_date(engine, run):
+    code = (
+        "import sys, bitsandbytes, peft, torch, transformers, trl, trainer.train.stage\n"
+        "cached = {n: getattr(m, '__cached__', None) for n, m in list(sys.modules.items())}\n"
+        "cached = {n: p for n, p in cached.items() if isinstance(p, str)}\n"
+        "missing = [n for n, p in cached.items() if not os.path.exists(p)]\n"
+        # Bit 0 of the flags: by the source's hash; bit 1, which is not set: to be compared.
+        "flags = {open(p, 'rb').read(8)[4] for n, p in cached.items()"
+        " if p.startswith('/opt/') and n not in missing}\n"
+        "say(count=len(cached), missing=missing, flags=sorted(flags))"
+    )
+    values, ending = probe(engine, run, code)
+    assert ending.code == 0, (run / "log").read_text()
+    assert values["count"] > 1000
+    assert values["missing"] == []
+    assert values["flags"] == [1]
 
 
 def test_an_image_of_another_contract_is_refused(engine, monkeypatch):
@@ -92,8 +111,20 @@ def test_an_image_removed_by_hand_comes_back_the_same(engine):
     assert "BuildKit" in record.builder
 
 
-def test_two_builds_from_nothing_have_one_digest_and_so_has_a_plain_one(small_project):
-    checked = invoke(small_project, "build", "--check", **ENGINE)
+@pytest.fixture
+def bare_base(engine):
+    """The base without the standard library's bytecode, as python:slim comes."""
+    text = (images.ROOT / "docker" / "trainer.Dockerfile").read_text()
+    base = images.BuildInputs.given().base or re.search(r"^ARG BASE=(\S+)", text, re.M)[1]
+    dockerfile = f"FROM {base}\nRUN find /usr -name '*.pyc' -delete\n".encode()
+    tag = "affineur/bare:test"
+    engine._client.images.build(fileobj=io.BytesIO(dockerfile), tag=tag, rm=True)
+    yield tag
+    engine._client.images.remove(tag, force=True)
+
+
+def test_two_builds_from_nothing_have_one_digest_and_so_has_a_plain_one(small_project, bare_base):
+    checked = invoke(small_project, "build", "--check", "--base-image", bare_base, **ENGINE)
     assert checked.returncode == 0, checked.stderr
     first, second, builder = checked.stdout.splitlines()
     assert first == second
@@ -102,7 +133,7 @@ def test_two_builds_from_nothing_have_one_digest_and_so_has_a_plain_one(small_pr
     # Another clone, of another day: other dates on every file.
     other = small_project.parent / "another"
     shutil.copytree(small_project, other, copy_function=shutil.copy)
-    plain = invoke(other, "build", **ENGINE)
+    plain = invoke(other, "build", "--base-image", bare_base, **ENGINE)
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout.split()[1] == first.split()[1]
 
