@@ -131,8 +131,8 @@ def check_mergeable(modules: Iterable[str], model: Path) -> None:
     if ends and config.get("tie_word_embeddings"):
         raise UserError.one(
             "lora_target_modules",
-            f"{ends[0]} shares its weight with the model's other end: an adapter on one of the two "
-            "cannot be merged without changing the other",
+            f"{ends[0]} is tied to the model's other end: an adapter on one of the two cannot be "
+            "merged without changing the other",
             "Leave it out of lora_target_modules.",
         )
 

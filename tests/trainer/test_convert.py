@@ -31,7 +31,9 @@ def test_a_lost_template_or_another_bos_is_named(smoke_run, run_copy):
     (merged / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError) as caught:
         check_header(smoke_run.folder / "gguf" / "model-f16.gguf", merged)
-    assert "tokenizer.ggml.add_bos_token is False, the merged model's is True" in str(caught.value)
+    assert "tokenizer.ggml.add_bos_token is False, and the merged model's is True" in str(
+        caught.value
+    )
 
 
 def test_a_converter_that_writes_other_weights_fails_the_stage(smoke_run, run_copy, tmp_path):
