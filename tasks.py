@@ -1,4 +1,4 @@
-"""What `./invoke` can do: flags in, one launcher call, print. No logic here."""
+"""The `./invoke` commands: parse flags, make one launcher call, print. No logic here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contract.metrics import METRICS
 
 _ROOT = Path(__file__).resolve().parent
 
-# Started by somebody's own invoke: hand over to the project's environment, same words, once.
+# Started by another installation of invoke: hand over to the project's environment, once.
 _by_invoke = Path(sys.argv[0]).name in ("invoke", "inv") or sys.argv[0].endswith(
     "invoke/__main__.py"
 )
@@ -24,13 +24,17 @@ if _by_invoke and not _handed_over and Path(sys.prefix).resolve() != (_ROOT / ".
     os.execv(_ROOT / "invoke", ["./invoke", *sys.argv[1:]])
 
 _PROFILES = ", ".join(sorted(path.stem for path in (_ROOT / "configs/profiles").glob("*.yaml")))
-_PROFILE = f"a file in configs/profiles/: {_PROFILES}"
-_CONFIG = "a JSON or YAML file of keys (default: the profile's own)"
-_SET = "key=value over the configuration; may be given again and again"
-_DATA = "a dataset in place of the configured one (configs/README.md lists the formats)"
-_QUIET = "say nothing but the result"
-_OLLAMA = "host (the server at OLLAMA_HOST) or container (one in Docker, stopped again afterwards)"
-_POLICY = "a file of demands in place of configs/gate.yaml"
+_PROFILE = f"{_PROFILES}: a file in configs/profiles/"
+_CONFIG = "JSON or YAML configuration file (default: the one that the profile names)"
+_SET = "key=value, overrides the configuration; repeatable"
+_DATA = "dataset to use instead of the configured one (configs/README.md lists the formats)"
+_QUIET = "print only the result"
+_OLLAMA = (
+    "host (the server at OLLAMA_HOST, default) or container (started in Docker for this command)"
+)
+_POLICY = "gate policy to use instead of configs/gate.yaml"
+_RUN = "run key, or the start of one (default: the last finished run)"
+_ENGINE = "where the stages run: auto, local or docker"
 _FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
 
 
@@ -38,11 +42,11 @@ _FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
     iterable=["set"],
     help={
         **_FLAGS,
-        "engine": "auto, local or docker: where the stages run",
-        "memory": "the most that a stage's container may use, such as 12g (default: no bound)",
-        "ollama": "auto (a server that answers gets the model), host (one must), "
-        "container (one is started in Docker, and stopped again), or none",
-        "replace": "take the model's name in Ollama even from a model of somebody else's",
+        "engine": _ENGINE,
+        "memory": "memory limit for each stage's container, such as 12g (default: none)",
+        "ollama": "where to import the model: auto (OLLAMA_HOST, if a server is running), "
+        "host (fail without one), container (started in Docker for this command) or none",
+        "replace": "overwrite a model with the same name in Ollama that was not imported by us",
         "quiet": _QUIET,
     },
 )
@@ -58,15 +62,15 @@ def train(
     replace: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Fine-tune a model: prepare, train, merge, convert, modelfile, import.
+    """Fine-tune a model, convert it to GGUF and import it into Ollama.
 
     Examples:
       ./invoke train --profile smoke
       ./invoke train --profile rtx --config configs/training_config.json
       ./invoke train --profile rtx --engine docker --memory 24g
       ./invoke train --profile smoke --ollama container
-      ./invoke train --profile smoke --data my.csv --set columns.instruction=question \\
-                     --set columns.output=answer --set epochs=2
+      ./invoke train --profile smoke --data my.csv --set epochs=2 \\
+          --set columns.instruction=question --set columns.output=answer
     """
     with _exit_on_error():
         from launcher.cli import commands
@@ -87,16 +91,16 @@ def train(
 @task(
     name="import",
     help={
-        "model": "the output_model_name of a finished run",
-        "run": "the beginning of a run's key (default: the last finished one)",
+        "model": "output_model_name of a finished run",
+        "run": _RUN,
         "ollama": _OLLAMA,
-        "replace": "take the name even from a model of somebody else's",
+        "replace": "overwrite a model with the same name that was not imported by us",
     },
 )
 def import_model(
     _context: Context, model: str, run: str = "", ollama: str = "host", replace: bool = False
 ) -> None:
-    """Bring a finished run's model into an Ollama server.
+    """Import a finished run's model into an Ollama server.
 
     Examples:
       ./invoke import --model affineur-smoke
@@ -111,13 +115,13 @@ def import_model(
 
 @task(
     help={
-        "model": "the output_model_name of a finished run",
-        "run": "the beginning of a run's key (default: the last finished one)",
+        "model": "output_model_name of a finished run",
+        "run": _RUN,
         "ollama": _OLLAMA,
     }
 )
 def verify(_context: Context, model: str, run: str = "", ollama: str = "host") -> None:
-    """Prove that what Ollama serves under a name is what was trained.
+    """Verify that a model in Ollama is the one that was trained.
 
     Examples:
       ./invoke verify --model affineur-smoke
@@ -131,19 +135,18 @@ def verify(_context: Context, model: str, run: str = "", ollama: str = "host") -
 
 @task(
     help={
-        "model": "a served model: the output_model_name of a run, or any other with --data",
-        "base": "a served model to compare with (default: the base that the run started from)",
+        "model": "output_model_name of a finished run, or any served model with --data",
+        "base": "served model to compare with (default: the base that the run started from)",
         "data": "evaluation rows: a file, or a name in data/evaluation/ (default: the run's own)",
-        "skills": "a folder of sets that the base should still know (default: "
-        "data/evaluation/skills), or none",
-        "metric": f"how answers are scored: {', '.join(METRICS)} "
-        "(default: the profile's, else the first of them that fits the rows)",
-        "run": "the beginning of a run's key (default: the last finished one)",
-        "ollama": "auto (a server that has the model, else its file is read by llama-server), "
-        "host, container, or none (llama-server)",
-        "engine": "auto, local or docker: where rows are read and the base is converted",
-        "parallel": "how many questions are asked at once",
-        "drop-leaked": "leave out rows that were trained on, which are refused otherwise",
+        "skills": "folder of general-skill sets, or none (default: data/evaluation/skills)",
+        "metric": f"{', '.join(METRICS)} "
+        "(default: the profile's, or else the first of them that fits the rows)",
+        "run": _RUN,
+        "ollama": "which server answers: auto (Ollama if it has the model, or else "
+        "llama-server), host, container or none (llama-server)",
+        "engine": _ENGINE,
+        "parallel": "number of concurrent requests",
+        "drop-leaked": "drop rows that were trained on (default: refuse the evaluation)",
         "quiet": _QUIET,
     }
 )
@@ -161,12 +164,13 @@ def evaluate(
     drop_leaked: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Score a served model on its task and on general skills, beside its base.
+    """Score a served model and its base on the task and on skills.
 
     Examples:
       ./invoke evaluate --model affineur-smoke
-      ./invoke evaluate --model affineur-smoke --base qwen2.5:1.5b-instruct --skills none
-      ./invoke evaluate --model qwen2.5:1.5b-instruct --data my_rows.csv --metric number
+      ./invoke evaluate --model affineur-smoke --skills none
+      ./invoke evaluate --model affineur-smoke --base qwen2.5:1.5b-instruct
+      ./invoke evaluate --model qwen2.5:1.5b-instruct --data rows.csv
     """
     with _exit_on_error():
         from launcher.cli import commands
@@ -187,13 +191,13 @@ def evaluate(
 
 @task(
     help={
-        "model": "the output_model_name of an evaluated run",
-        "run": "the beginning of a run's key (default: the last finished one)",
+        "model": "output_model_name of an evaluated run",
+        "run": _RUN,
         "policy": _POLICY,
     }
 )
 def gate(_context: Context, model: str, run: str = "", policy: str = "") -> None:
-    """Say whether an evaluated model is fit to be used: exit 0, or 3 where it is not.
+    """Decide whether an evaluated model may ship: exit code 0 or 3.
 
     Example:
       ./invoke gate --model affineur-smoke
@@ -206,14 +210,14 @@ def gate(_context: Context, model: str, run: str = "", policy: str = "") -> None
 
 @task(
     help={
-        "role": "a role under models in configs/models.yaml",
-        "model": "the output_model_name of an evaluated run that the server has",
-        "run": "the beginning of a run's key (default: the last finished one)",
+        "role": "a role in configs/models.yaml",
+        "model": "output_model_name of an evaluated run that the server has",
+        "run": _RUN,
         "policy": _POLICY,
-        "override": "promote it against the gate; the reason, which is written down",
+        "override": "reason for promoting a model that the gate refused; logged",
         "ollama": _OLLAMA,
-        "env-file": "an application's .env that gets the adapter's path, too",
-        "env-key": "the variable in it",
+        "env-file": "an application's .env file to write the adapter's path into",
+        "env-key": "the variable in that file",
     }
 )
 def promote(
@@ -227,12 +231,12 @@ def promote(
     env_file: str = "",
     env_key: str = "",
 ) -> None:
-    """Let an application use a model: change its role in configs/models.yaml, through the gate.
+    """Point a role at a model that passes the gate.
 
     Examples:
       ./invoke promote --role sfd_analyzer --model affineur-smoke
       ./invoke promote --role sfd_analyzer --model affineur-smoke \\
-                       --env-file ../app/.env --env-key RAISE_LORA_PATH
+          --env-file ../app/.env --env-key RAISE_LORA_PATH
     """
     with _exit_on_error():
         from launcher.cli import commands
@@ -249,9 +253,9 @@ def promote(
         )
 
 
-@task(help={"role": "a role under models in configs/models.yaml"})
+@task(help={"role": "a role in configs/models.yaml"})
 def rollback(_context: Context, role: str) -> None:
-    """Point a role at what it used before its last promotion.
+    """Undo the last promotion of a role.
 
     Example:
       ./invoke rollback --role sfd_analyzer
@@ -270,7 +274,7 @@ def plan(
     set: list[str] | None = None,
     data: str = "",
 ) -> None:
-    """Say what `train` would do with the same flags, and do nothing.
+    """Print what `train` would do with the same flags, without doing it.
 
     Example:
       ./invoke plan --profile smoke --set epochs=2
@@ -283,7 +287,7 @@ def plan(
 
 @task(
     iterable=["set"],
-    help={**_FLAGS, "engine": "auto, local or docker: where it runs", "quiet": _QUIET},
+    help={**_FLAGS, "engine": _ENGINE, "quiet": _QUIET},
 )
 def data(
     _context: Context,
@@ -294,12 +298,12 @@ def data(
     engine: str = "auto",
     quiet: bool = False,
 ) -> None:
-    """Report on a dataset: rows, token lengths, cuts, duplicates, problems.
+    """Report on a dataset: rows, token lengths, truncation, errors.
 
     Examples:
       ./invoke data --data data/training/smoke.jsonl --profile smoke
-      ./invoke data --data export.csv --set columns.instruction=question \\
-                    --set columns.output=answer
+      ./invoke data --data export.csv \\
+          --set columns.instruction=question --set columns.output=answer
     """
     with _exit_on_error():
         from launcher.cli import commands
@@ -317,14 +321,14 @@ def data(
 @task(
     help={
         "profile": _PROFILE,
-        "base-image": "an image in place of the pinned one, for a network without its registry",
-        "wheels": "a folder of all wheels of the lock, taken in place of the index",
-        "ca": "a bundle of certificates that the package index is behind; stays in no layer",
-        "cache": "a folder to read layers from and keep them in, for machines that do not last",
-        "dev": "the devcontainer's image in place of a profile's",
-        "exporter": "the profile's image with llama.cpp's converters and tools",
-        "tools": "no image: llama.cpp's tools alone, for the local engine; prints their folder",
-        "check": "build twice from nothing, keep nothing, and compare the digests",
+        "base-image": "base image to use instead of the pinned one, if its registry is unreachable",
+        "wheels": "folder with all wheels of the lock, used instead of the package index",
+        "ca": "CA bundle for reaching the package index; not stored in any layer",
+        "cache": "folder for cached layers, for ephemeral machines",
+        "dev": "build the devcontainer's image instead of a profile's",
+        "exporter": "build the profile's image with llama.cpp's converters and tools",
+        "tools": "compile only llama.cpp's tools, for the local engine, and print their folder",
+        "check": "build twice from scratch, keep neither, and compare the digests",
     }
 )
 def build(
@@ -361,11 +365,11 @@ def build(
 @task(
     help={
         "profile": _PROFILE,
-        "engine": "auto, local or docker: with docker, a missing engine is a failure",
+        "engine": "auto, local or docker (with docker, a missing engine is a failure)",
     }
 )
 def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> None:
-    """Look at what a profile needs of this machine: engine, disk, card, driver, Ollama.
+    """Check this machine: engine, disk, GPU, driver, Ollama.
 
     Examples:
       ./invoke doctor
@@ -379,13 +383,13 @@ def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> Non
 
 @task(
     help={
-        "only": "a test file or folder (default: all that needs neither Docker, GPU nor Ollama)",
-        "match": "only tests whose names match this expression (pytest -k)",
-        "gpu": "the tests that need a card; they fail without one",
-        "container": "the tests that need a Docker engine; they fail without one",
-        "serving": "the tests that need Ollama; they fail without it",
-        "model": "a served model for the tests of accuracy and regression (default: smoke's)",
-        "base": "a served model that they compare with (default: the base that it was made from)",
+        "only": "test file or folder (default: all that need neither Docker, a GPU nor Ollama)",
+        "match": "run only tests whose names match this expression (pytest -k)",
+        "gpu": "run the tests that need a GPU; they fail without one",
+        "container": "run the tests that need a Docker engine; they fail without one",
+        "serving": "run the tests that need Ollama; they fail without it",
+        "model": "served model for the accuracy and regression tests (default: the smoke model)",
+        "base": "served model to compare it with (default: the base that it was trained from)",
     },
 )
 def test(
@@ -413,9 +417,9 @@ def test(
         checks.test(only, match, chosen, model, base)
 
 
-@task(positional=["name"], help={"name": "merge: a module of benchmarks/"})
+@task(positional=["name"], help={"name": "module in benchmarks/: merge, evaluate or container"})
 def bench(_context: Context, name: str) -> None:
-    """Measure something against its rival, in ratios within one run.
+    """Run a benchmark and print ratios measured within one run.
 
     Example:
       ./invoke bench merge
@@ -429,7 +433,7 @@ def bench(_context: Context, name: str) -> None:
 
 @task
 def check(_context: Context) -> None:
-    """Lint, formatting and types; changes nothing."""
+    """Check lint, formatting, types and shell scripts."""
     with _exit_on_error():
         from launcher.cli import checks
 
@@ -438,16 +442,16 @@ def check(_context: Context) -> None:
 
 @task
 def fix(_context: Context) -> None:
-    """Mend what lint and formatting can mend by themselves."""
+    """Fix lint and formatting problems automatically."""
     with _exit_on_error():
         from launcher.cli import checks
 
         checks.fix()
 
 
-@task(iterable=["only"], help={"only": "one lock (default: all)"})
+@task(iterable=["only"], help={"only": "regenerate only this lock; repeatable (default: all)"})
 def lock(_context: Context, only: list[str] | None = None) -> None:
-    """Regenerate the hash locks in docker/locks/ and say what moved.
+    """Regenerate the hash-pinned locks and print what changed.
 
     Example:
       ./invoke lock --only host
@@ -460,8 +464,8 @@ def lock(_context: Context, only: list[str] | None = None) -> None:
 
 @contextmanager
 def _exit_on_error() -> Iterator[None]:
-    """What a person can fix becomes a sentence and exit code 2; a bug keeps its traceback."""
-    # Here, not above: `./invoke --list` should not wait for it.
+    """A user error becomes one sentence and exit code 2; a bug keeps its traceback."""
+    # Imported here so that `./invoke --list` does not wait for it.
     from launcher import error_messages
 
     with error_messages.exit_on_error(Exit):
