@@ -38,6 +38,7 @@ from launcher.runtime import llama_cpp_sources
 from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.engine import Engine, Job, Mount
 from launcher.runtime.llama_cpp_tools import tools, tools_digest
+from launcher.runtime.shared_cache import exclusively
 
 PREPARE = Stage(
     "prepare", PrepareSection, (), ("data", "evaluation", "base"), (str(paths.PREPARED),)
@@ -257,23 +258,35 @@ def _cached(
 ) -> BaseIdentity:
     identity = base.identity(digests)
     if identity is None:
-        atomic_write(base.folder / paths.BASE_REQUEST, base.request.model_dump_json() + "\n")
-        token = os.environ.get("HF_TOKEN")
-        job = Job(
-            module="trainer.base",
-            lock=recipe.lock,
-            mounts=(Mount("run", base.folder, writable=True),),
-            log=CACHE / "logs" / "base.log",
-            network=base.request.kind == "hub",
-            secrets={"HF_TOKEN": token} if token and base.request.kind == "hub" else {},
-            labels={"profile": recipe.profile},
+        # Another launcher that wants the same base waits here, and finds it.
+        with exclusively(base.folder):
+            base.take()
+            if (identity := base.identity(digests)) is None:
+                identity = _made(base, recipe, engine, display, digests)
+                base.share()
+    return identity
+
+
+def _made(
+    base: CachedBase, recipe: Recipe, engine: Engine, display: Display, digests: FileDigests
+) -> BaseIdentity:
+    atomic_write(base.folder / paths.BASE_REQUEST, base.request.model_dump_json() + "\n")
+    token = os.environ.get("HF_TOKEN")
+    job = Job(
+        module="trainer.base",
+        lock=recipe.lock,
+        mounts=(Mount("run", base.folder, writable=True),),
+        log=CACHE / "logs" / "base.log",
+        network=base.request.kind == "hub",
+        secrets={"HF_TOKEN": token} if token and base.request.kind == "hub" else {},
+        labels={"profile": recipe.profile},
+    )
+    run_job("base", job, engine, display)
+    identity = base.identity(digests)
+    if identity is None:
+        raise UserError.one(
+            shown(base.folder), "is not whole", "Remove it and run the same command again."
         )
-        run_job("base", job, engine, display)
-        identity = base.identity(digests)
-        if identity is None:
-            raise UserError.one(
-                shown(base.folder), "is not whole", "Remove it and run the same command again."
-            )
     return identity
 
 
