@@ -343,6 +343,7 @@ def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> Non
     help={
         "only": "a test file or folder (default: all that needs neither Docker, GPU nor Ollama)",
         "match": "only tests whose names match this expression (pytest -k)",
+        "fast": "only tests that train, compile and serve nothing: under a minute",
         "gpu": "the tests that need a card; they fail without one",
         "container": "the tests that need a Docker engine; they fail without one",
         "serving": "the tests that need Ollama; they fail without it",
@@ -356,6 +357,7 @@ def test(
     match: str = "",
     model: str = "",
     base: str = "",
+    fast: bool = False,
     gpu: bool = False,
     container: bool = False,
     serving: bool = False,
@@ -363,6 +365,7 @@ def test(
     """Run the tests.
 
     Examples:
+      ./invoke test --fast
       ./invoke test
       ./invoke test --only tests/contract
       ./invoke test --only tests/performance --model qwen2.5-sfd-analyzer
@@ -372,7 +375,7 @@ def test(
 
         asked = {"gpu": gpu, "container": container, "serving": serving}
         chosen = [name for name, wanted in asked.items() if wanted]
-        checks.test(only, match, chosen, model, base)
+        checks.test(only, match, chosen, model, base, fast=fast)
 
 
 @task(positional=["name"], help={"name": "merge: a module of benchmarks/"})

@@ -46,6 +46,7 @@ def test_another_setting_is_another_build(monkeypatch):
     assert tools_digest() != before
 
 
+@pytest.mark.compiles
 def test_what_cannot_be_compiled_is_a_sentence_and_can_be_gone_on_with(tmp_path):
     sources = tmp_path / "tools.building" / "sources"
     sources.mkdir(parents=True)

@@ -26,7 +26,7 @@ from launcher.pipeline.run import read_manifest, write_manifest
 from launcher.serving import ollama_container as beside
 from launcher.serving import ollama_server as serving
 from launcher.serving.model_import import import_run
-from tests.conftest import fresh_copy, invoke
+from tests.conftest import fresh_copy, invoke, needs
 
 NAME = "affineur-smoke"
 
@@ -182,6 +182,7 @@ class Sibling:
 
 
 @pytest.fixture(scope="session")
+@needs("container")
 def engine_client():
     client = DockerClient.from_env(timeout=300)
     yield client
