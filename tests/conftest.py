@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ from launcher.evaluate.record import Evaluation
 from launcher.project import ROOT, lock_file
 from launcher.runtime import llama_cpp_sources
 from launcher.runtime.llama_cpp_tools import tools as compiled
+from launcher.runtime.shared_cache import exclusively
 
 MARKERS = {"trains", "compiles", "container", "serves", "gpu"}
 # Everything in these needs what it is about.
@@ -140,7 +141,8 @@ def clean_environment(**more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PYTEST", "PYTHON", "VIRTUAL_ENV", "OLLAMA"))
     }
-    return {**kept, **NO_ENGINE, **NO_SERVER, **more}
+    # A llama-server with more threads than cores that are free takes many times as long.
+    return {**kept, **NO_ENGINE, **NO_SERVER, "LLAMA_ARG_THREADS": "1", **more}
 
 
 def invoke(project: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -188,13 +190,17 @@ def wait_for_training(project, process):
 
 @dataclass(frozen=True)
 class SmokeRun:
-    """A finished `./invoke train --profile smoke` in a project of its own."""
+    """A finished `./invoke train --profile smoke` in a project of its own.
+
+    `made_in` is the project that it ran in: another one, where sessions share the run.
+    """
 
     project: Path
     folder: Path
     manifest: Manifest
     said: str
     shown: str
+    made_in: Path
 
     @property
     def base(self) -> Path:
@@ -215,15 +221,43 @@ def run_smoke(project: Path, *words: str, **more: str) -> SmokeRun:
     quiet = invoke(project, "train", "--profile", "smoke", "--quiet", *words, **more)
     folder = Path(quiet.stdout.strip())
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
-    return SmokeRun(project, folder, manifest, done.stderr, done.stdout)
+    return SmokeRun(project, folder, manifest, done.stderr, done.stdout, project)
 
 
 @pytest.fixture(scope="session")
 @needs("trains")
 def smoke_run(tmp_path_factory) -> SmokeRun:
-    """One real run, shared by all tests that look at its results and change nothing there."""
+    """One real run, shared by all tests that look at its results and change nothing there.
+
+    AFFINEUR_TEST_RUNS names a folder that several sessions share: the first makes the run in it,
+    the others wait, and each works on a copy. What was changed since is brought up to date in the
+    copy, as `./invoke train` always does.
+    """
     # Spaces and accents in the path, because people have them.
-    return run_smoke(fresh_copy(tmp_path_factory.mktemp("premier") / "clone d'été"))
+    own = tmp_path_factory.mktemp("premier") / "clone d'été"
+    if not (shared := os.environ.get("AFFINEUR_TEST_RUNS")):
+        return run_smoke(fresh_copy(own))
+    made_in = Path(shared).resolve() / "clone d'été"
+    with exclusively(made_in):
+        if not any(made_in.glob("data/models/*/*/manifest.json")):
+            shutil.rmtree(made_in, ignore_errors=True)
+            run_smoke(fresh_copy(made_in))
+    return replace(run_smoke(clone_with_run(made_in, own)), made_in=made_in)
+
+
+def clone_with_run(project: Path, folder: Path) -> Path:
+    """A clone with the environment, the cache and the finished runs of another."""
+    clone = bare_clone(project, folder)
+    shutil.copytree(project / "data" / "models", clone / "data" / "models")
+    return clone
+
+
+def bare_clone(project: Path, folder: Path) -> Path:
+    """A clone with the environment and the cache of another, and no run."""
+    clone = fresh_copy(folder)
+    (clone / ".venv").symlink_to(project / ".venv")
+    (clone / "data" / "cache").symlink_to(project / "data" / "cache")
+    return clone
 
 
 @pytest.fixture(scope="session")

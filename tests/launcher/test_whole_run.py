@@ -79,7 +79,7 @@ def test_the_manifest_holds_what_lies_in_the_folder(smoke_run):
 
 
 def test_no_path_of_the_machine_stands_in_the_manifest(smoke_run):
-    assert str(smoke_run.project) not in (smoke_run.folder / "manifest.json").read_text()
+    assert str(smoke_run.made_in) not in (smoke_run.folder / "manifest.json").read_text()
 
 
 def test_a_second_run_has_nothing_to_do(smoke_run):

@@ -269,7 +269,7 @@ def test_the_tokenizer_is_copied_to_the_byte(smoke_run, untrained):
 @pytest.mark.parametrize("folder", ["merged", "adapter"])
 def test_no_path_of_this_machine_is_left_behind(smoke_run, folder):
     for file in (smoke_run.folder / folder).glob("*.json"):
-        assert str(smoke_run.project) not in file.read_text()
+        assert str(smoke_run.made_in) not in file.read_text()
 
 
 def test_the_adapters_configuration_names_its_base(smoke_run):
