@@ -385,6 +385,7 @@ def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> Non
     help={
         "only": "test file or folder (default: all that need neither Docker, a GPU nor Ollama)",
         "match": "run only tests whose names match this expression (pytest -k)",
+        "fast": "run only tests that train, compile and serve nothing: under a minute",
         "gpu": "run the tests that need a GPU; they fail without one",
         "container": "run the tests that need a Docker engine; they fail without one",
         "serving": "run the tests that need Ollama; they fail without it",
@@ -398,6 +399,7 @@ def test(
     match: str = "",
     model: str = "",
     base: str = "",
+    fast: bool = False,
     gpu: bool = False,
     container: bool = False,
     serving: bool = False,
@@ -405,6 +407,7 @@ def test(
     """Run the tests.
 
     Examples:
+      ./invoke test --fast
       ./invoke test
       ./invoke test --only tests/contract
       ./invoke test --only tests/performance --model qwen2.5-sfd-analyzer
@@ -414,7 +417,7 @@ def test(
 
         asked = {"gpu": gpu, "container": container, "serving": serving}
         chosen = [name for name, wanted in asked.items() if wanted]
-        checks.test(only, match, chosen, model, base)
+        checks.test(only, match, chosen, model, base, fast=fast)
 
 
 @task(positional=["name"], help={"name": "module in benchmarks/: merge, evaluate or container"})

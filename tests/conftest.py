@@ -1,4 +1,9 @@
-"""Shared ground: a fresh copy of the project, and one real smoke run in it."""
+"""Shared ground: a fresh copy of the project, one real smoke run in it, and what each test needs.
+
+A fixture that is more than code says what it is by `@needs(...)`, and every test that uses it, by
+however many others, bears that marker (see `[tool.pytest.ini_options]`). What bears none is run by
+`./invoke test --fast`, in surroundings where no training starts and no engine or server answers.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +13,99 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from contract.manifest import Manifest
 from launcher.display import Display
 from launcher.evaluate.record import Evaluation
-from launcher.project import ROOT
+from launcher.project import ROOT, lock_file
+from launcher.runtime import llama_cpp_sources
+from launcher.runtime.exclusive_lock import exclusive_lock
 from launcher.runtime.llama_cpp_tools import tools as compiled
+
+MARKERS = {"trains", "compiles", "container", "serves", "gpu"}
+# Everything in these needs what it is about.
+_FOLDERS = {"container": "container", "serving": "serves", "gpu": "gpu"}
+Fixture = TypeVar("Fixture", bound=Callable[..., object])
+
+
+def needs(*markers: str) -> Callable[[Fixture], Fixture]:
+    """Says of a fixture, below `@pytest.fixture`, what the tests that use it bear."""
+
+    def declare(fixture: Fixture) -> Fixture:
+        fixture.needs = markers  # type: ignore[attr-defined]
+        return fixture
+
+    return declare
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the markers of its fixtures; those that wait for a training come last."""
+    for item in items:
+        for folder, marker in _FOLDERS.items():
+            if item.path.is_relative_to(ROOT / "tests" / folder):
+                item.add_marker(marker)
+        assert isinstance(item, pytest.Function)
+        for fixtures in item._fixtureinfo.name2fixturedefs.values():
+            for marker in getattr(fixtures[-1].func, "needs", ()):
+                item.add_marker(marker)
+    # Where two sessions share one run, each has other things to do while it is made.
+    items.sort(key=lambda item: item.get_closest_marker("trains") is not None)
+
+
+def needs_nothing(item: pytest.Item) -> bool:
+    """Whether a test bears none of the markers."""
+    return not any(marker.name in MARKERS for marker in item.iter_markers())
+
+
+@pytest.fixture(scope="session")
+def no_training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment of the tests' own packages, as the devcontainer has it, that trains nothing.
+
+    Every stage runs in it but those that train; what asks for one is written down.
+    """
+    folder = tmp_path_factory.mktemp("no-training")
+    (folder / "locks").mkdir()
+    for lock in ("host", "rtx", "t4", "tools"):
+        shutil.copy(lock_file(lock), folder / "locks")
+    (folder / "bin").mkdir()
+    python = folder / "bin" / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        'case "$2" in\n'
+        "trainer.train) trains=yes ;;\n"
+        'trainer.base) if grep -q \'"kind": *"smoke"\' "$4/request.json"; then trains=yes; fi ;;\n'
+        "esac\n"
+        f'if [ "${{trains:-}}" ]; then echo "$2" >>\'{folder}/asked\'; exit 97; fi\n'
+        f"exec '{sys.executable}' \"$@\"\n"
+    )
+    python.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_to_train_with(request, monkeypatch):
+    """What bears no marker meets no training, no engine and no server; if it asks, it fails."""
+    if not needs_nothing(request.node):
+        yield
+        return
+    folder = request.getfixturevalue("no_training")
+    for name, value in {**NO_ENGINE, **NO_SERVER, "AFFINEUR_ENVIRONMENT": str(folder)}.items():
+        monkeypatch.setenv(name, value)
+    yield
+    asked = folder / "asked"
+    if asked.exists():
+        stages = asked.read_text().split()
+        asked.unlink()
+        pytest.fail(
+            f"it bears no marker and asks for {', '.join(stages)}: take a fixture that is one"
+        )
+
 
 _MADE = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache")
 
@@ -39,6 +127,13 @@ NO_ENGINE = {"DOCKER_HOST": "unix:///no/engine.sock"}
 NO_SERVER = {"OLLAMA_HOST": "127.0.0.1:9"}
 
 
+# A recipe of seconds, for what needs the machinery and no model that has learned anything.
+SMALL = (
+    *("--set", "max_rows=40", "--set", "epochs=1", "--set", "held_out_answers=2"),
+    *("--set", "evaluation_path=null"),
+)
+
+
 def clean_environment(**more: str) -> dict[str, str]:
     """A person's terminal: it knows nothing of the tests' environment."""
     kept = {
@@ -46,7 +141,8 @@ def clean_environment(**more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("PYTEST", "PYTHON", "VIRTUAL_ENV", "OLLAMA"))
     }
-    return {**kept, **NO_ENGINE, **NO_SERVER, **more}
+    # A llama-server with more threads than cores that are free takes many times as long.
+    return {**kept, **NO_ENGINE, **NO_SERVER, "LLAMA_ARG_THREADS": "1", **more}
 
 
 def invoke(project: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -94,13 +190,17 @@ def wait_for_training(project, process):
 
 @dataclass(frozen=True)
 class SmokeRun:
-    """A finished `./invoke train --profile smoke` in a project of its own."""
+    """A finished `./invoke train --profile smoke` in a project of its own.
+
+    `made_in` is the project that it ran in: another one, where sessions share the run.
+    """
 
     project: Path
     folder: Path
     manifest: Manifest
     said: str
     shown: str
+    made_in: Path
 
     @property
     def base(self) -> Path:
@@ -121,17 +221,47 @@ def run_smoke(project: Path, *words: str, **more: str) -> SmokeRun:
     quiet = invoke(project, "train", "--profile", "smoke", "--quiet", *words, **more)
     folder = Path(quiet.stdout.strip())
     manifest = Manifest.read(folder / "manifest.json")
-    return SmokeRun(project, folder, manifest, done.stderr, done.stdout)
+    return SmokeRun(project, folder, manifest, done.stderr, done.stdout, project)
 
 
 @pytest.fixture(scope="session")
+@needs("trains")
 def smoke_run(tmp_path_factory) -> SmokeRun:
-    """One real run, shared by all tests that look at its results and change nothing there."""
+    """One real run, shared by all tests that look at its results and change nothing there.
+
+    AFFINEUR_TEST_RUNS names a folder that several sessions share: the first makes the run in it,
+    the others wait, and each works on a copy. What was changed since is brought up to date in the
+    copy, as `./invoke train` always does.
+    """
     # Spaces and accents in the path, because people have them.
-    return run_smoke(fresh_copy(tmp_path_factory.mktemp("premier") / "clone d'été"))
+    own = tmp_path_factory.mktemp("premier") / "clone d'été"
+    if not (shared := os.environ.get("AFFINEUR_TEST_RUNS")):
+        return run_smoke(fresh_copy(own))
+    made_in = Path(shared).resolve() / "clone d'été"
+    with exclusive_lock(made_in.with_name(f".{made_in.name}"), wait=True):
+        if not any(made_in.glob("data/models/*/*/manifest.json")):
+            shutil.rmtree(made_in, ignore_errors=True)
+            run_smoke(fresh_copy(made_in))
+    return replace(run_smoke(clone_with_run(made_in, own)), made_in=made_in)
+
+
+def clone_with_run(project: Path, folder: Path) -> Path:
+    """A clone with the environment, the cache and the finished runs of another."""
+    clone = bare_clone(project, folder)
+    shutil.copytree(project / "data" / "models", clone / "data" / "models")
+    return clone
+
+
+def bare_clone(project: Path, folder: Path) -> Path:
+    """A clone with the environment and the cache of another, and no run."""
+    clone = fresh_copy(folder)
+    (clone / ".venv").symlink_to(project / ".venv")
+    (clone / "data" / "cache").symlink_to(project / "data" / "cache")
+    return clone
 
 
 @pytest.fixture(scope="session")
+@needs("compiles")
 def tools() -> Path:
     """llama.cpp's tools, compiled once into this project's own cache (minutes, the first time)."""
     return compiled(Display(quiet=True))
@@ -152,6 +282,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
+@needs("trains", "compiles")
 def evaluation(request) -> Evaluation:
     """`./invoke evaluate` of the model that was named, or of the smoke run's."""
     model, base = request.config.getoption("--model"), request.config.getoption("--base")
@@ -168,11 +299,35 @@ def evaluation(request) -> Evaluation:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(smoke_run):
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke base before its training: its tokenizer, its shape, and weights of a seed."""
+    from trainer.base.smoke import new_model, reproducible_arithmetic, write_model, write_tokenizer
+
+    folder = tmp_path_factory.mktemp("untrained")
+    write_tokenizer(folder)
+    with reproducible_arithmetic():
+        write_model(new_model(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(untrained):
     """The smoke base's tokenizer."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(smoke_run.base)
+    return AutoTokenizer.from_pretrained(untrained)
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> Path:
+    """llama.cpp's converters, fetched once."""
+    return llama_cpp_sources.llama_cpp(Display(quiet=True))
+
+
+@pytest.fixture(scope="session")
+def plain_project(tmp_path_factory) -> Path:
+    """A clone without a run, for what trains nothing."""
+    return fresh_copy(tmp_path_factory.mktemp("plain") / "clone d'hiver")
 
 
 @pytest.fixture
@@ -198,8 +353,10 @@ def apart(code: str, *words: object) -> None:
 
 def stage(module: str, *flags: str) -> tuple[int, list[dict], str]:
     """Run one stage's module as an engine does: its exit code, its events, its log."""
+    given = os.environ.get("AFFINEUR_ENVIRONMENT")
+    python = Path(given) / "bin" / "python" if given else sys.executable
     done = subprocess.run(
-        [sys.executable, "-m", module, *flags],
+        [python, "-m", module, *flags],
         cwd=ROOT,
         env={**os.environ, "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"},
         capture_output=True,

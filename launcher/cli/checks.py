@@ -15,16 +15,18 @@ from launcher.project import ROOT
 from launcher.runtime.environment import ensure_environment
 
 _SOURCES = ("tasks.py", "contract", "launcher", "trainer", "benchmarks", "tests")
-# Asked for by name alone: they fail without an engine or a card, they never skip.
-_NEEDS_MORE = ("gpu", "container", "serving")
+# Run only when named: they fail without an engine, a GPU or a server, and never skip.
+_NEEDS_MORE = "container or serves or gpu"
+_NEEDS_TIME = "trains or compiles"
 _SHELL = re.compile(rb"#!\S*[ /](?:ba|da)?sh\b")
 
 
-def test(path: str, match: str, asked: Sequence[str], model: str, base: str) -> None:
+def test(path: str, match: str, asked: Sequence[str], model: str, base: str, *, fast: bool) -> None:
     """Run pytest on everything that needs neither Docker, GPU nor Ollama, or on what is named.
 
-    `asked` are folders of tests that need one of them; `model` and `base` served models that the
-    tests of accuracy and regression are about.
+    `asked` are folders of tests that need one of them; with `fast`, what trains and compiles is
+    left out as well; `model` and `base` are served models that the tests of accuracy and
+    regression are about. pytest reads PYTEST_ADDOPTS besides.
 
     Raises:
         UserError: there is no such path.
@@ -35,10 +37,12 @@ def test(path: str, match: str, asked: Sequence[str], model: str, base: str) -> 
     command = [str(_test_environment()), "-m", "pytest"]
     if asked:
         command += [f"tests/{name}" for name in asked]
-    elif path:
-        command.append(path)
     else:
-        command += ["tests", *(f"--ignore=tests/{name}" for name in _NEEDS_MORE)]
+        command.append(path or "tests")
+    if fast:
+        command += ["-m", f"not ({_NEEDS_MORE} or {_NEEDS_TIME})"]
+    elif not asked and not path:
+        command += ["-m", f"not ({_NEEDS_MORE})"]
     if match:
         command += ["-k", match]
     for flag, name in (("--model", model), ("--base", base)):

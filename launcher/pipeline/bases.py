@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contract import paths
+from contract.atomic_write import atomic_write
 from contract.base import SMOKE, BaseIdentity, BaseRequest
 from contract.digest import digest_of_file, digest_of_value, files_below
 from contract.errors import Problem, UserError, did_you_mean
@@ -16,6 +18,7 @@ from launcher.configuration import read_yaml
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
 from launcher.project import CACHE, MODELS_FILE, lock_file, shown
+from launcher.runtime.shared_cache import copy_whole, shared
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _OLLAMA_TAG = re.compile(r"[\w./-]+:[\w.-]+", re.ASCII)
@@ -25,7 +28,9 @@ _OLLAMA_TAG = re.compile(r"[\w./-]+:[\w.-]+", re.ASCII)
 class CachedBase:
     """A base that the stage `base` puts into a folder of the cache.
 
-    `key` is of all that decides it: what is pinned, or the code and the lock that make it.
+    One that is made, not fetched, is kept for this user's other clones as well: its folder is named
+    after the digest of all that decides it. `key` is of what is pinned, or of the code and the lock
+    that make it.
     """
 
     request: BaseRequest
@@ -58,6 +63,42 @@ class CachedBase:
                     f"Remove {shown(self.folder)}: the next run makes it anew.",
                 )
         return identity
+
+    def take(self) -> None:
+        """Copy it here from where this user's clones share it, if it lies there to the byte."""
+        kept = self._kept()
+        if kept is None or not kept.is_dir():
+            return
+        if not _is_whole(kept):
+            # What is made anew takes its place.
+            shutil.rmtree(kept, ignore_errors=True)
+            return
+        shutil.rmtree(self.model, ignore_errors=True)
+        shutil.copytree(kept / paths.BASE_MODEL, self.model)
+        # Last, as where it is made: with it, the folder is whole.
+        atomic_write(self.folder / paths.BASE_RECORD, (kept / paths.BASE_RECORD).read_text())
+
+    def share(self) -> None:
+        """Keep what was made here for this user's other clones."""
+        kept = self._kept()
+        if kept is not None and not kept.exists():
+            copy_whole(self.folder, kept)
+
+    def _kept(self) -> Path | None:
+        return shared(self.folder.name) if self.request.kind == "smoke" else None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        record = (folder / paths.BASE_RECORD).read_bytes()
+        files = BaseIdentity.model_validate_json(record).files
+    except (FileNotFoundError, ValueError):
+        return False
+    model = folder / paths.BASE_MODEL
+    found = {
+        path.relative_to(model).as_posix(): digest_of_file(path) for path in files_below(model)
+    }
+    return found == files
 
 
 @dataclass(frozen=True)

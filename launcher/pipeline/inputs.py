@@ -136,8 +136,11 @@ def _bring_base_up_to_date(
     if identity is not None:
         display.up_to_date(BASE.name)
         return identity
-    # Another launcher may be making it.
+    # Another launcher that wants the same base waits here, and finds it.
     with exclusive_lock(base.folder, wait=True):
+        base.take()
+        if (identity := base.identity(digests)) is not None:
+            return identity
         base.request.write(base.folder / paths.BASE_REQUEST)
         from_hub = base.request.kind == "hub"
         token = os.environ.get("HF_TOKEN")
@@ -151,8 +154,9 @@ def _bring_base_up_to_date(
         runner = StageRunner(folder, context, engine=engine, display=display)
         runner.bring_up_to_date(BASE, base.key)
         identity = base.identity(digests)
-    if identity is None:
-        raise UserError.one(
-            shown(base.folder), "is incomplete", "Remove it and run the same command again."
-        )
+        if identity is None:
+            raise UserError.one(
+                shown(base.folder), "is incomplete", "Remove it and run the same command again."
+            )
+        base.share()
     return identity

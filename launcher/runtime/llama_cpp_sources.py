@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
+from contract.digest import digest_of_value
 from contract.errors import UserError
 from launcher.display import Display
 from launcher.project import CACHE, lock_file, shown
 from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.logged_process import run_logged
+from launcher.runtime.shared_cache import copy_whole, shared
 
 # What the converters need of the tree, and what the tools are compiled from.
 _CONVERTERS = (
@@ -40,13 +42,21 @@ _SOURCES = (
 def llama_cpp(display: Display) -> Path:
     """The folder of llama.cpp's converters, fetched once for each version that is locked.
 
+    Clones share what was fetched.
+
     Raises:
         UserError: the package cannot be had, or is not the one that was locked.
     """
     folder = CACHE / "llama.cpp" / lock_digest("llama-cpp")[:12]
     if not folder.is_dir():
-        with display.working("llama.cpp", f"its converters, out of {_package()}"):
-            _fetch(folder, _CONVERTERS)
+        wanted = digest_of_value([lock_digest("llama-cpp"), _CONVERTERS])
+        kept = shared(f"converters-{wanted[:12]}")
+        if kept.is_dir():
+            copy_whole(kept, folder)
+        else:
+            with display.working("llama.cpp", f"its converters, out of {_package()}"):
+                _fetch(folder, _CONVERTERS)
+            copy_whole(folder, kept)
     return folder
 
 

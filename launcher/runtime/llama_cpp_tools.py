@@ -10,8 +10,6 @@ import os
 import platform
 import re
 import shutil
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from contract.digest import digest_of_value
@@ -24,6 +22,7 @@ from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.environment import ensure_environment
 from launcher.runtime.llama_cpp_sources import unpack_sources
 from launcher.runtime.logged_process import run_logged
+from launcher.runtime.shared_cache import copy_whole, shared
 
 PROGRAMS = ("llama-quantize", "llama-imatrix", "llama-server")
 # The C library of Debian 11: the programs run on this and on everything newer.
@@ -79,28 +78,13 @@ def tools(display: Display) -> Path:
     """
     folder = tools_folder()
     if not folder.is_dir():
-        shared = _shared_cache() / folder.name
-        if not shared.is_dir():
-            compile_into(folder, display)
-            _copy(folder, shared)
+        kept = shared(folder.name)
+        if kept.is_dir():
+            copy_whole(kept, folder)
         else:
-            _copy(shared, folder)
+            compile_into(folder, display)
+            copy_whole(folder, kept)
     return folder
-
-
-def _shared_cache() -> Path:
-    """This user's cache, beside uv's."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if given else Path.home() / ".cache") / "affineur"
-
-
-def _copy(folder: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        copied = Path(shutil.copytree(folder, Path(scratch) / target.name))
-        with suppress(OSError):
-            # Where it cannot be, another launcher was quicker: it is the same.
-            copied.rename(target)
 
 
 def compile_into(folder: Path, display: Display) -> None:

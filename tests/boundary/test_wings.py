@@ -1,7 +1,9 @@
 """Two wings and one door: neither imports the other's libraries, and the door is light."""
 
 import ast
+import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher.project import LOCKS, ROOT, lock_file
+from launcher.runtime import images
 from launcher.runtime.dependency_locks import check_holds, lock_digest, pinned, uv
 from launcher.runtime.gpu_generations import GENERATIONS
 
@@ -141,3 +144,12 @@ def test_host_and_trainer_agree_where_they_share_a_package():
     assert {name: host[name] for name in host.keys() & rtx.keys()} == {
         name: rtx[name] for name in host.keys() & rtx.keys()
     }
+
+
+def test_the_devcontainer_names_the_image_that_the_project_builds():
+    text = (ROOT / ".devcontainer" / "devcontainer.json").read_text()
+    settings = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE))
+    assert settings["image"] == images.tag(images.DEV)
+    assert "--dev" in settings["initializeCommand"]
+    # Features are fetched from a registry, unpinned.
+    assert "features" not in settings

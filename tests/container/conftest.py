@@ -18,7 +18,7 @@ from launcher.display import Display
 from launcher.project import ROOT, lock_file
 from launcher.runtime.docker_engine import DockerEngine
 from launcher.runtime.engine import Job, Mount
-from tests.conftest import fresh_copy
+from tests.conftest import fresh_copy, needs
 
 QUIET = Display(quiet=True)
 # For `invoke`, which otherwise shows a machine without an engine.
@@ -48,6 +48,7 @@ class Probe(Job):
 
 
 @pytest.fixture(scope="session")
+@needs("container")
 def engine():
     return DockerEngine()
 

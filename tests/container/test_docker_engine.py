@@ -128,12 +128,6 @@ def test_a_stage_that_passes_its_bound_of_memory_is_known_by_it(run):
     assert ending == Ending(-9, memory_ran_out=True)
 
 
-@pytest.mark.parametrize("given", ["plenty", "12 elephants", "4k", "-3g"])
-def test_a_bound_of_memory_that_is_none_is_refused(given):
-    with pytest.raises(UserError, match="--memory 12g"):
-        DockerEngine(memory=given)
-
-
 def test_a_container_says_whose_it_is_and_is_killed_from_outside(engine, run):
     """`docker ps` tells people what runs; `docker kill` is told apart from a failure."""
     seen = {}

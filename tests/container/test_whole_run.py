@@ -12,6 +12,7 @@ from contract.digest import digest_of_file
 from contract.manifest import StageRecord
 from contract.results import TrainResult
 from tests.conftest import (
+    bare_clone,
     fresh_copy,
     invoke,
     lend_tools,
@@ -40,10 +41,7 @@ def contained(smoke_run, tmp_path_factory):
 @pytest.fixture
 def project(smoke_run, tmp_path):
     """A clone with the smoke run's environment and cache, and no run."""
-    clone = fresh_copy(tmp_path / "clone")
-    (clone / ".venv").symlink_to(smoke_run.project / ".venv")
-    (clone / "data" / "cache").symlink_to(smoke_run.project / "data" / "cache")
-    return clone
+    return bare_clone(smoke_run.project, tmp_path / "clone")
 
 
 def test_containers_give_the_bytes_that_the_local_engine_gives(smoke_run, contained):

@@ -13,6 +13,7 @@ from contract.errors import UserError
 from launcher.cli import doctor
 from launcher.display import Display
 from launcher.runtime import docker_errors
+from launcher.runtime.docker_engine import DockerEngine
 from launcher.runtime.engine_choice import choose_engine
 from tests.conftest import NO_ENGINE, invoke
 
@@ -47,6 +48,12 @@ def test_an_engine_that_is_none_is_refused():
         choose_engine("podman", "", QUIET)
     with pytest.raises(UserError, match="Known: auto, local, docker"):
         doctor.examine("smoke", "podman")
+
+
+@pytest.mark.parametrize("given", ["plenty", "12 elephants", "4k", "-3g"])
+def test_a_bound_of_memory_that_is_none_is_refused(given):
+    with pytest.raises(UserError, match="--memory 12g"):
+        DockerEngine(memory=given)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +109,12 @@ def test_doctor_says_which_python_is_taken():
     assert line.what.startswith(f"{platform.python_version()} at {sys.base_prefix}:")
 
 
-def test_doctor_exits_by_what_it_found(smoke_run):
-    fit = invoke(smoke_run.project, "doctor", "--profile", "smoke")
+def test_doctor_exits_by_what_it_found(plain_project):
+    fit = invoke(plain_project, "doctor", "--profile", "smoke")
     assert fit.returncode == 0, fit.stdout
     assert "no engine answers" in fit.stdout
-    unfit = invoke(smoke_run.project, "doctor", "--profile", "smoke", "--engine", "docker")
+    unfit = invoke(plain_project, "doctor", "--profile", "smoke", "--engine", "docker")
     assert unfit.returncode == 2
-    unknown = invoke(smoke_run.project, "doctor", "--profile", "smok")
+    unknown = invoke(plain_project, "doctor", "--profile", "smok")
     assert unknown.returncode == 2
     assert "Did you mean smoke?" in unknown.stderr

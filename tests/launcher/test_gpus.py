@@ -112,9 +112,9 @@ def test_a_driver_that_does_not_answer_is_said(driver):
         gpus.check_gpu("rtx", "bf16")
 
 
-def test_a_run_is_refused_before_anything_is_fetched(driver, smoke_run):
+def test_a_run_is_refused_before_anything_is_fetched(driver, plain_project):
     driver(T4)
-    done = invoke(smoke_run.project, "train", "--profile", "rtx")
+    done = invoke(plain_project, "train", "--profile", "rtx")
     assert done.returncode == 2
     assert "Take --profile t4" in done.stderr
     assert "Traceback" not in done.stderr

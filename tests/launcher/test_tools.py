@@ -10,6 +10,7 @@ import pytest
 from contract.digest import digest_of_file
 from contract.errors import UserError
 from launcher.display import Display
+from launcher.runtime import llama_cpp_tools
 from launcher.runtime.llama_cpp_tools import PROGRAMS, compile_into, tools_digest
 
 QUIET = Display(quiet=True)
@@ -41,12 +42,11 @@ def test_they_start_here(tools):
 
 def test_another_setting_is_another_build(monkeypatch):
     before = tools_digest()
-    monkeypatch.setitem(
-        __import__("launcher.runtime.llama_cpp_tools").tools._SETTINGS, "GGML_NATIVE", "ON"
-    )
+    monkeypatch.setitem(llama_cpp_tools._SETTINGS, "GGML_NATIVE", "ON")
     assert tools_digest() != before
 
 
+@pytest.mark.compiles
 def test_what_cannot_be_compiled_is_a_sentence_and_can_be_gone_on_with(tmp_path):
     sources = tmp_path / "tools.building" / "sources"
     sources.mkdir(parents=True)

@@ -83,7 +83,7 @@ def test_the_manifest_holds_what_lies_in_the_folder(smoke_run):
 
 
 def test_no_path_of_the_machine_stands_in_the_manifest(smoke_run):
-    assert str(smoke_run.project) not in (smoke_run.folder / "manifest.json").read_text()
+    assert str(smoke_run.made_in) not in (smoke_run.folder / "manifest.json").read_text()
 
 
 def test_a_second_run_has_nothing_to_do(smoke_run):
@@ -185,23 +185,6 @@ def test_any_two_columns_of_a_csv_train(smoke_run, tmp_path):
     assert report["train"] + report["held_out"] == 30
 
 
-def test_the_data_report_shows_what_will_be_cut(smoke_run, tmp_path):
-    data = tmp_path / "d.jsonl"
-    rows = [{"prompt": f"q{n}", "completion": "mot " * (4 + 30 * n)} for n in range(12)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
-    done = invoke(
-        smoke_run.project,
-        *("data", "--data", str(data), "--profile", "smoke", "--set", "max_length=128"),
-    )
-    assert done.returncode == 0, done.stderr
-    assert "13 rows" in done.stdout
-    assert "median" in done.stdout
-    assert "cut at 128" in done.stdout
-    assert "1 rows occur twice" in done.stdout
-    assert "d.jsonl:1 and d.jsonl:13" in done.stdout
-    assert "█" in done.stdout
-
-
 @pytest.mark.parametrize("way", ["script", "module"])
 def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path, way):
     # An invoke of another environment: this test's own, in both ways that people start it.
@@ -221,52 +204,6 @@ def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path, way):
     )
     assert done.returncode == 0, done.stderr
     assert "modelfile  up to date" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--profile", "smokey"], "Did you mean smoke?"),
-        (["--profile", "smoke", "--data", "absent.jsonl"], "absent.jsonl is not there"),
-        (["--profile", "smoke", "--data", "data/training"], "data/training is a folder"),
-        (["--profile", "smoke", "--data", "README.md"], ".md is no dataset format"),
-        (["--profile", "smoke", "--config", "absent.json"], "there is no file"),
-        (["--profile", "smoke", "--set", "epochs=many"], "--set epochs: epochs:"),
-        (["--profile", "smoke", "--set", "lora.aplha=3"], "unknown key"),
-        (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "not a known type"),
-        (["--profile", "smoke", "--set", "max_length=16"], "no row has room for its answer"),
-        (["--profile", "smoke", "--engine", "podman"], "no engine 'podman'"),
-        (["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"], "Ollama tag"),
-        (["--profile", "smoke", "--set", "columns.instruction=question"], "has no column"),
-    ],
-)
-def test_bad_input_gets_a_sentence(smoke_run, words, said):
-    done = invoke(smoke_run.project, "train", *words)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.strip().count("affineur:") == 1
-
-
-def test_a_card_that_is_not_there_is_said_before_anything_is_fetched(smoke_run):
-    if shutil.which("nvidia-smi"):
-        pytest.fail("this test is about machines without a card; run it on one")
-    done = invoke(smoke_run.project, "train", "--profile", "rtx")
-    assert done.returncode == 2
-    assert "shows no NVIDIA card" in done.stderr
-    assert "--profile cpu" in done.stderr
-
-
-def test_an_engine_that_does_not_answer_is_said(smoke_run):
-    done = invoke(
-        smoke_run.project,
-        *("train", "--profile", "smoke", "--engine", "docker"),
-        DOCKER_HOST="unix:///nowhere/docker.sock",
-    )
-    assert done.returncode == 2, done.stderr
-    assert "no engine answers at unix:///nowhere/docker.sock" in done.stderr
-    assert "--engine local" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_two_runs_in_one_folder_do_not_mix(smoke_run):

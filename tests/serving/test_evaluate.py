@@ -16,11 +16,10 @@ from launcher.project import MODELS_FILE
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import PromotionLog
 from launcher.serving.ollama_server import OllamaServer
-from tests.conftest import begin, invoke, lend_tools
+from tests.conftest import begin, clone_with_run, invoke, lend_tools
 from tests.serving.conftest import (
     NAME,
     Ollama,
-    clone_with_run,
     import_smoke,
     programs,
     put,
@@ -41,7 +40,7 @@ def clean(ollama, connected):
 @pytest.fixture(scope="module")
 def trained(smoke_run, tools, tmp_path_factory):
     """A clone with the smoke run, and one of a model that learned answers in a shuffled order."""
-    clone = clone_with_run(smoke_run, tmp_path_factory.mktemp("évaluer") / "clone")
+    clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("évaluer") / "clone")
     lend_tools(clone, tools)
     rows = [
         json.loads(line)

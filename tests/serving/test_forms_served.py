@@ -13,13 +13,12 @@ from launcher.serving.compatibility import numbers
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.verification import verify
-from tests.conftest import invoke, lend_tools, stage
+from tests.conftest import clone_with_run, invoke, lend_tools, stage
 from tests.qwen import write_base, write_rows
 from tests.serving.conftest import (
     NAME,
     Ollama,
     as_if_made,
-    clone_with_run,
     import_smoke,
     programs,
     the_run,
@@ -45,7 +44,7 @@ def clean(ollama, connected):
 @pytest.fixture(scope="module")
 def with_tools(smoke_run, tools, tmp_path_factory):
     """A clone with the smoke run and llama.cpp's tools; models are made in it for all servers."""
-    clone = clone_with_run(smoke_run, tmp_path_factory.mktemp("outils") / "clone é")
+    clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("outils") / "clone é")
     lend_tools(clone, tools)
     return clone
 

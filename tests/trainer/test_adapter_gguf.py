@@ -27,22 +27,51 @@ _IN_GGUF = {
 }
 
 
+KINDS = {
+    "plain": {"target_modules": "all-linear"},
+    "rslora": {"target_modules": "all-linear", "use_rslora": True},
+    "patterns": {
+        "target_modules": ["o_proj", "down_proj"],
+        "rank_pattern": {"down_proj": 4},
+        "alpha_pattern": {"layers.1.self_attn.o_proj": 3},
+    },
+}
+
+
+def make(base, folder, **settings):
+    """An adapter on a base of the smoke base's shape, with B's that are not zero."""
+    torch.manual_seed(3)
+    base = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(**{"r": 8, "lora_alpha": 24, **settings}))
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(folder)
+    return Adapter.read(folder)
+
+
 @pytest.fixture
-def adapter_of(smoke_run, tmp_path):
-    """An adapter on the smoke base, with B's that are not zero."""
+def adapter_of(untrained, tmp_path):
+    return lambda **settings: make(untrained, tmp_path / "adapter", **settings)
 
-    def make(**settings):
-        torch.manual_seed(3)
-        base = AutoModelForCausalLM.from_pretrained(smoke_run.base, dtype=torch.float32)
-        model = get_peft_model(base, LoraConfig(**{"r": 8, "lora_alpha": 24, **settings}))
-        for name, weight in model.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(weight, std=0.1)
-        folder = tmp_path / "adapter"
-        model.save_pretrained(folder)
-        return Adapter.read(folder)
 
-    return make
+@pytest.fixture(scope="module")
+def converted(untrained, llama_cpp, tmp_path_factory):
+    """An adapter of each kind and its GGUF, all made in one process: its start takes longest."""
+    folder = tmp_path_factory.mktemp("adapters")
+    adapters = {kind: make(untrained, folder / kind, **of) for kind, of in KINDS.items()}
+    apart(
+        "from trainer.adapter import Adapter\n"
+        "from trainer.convert.adapter import write_adapter\n"
+        "tree, base, *folders = map(Path, sys.argv[1:])\n"
+        "for folder in folders:\n"
+        "    write_adapter(tree, base=base, adapter=Adapter.read(folder),"
+        " gguf=folder.with_suffix('.gguf'))",
+        llama_cpp,
+        untrained,
+        *(adapter.folder for adapter in adapters.values()),
+    )
+    return adapters
 
 
 def added_by_llama_cpp(gguf):
@@ -59,32 +88,10 @@ def added_by_llama_cpp(gguf):
     return found
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"target_modules": "all-linear"},
-        {"target_modules": "all-linear", "use_rslora": True},
-        {
-            "target_modules": ["o_proj", "down_proj"],
-            "rank_pattern": {"down_proj": 4},
-            "alpha_pattern": {"layers.1.self_attn.o_proj": 3},
-        },
-    ],
-    ids=["plain", "rslora", "patterns"],
-)
-def test_it_adds_what_the_merge_adds(smoke_run, adapter_of, tmp_path, settings):
-    adapter = adapter_of(**settings)
-    gguf = tmp_path / "adapter.gguf"
-    apart(
-        "from trainer.adapter import Adapter\n"
-        "from trainer.convert.adapter import write_adapter\n"
-        "tree, base, folder, gguf = map(Path, sys.argv[1:])\n"
-        "write_adapter(tree, base=base, adapter=Adapter.read(folder), gguf=gguf)",
-        smoke_run.llama_cpp,
-        smoke_run.base,
-        adapter.folder,
-        gguf,
-    )
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_adds_what_the_merge_adds(converted, kind):
+    adapter = converted[kind]
+    gguf = adapter.folder.with_suffix(".gguf")
     added = added_by_llama_cpp(gguf)
     compared = 0
     for module in adapter.modules:

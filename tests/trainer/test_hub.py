@@ -23,21 +23,21 @@ def fetch(project, endpoint, repository="us/tiny", **more):
     )
 
 
-def test_a_base_is_fetched_once_at_its_commit_and_the_token_stays_secret(smoke_run):
-    files = sorted(path.name for path in smoke_run.base.iterdir())
-    with hub(smoke_run.base, files) as (endpoint, asked):
-        done = fetch(smoke_run.project, endpoint, HF_TOKEN="hf_secret_for_this_test")
+def test_a_base_is_fetched_once_at_its_commit_and_the_token_stays_secret(plain_project, untrained):
+    files = sorted(path.name for path in untrained.iterdir())
+    with hub(untrained, files) as (endpoint, asked):
+        done = fetch(plain_project, endpoint, HF_TOKEN="hf_secret_for_this_test")
     assert done.returncode == 0, done.stderr
-    folder = smoke_run.project / "data" / "cache" / "bases" / "us--tiny@first-fetched"
+    folder = plain_project / "data" / "cache" / "bases" / "us--tiny@first-fetched"
     record = json.loads((folder / "base.json").read_text())
     assert record["revision"] == COMMIT
-    assert record["files"] == {name: digest_of_file(smoke_run.base / name) for name in files}
+    assert record["files"] == {name: digest_of_file(untrained / name) for name in files}
     assert {token for _, token in asked} == {"Bearer hf_secret_for_this_test"}
-    for path in (smoke_run.project / "data").rglob("*"):
+    for path in (plain_project / "data").rglob("*"):
         if path.is_file() and "environments" not in path.parts:
             assert b"hf_secret_for_this_test" not in path.read_bytes(), path
     # The hub is gone now, and nobody misses it.
-    again = fetch(smoke_run.project, endpoint)
+    again = fetch(plain_project, endpoint)
     assert again.returncode == 0, again.stderr
 
 
@@ -48,16 +48,16 @@ def test_a_base_is_fetched_once_at_its_commit_and_the_token_stays_secret(smoke_r
         ("us/tiny-without-weights", ["config.json"], "has no safetensors weights"),
     ],
 )
-def test_what_the_hub_cannot_give_is_said(smoke_run, repository, files, said):
-    with hub(smoke_run.base, files) as (endpoint, _):
-        done = fetch(smoke_run.project, endpoint, repository)
+def test_what_the_hub_cannot_give_is_said(plain_project, untrained, repository, files, said):
+    with hub(untrained, files) as (endpoint, _):
+        done = fetch(plain_project, endpoint, repository)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_no_network_is_a_sentence(smoke_run):
-    done = fetch(smoke_run.project, "http://127.0.0.1:9", "us/unreachable")
+def test_no_network_is_a_sentence(plain_project):
+    done = fetch(plain_project, "http://127.0.0.1:9", "us/unreachable")
     assert done.returncode == 2, done.stderr
     assert "cannot be fetched" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,0 +1,75 @@
+"""What is refused before anything is trained, by the commands that people type, and how."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import invoke
+
+
+def test_the_data_report_shows_what_will_be_cut(plain_project, untrained, tmp_path):
+    data = tmp_path / "d.jsonl"
+    rows = [{"prompt": f"q{n}", "completion": "mot " * (4 + 30 * n)} for n in range(12)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    done = invoke(
+        plain_project,
+        *("data", "--data", str(data), "--profile", "smoke", "--set", "max_length=128"),
+        *("--set", f"model_to_fine_tune={untrained}"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "13 rows" in done.stdout
+    assert "median" in done.stdout
+    assert "cut at 128" in done.stdout
+    assert "1 rows occur twice" in done.stdout
+    assert "d.jsonl:1 and d.jsonl:13" in done.stdout
+    assert "█" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--profile", "smokey"], "Did you mean smoke?"),
+        (["--profile", "smoke", "--data", "absent.jsonl"], "absent.jsonl is not there"),
+        (["--profile", "smoke", "--data", "data/training"], "data/training is a folder"),
+        (["--profile", "smoke", "--data", "README.md"], ".md is no dataset format"),
+        (["--profile", "smoke", "--config", "absent.json"], "there is no file"),
+        (["--profile", "smoke", "--set", "epochs=many"], "--set epochs: epochs:"),
+        (["--profile", "smoke", "--set", "lora.aplha=3"], "unknown key"),
+        (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "not a known type"),
+        (["--profile", "smoke", "--set", "max_length=16"], "no row has room for its answer"),
+        (["--profile", "smoke", "--engine", "podman"], "no engine 'podman'"),
+        (["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"], "Ollama tag"),
+        (["--profile", "smoke", "--set", "columns.instruction=question"], "has no column"),
+    ],
+)
+def test_bad_input_gets_a_sentence(plain_project, untrained, words, said):
+    # A later --set wins: those that are seen by a stage have a base to be seen with.
+    base = ("--set", f"model_to_fine_tune={untrained}")
+    done = invoke(plain_project, "train", *words[:2], *base, *words[2:])
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().count("affineur:") == 1
+
+
+def test_a_card_that_is_not_there_is_said_before_anything_is_fetched(plain_project, tmp_path):
+    # A machine with little on it, and no driver's tool.
+    for name in ("sh", "dirname", "cmp"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    done = invoke(plain_project, "train", "--profile", "rtx", PATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "shows no NVIDIA card" in done.stderr
+    assert "--profile cpu" in done.stderr
+
+
+def test_an_engine_that_does_not_answer_is_said(plain_project):
+    done = invoke(
+        plain_project,
+        *("train", "--profile", "smoke", "--engine", "docker"),
+        DOCKER_HOST="unix:///nowhere/docker.sock",
+    )
+    assert done.returncode == 2, done.stderr
+    assert "no engine answers at unix:///nowhere/docker.sock" in done.stderr
+    assert "--engine local" in done.stderr
+    assert "Traceback" not in done.stderr
