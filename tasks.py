@@ -358,7 +358,7 @@ def build(
         if tools:
             commands.build_tools()
             return
-        inputs = images.BuildInputs.given(base_image, wheels, ca, cache)
+        inputs = images.BuildInputs.given(base=base_image, wheels=wheels, ca=ca, cache=cache)
         commands.build(profile=profile, dev=dev, exporter=exporter, inputs=inputs, check=check)
 
 
@@ -417,7 +417,7 @@ def test(
 
         asked = {"gpu": gpu, "container": container, "serving": serving}
         chosen = [name for name, wanted in asked.items() if wanted]
-        checks.test(only, match, chosen, model, base, fast=fast)
+        checks.test(only, match=match, asked=chosen, model=model, base=base, fast=fast)
 
 
 @task(positional=["name"], help={"name": "module in benchmarks/: merge, evaluate or container"})

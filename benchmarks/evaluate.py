@@ -1,6 +1,6 @@
 """Questions from a bounded pool against one at a time: 500 rows on the smoke run's model.
 
-`./invoke bench evaluate`, after `./invoke train --profile smoke`. Asked are llama-server and, where
+`./invoke bench evaluate`, after `./invoke train --profile smoke`. It asks llama-server and, where
 AFFINEUR_OLLAMA names programs (or `ollama` is on the PATH), Ollama servers that answer four at once
 (OLLAMA_NUM_PARALLEL=4), each started for this. The two ways take turns on the same questions; what
 counts are the ratios within this run.
@@ -100,7 +100,7 @@ def main() -> None:
     given = os.environ.get("AFFINEUR_OLLAMA", "") or shutil.which("ollama") or ""
     for program in filter(None, given.split(":")):
         with ollama(program) as server:
-            imported = import_run(run, _MODEL, server, _QUIET)
+            imported = import_run(run, _MODEL, server, display=_QUIET)
             measure(OllamaModel(server, imported.name, imported.name, imported.digest))
 
 

@@ -1,4 +1,4 @@
-"""chrF (Popović 2015, https://aclanthology.org/W15-3049), per sentence, as sacrebleu reckons it.
+"""chrF (Popović 2015, https://aclanthology.org/W15-3049), per sentence, as sacrebleu computes it.
 
 Here, not from sacrebleu, because that brings numpy and lxml into the environment of everybody who
 starts the launcher; `tests/contract` holds the two against each other.

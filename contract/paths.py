@@ -30,7 +30,7 @@ class StagePaths(BaseModel):
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> StagePaths:
-        """Read `--run DIR --data FILE ...`; argparse exits with 2 on anything else."""
+        """Read `--run DIR --data FILE ...`; anything else ends the process with exit code 2."""
         parser = argparse.ArgumentParser(description="One stage of a run; started by ./invoke.")
         for name, field in cls.model_fields.items():
             flag = "--" + name.replace("_", "-")

@@ -50,7 +50,7 @@ class PrepareResult(StageResult):
     """The data report: counts of rows, and lengths in tokens before any row is truncated.
 
     `lengths` has every row's length, sorted. `no_room` are rows with no answer left within
-    `max_length`. The last three are pairs of places: of equal rows, of rows with one question and
+    `max_length`. The last three are pairs of rows: equal ones, ones with the same question and
     two answers, and of a training row and a held-out row with the same question, which is not
     scored.
     """

@@ -11,7 +11,7 @@ FROM ${BASE} AS packages
 ARG LOCK
 ENV PATH=/opt/venv/bin:$PATH
 # uv comes in as a named context, from the host's own lock: nothing is fetched unpinned. `ca` is a
-# company's certificates, `wheels` a folder of wheels to take in place of the index's; both are
+# company's certificates, `wheels` a folder of wheels to use instead of the index's; both are
 # empty where nobody gives them.
 #
 # A stage cannot write bytecode (its root is read-only, its user is anybody), and without it takes

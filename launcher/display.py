@@ -105,7 +105,7 @@ class StageLine:
         count = f"{event.done}/{event.total} {event.unit}"
         if self._live is not None and self._task is not None:
             if event.doing != self._doing:
-                # Another kind of work has another speed: time left is reckoned anew.
+                # Another kind of work has another speed: the time left is estimated anew.
                 self._live.reset(self._task, total=event.total)
             self._live.update(
                 self._task,

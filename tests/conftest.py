@@ -2,7 +2,7 @@
 
 A fixture that is more than code says what it is by `@needs(...)`, and every test that uses it, by
 however many others, bears that marker (see `[tool.pytest.ini_options]`). What bears none is run by
-`./invoke test --fast`, in surroundings where no training starts and no engine or server answers.
+`./invoke test --fast`, in an environment where no training starts and no engine or server answers.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _NEEDS_TIME = "trains or compiles"
 _SHELL = re.compile(rb"#!\S*[ /](?:ba|da)?sh\b")
 
 
-def test(path: str, match: str, asked: Sequence[str], model: str, base: str, *, fast: bool) -> None:
+def test(path: str, *, match: str, asked: Sequence[str], model: str, base: str, fast: bool) -> None:
     """Run pytest on everything that needs neither Docker, GPU nor Ollama, or on what is named.
 
     `asked` are folders of tests that need one of them; with `fast`, what trains and compiles is
@@ -87,7 +87,7 @@ def shell_scripts(root: Path) -> list[str]:
 
 
 def fix() -> None:
-    """What ruff can mend by itself, and the tables of configs/README.md."""
+    """What ruff can fix by itself, and the tables of configs/README.md."""
     documentation.write_tables()
     tools = _tools()
     _run_all([[*tools, "ruff", "check", "--fix", *_SOURCES], [*tools, "ruff", "format", *_SOURCES]])

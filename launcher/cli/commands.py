@@ -76,7 +76,7 @@ def train(
     if quiet:
         print(outcome.run.folder)
     else:
-        summary.show(outcome.run, imported, chosen, Console(highlight=False))
+        summary.show(outcome.run, Console(highlight=False), imported=imported, ollama=chosen)
 
 
 def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
@@ -105,7 +105,7 @@ def verify(model: str, *, run: str, ollama: str) -> None:
                 f"{server.address} has no model {model}",
                 f"./invoke import --model {model}{by}",
             )
-        checks = verification.prove(found, server, model, display)
+        checks = verification.prove(found, server, model, display=display)
     verification.show(checks, Console(highlight=False))
 
 
@@ -113,11 +113,11 @@ def _import(
     run: Run, name: str, *, server: OllamaServer, display: Display, replace: bool
 ) -> Imported:
     def examine(candidate: str) -> None:
-        checks = verification.prove(run, server, candidate, display)
+        checks = verification.prove(run, server, candidate, display=display)
         if not display.quiet:
             verification.show(checks, display.console)
 
-    return import_run(run, name, server, display, replace=replace, examine=examine)
+    return import_run(run, name, server, display=display, replace=replace, examine=examine)
 
 
 def evaluate(

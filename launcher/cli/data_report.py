@@ -111,14 +111,14 @@ def _show_findings(report: PrepareResult, console: Console) -> None:
         ),
     ]
     clean = True
-    for sentence, places in findings:
-        if not places:
+    for sentence, rows in findings:
+        if not rows:
             continue
         clean = False
-        console.print(f"[yellow]·[/] {sentence.format(len(places))}", soft_wrap=True)
-        for place in places[:_MOST_SHOWN]:
-            console.print(f"    {place}", markup=False, soft_wrap=True)
-        if len(places) > _MOST_SHOWN:
-            console.print(f"    ... and {len(places) - _MOST_SHOWN} more", markup=False)
+        console.print(f"[yellow]·[/] {sentence.format(len(rows))}", soft_wrap=True)
+        for row in rows[:_MOST_SHOWN]:
+            console.print(f"    {row}", markup=False, soft_wrap=True)
+        if len(rows) > _MOST_SHOWN:
+            console.print(f"    ... and {len(rows) - _MOST_SHOWN} more", markup=False)
     if clean:
         console.print("[green]✓[/] no problem found: nothing truncated, no duplicates, no overlap")

@@ -23,7 +23,7 @@ _SHOWN_OUTPUTS = ("adapter/adapter_model.safetensors", "gguf/", "Modelfile")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def show(run: Run, imported: Imported | None, ollama: Ollama | None, console: Console) -> None:
+def show(run: Run, console: Console, *, imported: Imported | None, ollama: Ollama | None) -> None:
     """Print the summary; `ollama` is the server that the model was imported into."""
     manifest = run.manifest
     trained = manifest.result(TrainResult)

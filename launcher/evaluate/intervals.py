@@ -49,7 +49,7 @@ def verdict(difference: Interval, by: float = 0.0) -> Verdict:
 
 
 def _bootstrap(values: Sequence[float], made_up: Sequence[float]) -> Interval:
-    """`made_up` counts half: each value stands twice beside it."""
+    """`made_up` counts half: each value is in the sample twice beside it."""
     counted = all(float(value).is_integer() for value in values)
     drawn_from = [*values, *values, *(made_up if counted else ())]
     rows = len(drawn_from) // 2

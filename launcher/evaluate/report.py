@@ -95,8 +95,8 @@ def _counted(counts: Counts) -> str:
     named = {
         "empty": counts.empty,
         "no JSON": counts.no_json,
-        "cut at the bound": counts.truncated,
-        "in circles": counts.repetition_loop,
+        "truncated": counts.truncated,
+        "in a repetition loop": counts.repetition_loop,
     }
     return ", ".join(f"{number} {name}" for name, number in named.items() if number)
 

@@ -33,7 +33,7 @@ class ResponseCache:
             max_new_tokens: the most that an answer may have.
         """
         self._file = file
-        self._bound_tokens = max_new_tokens
+        self._max_new_tokens = max_new_tokens
         self._keys = [_key(messages, max_new_tokens) for messages in conversations]
         self._asked = dict(zip(self._keys, conversations, strict=True))
         self._known = _read(file)
@@ -57,7 +57,7 @@ class ResponseCache:
         total = len(self._asked)
         with _appending(self._file) as file, ThreadPoolExecutor(parallel) as pool:
             waiting = {
-                pool.submit(model.ask, messages, self._bound_tokens): key
+                pool.submit(model.ask, messages, self._max_new_tokens): key
                 for key, messages in self._asked.items()
                 if key not in self._known
             }

@@ -107,7 +107,7 @@ def check_space(folder: Path) -> None:
 def _run(command: list[str], log: Path) -> None:
     # An active environment of the user's is none of uv's business here.
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    if run_logged(command, log, environment):
+    if run_logged(command, log, environment=environment):
         last = " / ".join(log.read_text().strip().splitlines()[-3:])
         raise UserError.one(
             f"{shown(log)}",

@@ -1,6 +1,6 @@
 """Which NVIDIA cards this machine shows, and whether a recipe can run on them.
 
-Asked of the driver, before anything of gigabytes is fetched; the stage asks CUDA itself again.
+The driver is asked, before gigabytes are fetched; the stage asks CUDA itself again.
 """
 
 from __future__ import annotations

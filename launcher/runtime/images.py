@@ -55,7 +55,9 @@ class BuildInputs:
     cache: Path | None = None
 
     @classmethod
-    def given(cls, base: str = "", wheels: str = "", ca: str = "", cache: str = "") -> BuildInputs:
+    def given(
+        cls, *, base: str = "", wheels: str = "", ca: str = "", cache: str = ""
+    ) -> BuildInputs:
         """From the flags, or where they are silent from AFFINEUR_BASE_IMAGE, _WHEELS and _CA.
 
         A closed network is closed for every build, also for those that a run starts by itself.
@@ -128,7 +130,7 @@ def build(target: str, inputs: BuildInputs, display: Display) -> str:
         if (inputs.cache / "index.json").exists():
             words += ["--set", f"*.cache-from=type=local,src={inputs.cache}"]
             words += [f"--allow=fs.read={inputs.cache}"]
-    digest = _bake(target, inputs, words, tools, display)
+    digest = _bake(target, inputs, words=words, compiled=tools, display=display)
     if inputs.cache and fresh:
         shutil.rmtree(inputs.cache, ignore_errors=True)
         fresh.rename(inputs.cache)
@@ -154,7 +156,7 @@ def digest_of_fresh_build(target: str, inputs: BuildInputs, display: Display) ->
             return Path(folder) / "tools"
 
         try:
-            return _bake(target, inputs, words, compiled_anew, display)
+            return _bake(target, inputs, words=words, compiled=compiled_anew, display=display)
         finally:
             remove = ["docker", "image", "rm", "--force", scratch]
             subprocess.run(remove, capture_output=True, check=False)
@@ -210,6 +212,7 @@ def _builder_file(digest: str) -> Path:
 def _bake(
     target: str,
     inputs: BuildInputs,
+    *,
     words: Sequence[str],
     compiled: Callable[[Display], Path],
     display: Display,
@@ -224,7 +227,9 @@ def _bake(
         display.working("image", f"building {target}") as line,
     ):
         metadata = Path(scratch) / "metadata.json"
-        command = _command(target, inputs, contexts, Path(scratch), metadata)
+        command = _command(
+            target, inputs, contexts=contexts, scratch=Path(scratch), metadata=metadata
+        )
         command += [*words, _bake_target(target)]
         # Fixed dates on the image itself too: the same sources make the same image.
         environment = {**os.environ, "LOCK": _lock(target), "SOURCE_DATE_EPOCH": "0"}
@@ -234,7 +239,7 @@ def _bake(
                 doing, done, total = step.groups()
                 line.on_event(Progress(doing=doing, done=int(done), total=int(total), unit="steps"))
 
-        if run_logged(command, log, environment, on_line):
+        if run_logged(command, log, environment=environment, on_line=on_line):
             raise _failed(log)
         built = json.loads(metadata.read_text())
     return str(built[_bake_target(target)]["containerimage.digest"])
@@ -263,6 +268,7 @@ def _trainer_files() -> list[Path]:
 def _command(
     target: str,
     inputs: BuildInputs,
+    *,
     contexts: Mapping[str, Path],
     scratch: Path,
     metadata: Path,

@@ -153,7 +153,7 @@ def _compile(work: Path, python: Path, line: StageLine) -> None:
 
     for name, command in (("configure", configure), ("build", build)):
         log = CACHE / "logs" / f"tools-{name}.log"
-        if run_logged(command, log, environment, on_line, folder=work):
+        if run_logged(command, log, environment=environment, on_line=on_line, folder=work):
             lines = [text for text in log.read_text().splitlines() if "rror" in text]
             raise UserError.one(
                 shown(log),

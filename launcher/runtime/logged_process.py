@@ -12,6 +12,7 @@ from launcher.project import ROOT
 def run_logged(
     command: Sequence[str],
     log: Path,
+    *,
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] = lambda line: None,
     folder: Path = ROOT,

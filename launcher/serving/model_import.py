@@ -37,8 +37,8 @@ def import_run(
     run: Run,
     name: str,
     server: OllamaServer,
-    display: Display,
     *,
+    display: Display,
     replace: bool = False,
     examine: Callable[[str], None] = lambda candidate: None,
 ) -> Imported:
@@ -70,7 +70,7 @@ def import_run(
             "Take another output_model_name, or --replace.",
         )
     with display.working("import", f"into Ollama {server.version} at {server.address}") as line:
-        _create(candidate, files, server, line)
+        _create(candidate, files, server, line=line)
     examine(candidate)
     digest = server.digest(candidate)
     if digest is None:
@@ -83,7 +83,7 @@ def import_run(
 
 
 @contextmanager
-def unquantized(run: Run, served: str, server: OllamaServer, display: Display) -> Iterator[str]:
+def unquantized(run: Run, served: str, server: OllamaServer, *, display: Display) -> Iterator[str]:
     """A model of the run's f16 file on the server, for as long as the block lasts.
 
     It is the served model itself where that is of the f16 file.
@@ -110,14 +110,14 @@ def temporarily_on_server(
         why: is shown while it is created.
     """
     with display.working("import", why) as line:
-        _create(name, files, server, line)
+        _create(name, files, server, line=line)
     try:
         yield
     finally:
         server.delete(name)
 
 
-def _create(name: str, files: ModelFiles, server: OllamaServer, line: StageLine) -> None:
+def _create(name: str, files: ModelFiles, server: OllamaServer, *, line: StageLine) -> None:
     for file, digest in files.blobs.items():
         if server.has_blob(digest):
             continue

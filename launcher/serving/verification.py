@@ -43,7 +43,7 @@ class NotTheTrainedModel(AffineurError):
         return "\n".join([*lines, "", f"{super().text()}. {kept}"])
 
 
-def prove(run: Run, server: OllamaServer, served: str, display: Display) -> list[Check]:
+def prove(run: Run, server: OllamaServer, served: str, *, display: Display) -> list[Check]:
     """Verify a served model, write the table down, and raise where a line failed.
 
     Raises:
@@ -51,7 +51,7 @@ def prove(run: Run, server: OllamaServer, served: str, display: Display) -> list
         UserError: see `verify`.
     """
     with (
-        unquantized(run, served, server, display) as beside,
+        unquantized(run, served, server, display=display) as beside,
         display.working("verify", f"{served} at {server.address}") as line,
     ):
 

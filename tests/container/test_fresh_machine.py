@@ -45,21 +45,21 @@ def fresh_machine(engine, debian_13, smoke_run, tmp_path_factory):
     shutil.copytree(smoke_run.project / bases, project / bases)
     packages = subprocess.check_output([uv(), "cache", "dir"], text=True).strip()
     volumes = {place: {"bind": place, "mode": "rw"} for place in (str(project), packages)}
-    surroundings = {
+    environment = {
         name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")
     }
     # The cache lies on another mount: packages cannot be hard links, and copies take 5 GB.
-    surroundings |= {"UV_CACHE_DIR": packages, "UV_LINK_MODE": "symlink", "HOME": "/tmp"}
+    environment |= {"UV_CACHE_DIR": packages, "UV_LINK_MODE": "symlink", "HOME": "/tmp"}
     certificates = os.environ.get("AFFINEUR_CA") or os.environ.get("SSL_CERT_FILE")
     if certificates:
         volumes[certificates] = {"bind": _CERTIFICATES, "mode": "ro"}
-        surroundings |= {"SSL_CERT_FILE": _CERTIFICATES, "PIP_CERT": _CERTIFICATES}
+        environment |= {"SSL_CERT_FILE": _CERTIFICATES, "PIP_CERT": _CERTIFICATES}
     said = engine._client.containers.run(
         debian_13,
         ["./invoke", "train", "--profile", "smoke", "--engine", "local", "--ollama", "none"],
         network_mode="host",
         volumes=volumes,
-        environment=surroundings,
+        environment=environment,
         user=f"{os.getuid()}:{os.getgid()}",
         working_dir=str(project),
         remove=True,

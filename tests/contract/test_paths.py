@@ -17,16 +17,16 @@ def test_the_flags_that_a_job_writes_are_those_that_a_stage_reads(tmp_path):
         mounts=(Mount("run", tmp_path), Mount("llama_cpp", tmp_path), Mount("data", data)),
         log=tmp_path / "log",
     )
-    places = StagePaths.from_arguments(job.command()[3:])
-    assert places.run == Path("/affineur/run")
-    assert places.llama_cpp == Path("/affineur/llama_cpp")
-    assert places.data == Path("/affineur/data/données d'été.jsonl")
+    given = StagePaths.from_arguments(job.command()[3:])
+    assert given.run == Path("/affineur/run")
+    assert given.llama_cpp == Path("/affineur/llama_cpp")
+    assert given.data == Path("/affineur/data/données d'été.jsonl")
 
 
 def test_a_missing_place_is_a_bug_and_named():
-    places = StagePaths(run=Path("/x"))
+    given = StagePaths(run=Path("/x"))
     with pytest.raises(LookupError, match="--llama-cpp"):
-        places.require("llama_cpp")
+        given.require("llama_cpp")
 
 
 def test_an_unknown_flag_ends_with_2(capsys):

@@ -1,4 +1,4 @@
-"""What a server's report is held against, by its version.
+"""What a server's report is compared with, by its version.
 
 The servers here are not real: those from 0.30 to 0.33, which write a file anew, are not built here;
 tests/serving asks real ones of other ages.

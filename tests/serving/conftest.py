@@ -145,9 +145,9 @@ def project(smoke_run, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def rounded_run(smoke_run, tmp_path_factory):
+def quantized_run(smoke_run, tmp_path_factory):
     """The same run with the q8_0 file as the one that is served; not to be changed."""
-    clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("rounded") / "clone")
+    clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("quantized") / "clone")
     words = ("--profile", "smoke", "--engine", "local", "--set", "quantizations=[q8_0]")
     done = invoke(clone, "train", *words, "--quiet")
     assert done.returncode == 0, done.stderr
@@ -255,7 +255,7 @@ def the_run(project, model=NAME):
 def put(project, server, model=NAME):
     """Bring the run's model there without its proof, where the proof is not what is tested."""
     run = the_run(project, model)
-    import_run(Run(run), model, server, Display(quiet=True))
+    import_run(Run(run), model, server, display=Display(quiet=True))
     return run
 
 

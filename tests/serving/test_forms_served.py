@@ -142,8 +142,8 @@ def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(
     config.pop("chat_template", None)
     (merged / "tokenizer_config.json").write_text(json.dumps(config))
     (merged / "chat_template.jinja").write_text(FOLDED)
-    places = ["--base", smoke_run.base, "--llama-cpp", smoke_run.llama_cpp]
-    for name, words in (("convert", places), ("modelfile", []), ("reference", [])):
+    mounts = ["--base", smoke_run.base, "--llama-cpp", smoke_run.llama_cpp]
+    for name, words in (("convert", mounts), ("modelfile", []), ("reference", [])):
         code, _, log = stage(f"trainer.{name}", "--run", str(run), *map(str, words))
         assert code == 0, log
     for file in run.glob(f"{paths.GGUF}/*.gguf"):
@@ -154,7 +154,7 @@ def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(
         assert "conversations would be lost" in refused.stderr
         assert connected.digest(NAME) is None
         return
-    import_run(Run(run), NAME, connected, QUIET)
+    import_run(Run(run), NAME, connected, display=QUIET)
     checks = {
         check.name: check.passed
         for check in verify(
@@ -170,7 +170,7 @@ def test_the_real_qwen2_tokenizer_is_read_by_a_server_as_it_was_trained(
     ollama, connected, petit_qwen
 ):
     run = the_run(petit_qwen, "petit-qwen")
-    import_run(Run(run), "petit-qwen", connected, QUIET)
+    import_run(Run(run), "petit-qwen", connected, display=QUIET)
     checks = {
         check.name: check
         for check in verify(
@@ -220,7 +220,7 @@ def test_a_full_disk_on_the_servers_side_is_a_sentence(program, project, tmp_pat
     monkeypatch.setenv("OLLAMA_HOST", server.host)
     try:
         with pytest.raises(UserError) as refused:
-            import_run(Run(the_run(project)), NAME, OllamaServer.found(), QUIET)
+            import_run(Run(the_run(project)), NAME, OllamaServer.found(), display=QUIET)
         assert "no space left" in str(refused.value)
         assert "Make room on the server's disk" in str(refused.value)
         assert OllamaServer.found().digest(NAME) is None

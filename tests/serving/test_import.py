@@ -99,7 +99,7 @@ def test_ours_is_replaced_by_a_newer_one_of_ours(clean, connected, project):
     assert "99" in connected.show(NAME)["parameters"]
 
 
-def test_what_the_server_reports_is_held_against_what_was_sent(clean, connected, project):
+def test_what_the_server_reports_is_compared_with_what_was_sent(clean, connected, project):
     run = put(project, connected)
     files = Run(run).files
     assert differences(connected, NAME, files) == []
@@ -124,14 +124,14 @@ def test_a_candidate_that_is_found_wanting_leaves_what_stood_there(clean, connec
         raise UserError.one(candidate, "says something else")
 
     with pytest.raises(UserError, match="something else"):
-        import_run(Run(run), NAME, connected, QUIET, examine=wanting)
+        import_run(Run(run), NAME, connected, display=QUIET, examine=wanting)
     assert connected.digest(NAME) == before
 
 
 def test_a_name_that_the_server_refuses_is_a_sentence(clean, connected, project):
     (run,) = (project / "data" / "models" / NAME).glob("*/")
     with pytest.raises(UserError, match="refuses"):
-        import_run(Run(run), "not a name", connected, QUIET)
+        import_run(Run(run), "not a name", connected, display=QUIET)
 
 
 def test_a_gguf_cut_short_is_refused_before_it_is_sent(clean, connected, project):
@@ -139,7 +139,7 @@ def test_a_gguf_cut_short_is_refused_before_it_is_sent(clean, connected, project
     gguf = run / Serving.read(run / paths.SERVING).gguf
     gguf.write_bytes(gguf.read_bytes()[:10_000])
     with pytest.raises(UserError, match="not what the run made"):
-        import_run(Run(run), NAME, connected, QUIET)
+        import_run(Run(run), NAME, connected, display=QUIET)
     assert connected.digest(NAME) is None
 
 
@@ -178,7 +178,7 @@ STEPS = ("upload", "create", "copy", "delete")
 @pytest.mark.parametrize("program", programs(), ids=lambda path: path.split("/")[-3:][0])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right(
-    program, step, project, rounded_run, tmp_path, monkeypatch
+    program, step, project, quantized_run, tmp_path, monkeypatch
 ):
     """The model that stood there is served until the new one is whole."""
     ollama = Ollama(program, tmp_path / "home")
@@ -187,10 +187,10 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
     try:
         server = OllamaServer.found()
         (run,) = (project / "data" / "models" / NAME).glob("*/")
-        old = import_run(Run(run), NAME, server, QUIET)
+        old = import_run(Run(run), NAME, server, display=QUIET)
         question = questions(project)[0]
         shutil.rmtree(run)
-        shutil.copytree(rounded_run, run)
+        shutil.copytree(quantized_run, run)
 
         real = getattr(OllamaServer, step)
 
@@ -206,7 +206,7 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
 
         monkeypatch.setattr(OllamaServer, step, killing)
         with pytest.raises(UserError, match=r"went away while|without success"):
-            import_run(Run(run), NAME, server, QUIET)
+            import_run(Run(run), NAME, server, display=QUIET)
         monkeypatch.setattr(OllamaServer, step, real)
         ollama.kill()
         ollama.start()
@@ -214,7 +214,7 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
         standing = server.digest(NAME)
         if step != "delete":
             assert standing == old.digest
-        new = import_run(Run(run), NAME, server, QUIET)
+        new = import_run(Run(run), NAME, server, display=QUIET)
         assert server.digest(NAME) == new.digest != old.digest
         asked = ollama.run("run", NAME, question.messages[-1]["content"])
         assert asked.stdout.strip() == question.answer.strip(), asked.stderr

@@ -1,4 +1,4 @@
-"""The served model is held against the trained one, and each way to differ is seen."""
+"""The served model is compared with the trained one, and each way to differ is seen."""
 
 import pytest
 
@@ -79,9 +79,7 @@ def test_answers_that_run_into_their_bound_are_seen(imported, ollama, connected,
     assert failed == {"answers that end", "what the server reports"}
 
 
-def test_weights_that_were_spoiled_are_seen_in_the_unrounded_file(
-    imported, ollama, connected, project
-):
+def test_spoiled_weights_are_seen_in_the_f16_file(imported, ollama, connected, project):
     import numpy
     from gguf import GGUFReader
 
@@ -97,7 +95,7 @@ def test_weights_that_were_spoiled_are_seen_in_the_unrounded_file(
     assert "greedy answers, f16" in failed
 
 
-def test_a_rounded_file_beyond_its_bounds_is_seen(imported, ollama, connected, project):
+def test_a_quantized_file_beyond_its_bounds_is_seen(imported, ollama, connected, project):
     run = Run(imported)
     recipe = run.recipe.model_copy(update={"quantizations": ["q8_0"], "max_mean_kl": 1e-9})
     run.write_manifest(run.manifest.model_copy(update={"recipe": recipe}))

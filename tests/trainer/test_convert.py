@@ -11,9 +11,9 @@ from trainer.convert.header import check_header, read_header
 
 
 def convert(run, smoke_run, llama_cpp=None):
-    places = ["--run", run, "--base", smoke_run.base]
-    places += ["--llama-cpp", llama_cpp or smoke_run.llama_cpp]
-    return stage("trainer.convert", *map(str, places))
+    mounts = ["--run", run, "--base", smoke_run.base]
+    mounts += ["--llama-cpp", llama_cpp or smoke_run.llama_cpp]
+    return stage("trainer.convert", *map(str, mounts))
 
 
 def test_the_header_holds_the_trained_models_settings(smoke_run):

@@ -41,7 +41,7 @@ def report_on(
 
     Args:
         train: at least one.
-        both: places of a training row and of a held-out row with the same question, left out of
+        both: pairs of a training row and a held-out row with the same question, left out of
             `held_out`.
         max_length: in tokens.
     """
