@@ -27,9 +27,9 @@ RUN --mount=type=bind,from=uv,target=/uv \
     index=''; if [ -n "$(ls /wheels)" ]; then index=--no-index; fi; \
     export UV_CACHE_DIR=/opt/uv-cache UV_LINK_MODE=hardlink UV_FIND_LINKS=/wheels; \
     export PYC_INVALIDATION_MODE=UNCHECKED_HASH PYTHONDONTWRITEBYTECODE=1; \
-    touch /tmp/started && \
     python=$(command -v python3.11 || command -v python3.12 || command -v python3.13) || \
     { echo "affineur: the base image has no Python 3.11, 3.12 or 3.13" >&2; exit 1; }; \
+    touch /tmp/started && \
     /uv/uv venv --quiet --no-python-downloads --python "$python" /opt/venv && \
     /uv/uv pip sync --quiet $index --require-hashes --compile-bytecode \
     --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
