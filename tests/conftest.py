@@ -20,6 +20,7 @@ from typing import TypeVar
 
 import pytest
 
+from contract.base import BaseIdentity
 from contract.manifest import Manifest
 from launcher.display import Display
 from launcher.evaluate.record import Evaluation
@@ -205,7 +206,13 @@ class SmokeRun:
     @property
     def base(self) -> Path:
         """The smoke base's Hugging Face folder."""
-        return next((self.project / "data" / "cache" / "bases").glob("smoke-*")) / "model"
+        bases = (self.project / "data" / "cache" / "bases").glob("smoke-*/base.json")
+        # Another lock makes another one beside it.
+        return next(
+            record.parent / "model"
+            for record in bases
+            if BaseIdentity.read(record).digest == self.manifest.base.digest
+        )
 
     @property
     def llama_cpp(self) -> Path:

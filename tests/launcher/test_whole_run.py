@@ -213,4 +213,4 @@ def test_two_runs_in_one_folder_do_not_mix(smoke_run):
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = invoke(smoke_run.project, "train", "--profile", "smoke")
     assert done.returncode == 2
-    assert "is being worked on by another run" in done.stderr
+    assert "is in use by another run" in done.stderr

@@ -30,7 +30,7 @@ def test_a_skill_that_training_took_is_found_lost_and_the_gate_says_so(smoke_run
     lend_tools(smoke_run.project, tools)
     rows = [
         {"instruction": REPEAT, "input": row["input"], "output": row["input"], "metric": "chrf"}
-        for row in fine_tuning_rows()[1][:40]
+        for row in fine_tuning_rows()[1]
     ]
     folder = tmp_path / "ce qu'elle savait"
     folder.mkdir()
