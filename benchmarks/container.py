@@ -57,7 +57,7 @@ def train(project: Path, engine: str) -> dict[str, float]:
     )
     taken_s = time.monotonic() - started_s
     if done.returncode:
-        sys.exit(f"the smoke run with --engine {engine} ended with {done.returncode}")
+        sys.exit(f"the smoke run with --engine {engine} exited with code {done.returncode}")
     manifest = Manifest.model_validate_json(
         (project / done.stdout.strip() / "manifest.json").read_bytes()
     )
@@ -107,7 +107,7 @@ def main() -> None:
     local, docker = ([run[_IN_ALL] for run in seconds[engine]] for engine in _ENGINES)
     console.print(
         f"a smoke run in containers takes {difference_s(local, docker):+.1f} s "
-        f"(medians of {_ROUNDS} pairs; at most {_GOAL_S:.0f} s are meant)"
+        f"(medians of {_ROUNDS} pairs; goal: at most {_GOAL_S:.0f} s)"
     )
 
 

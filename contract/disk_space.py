@@ -24,7 +24,7 @@ def check_disk_space(
     if free_bytes < needed_bytes:
         raise UserError.one(
             where,
-            f"the disk has {free_bytes / 1e9:.1f} GB free, and {purpose} "
+            f"the disk has {free_bytes / 1e9:.1f} GB free, but {purpose} "
             f"{needed_bytes / 1e9:.1f} GB",
             remedy,
         )

@@ -106,7 +106,7 @@ def _json_f1(answer: str, expected: str) -> float:
 
 def _no_json(expected: str) -> str:
     error = _json_error(expected)
-    return f"is scored as JSON, and its output is none: {error}" if error else ""
+    return f"is scored as JSON, but its output is not JSON: {error}" if error else ""
 
 
 def _is_object_or_array(expected: str) -> bool:
@@ -120,7 +120,7 @@ def _number(answer: str, expected: str) -> float:
 
 def _no_number(expected: str) -> str:
     if number_in(expected) is None:
-        return "is scored as a number, and its output holds none"
+        return "is scored as a number, but its output contains none"
     return ""
 
 
@@ -160,7 +160,7 @@ def _no_regex(expected: str) -> str:
     try:
         re.compile(expected)
     except re.error as error:
-        return f"its output is no regular expression: {error}"
+        return f"its output is not a valid regular expression: {error}"
     return ""
 
 
@@ -170,7 +170,7 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric(
             name="json_f1",
-            right_where="(share) its keys and values are the expected ones; objects in a list in "
+            right_where="(0 to 1) its keys and values are the expected ones; objects in lists in "
             "any order",
             score=_json_f1,
             complaint=_no_json,
@@ -179,46 +179,45 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             name="number",
-            right_where="the number after its last `####`, or its last one, is the same; `1,000`, "
-            "`1 000` and `3,5` are read as people mean them",
+            right_where="the number after its last `####`, or else its last number, is the same; "
+            "`1,000`, `1 000` and `3,5` are read the way people mean them",
             score=_number,
             complaint=_no_number,
             fits=_is_number_or_result,
         ),
         Metric(
             name="normalized",
-            right_where="it is the same in letters and digits, whatever case, punctuation and "
+            right_where="its letters and digits are the same, ignoring case, punctuation and "
             "spaces",
             score=_normalized,
             fits=_is_short,
         ),
         Metric(
             name="chrf",
-            right_where="(share) its character n-grams are the expected ones (chrF)",
+            right_where="(0 to 1) its character n-grams match the expected ones (chrF)",
             score=chrf,
             fits=lambda expected: True,
         ),
         Metric(
             name="exact",
-            right_where="it is the expected one to the letter",
+            right_where="it equals the expected one exactly",
             score=_exact,
         ),
         Metric(
             name="contains",
-            right_where="the expected text, or every text of a JSON array of them, stands in it as "
+            right_where="the expected text, or every text in a JSON array of them, occurs in it as "
             "whole words",
             score=_contains,
         ),
         Metric(
             name="regex",
-            right_where="the expected pattern is found in it (Python's `re`)",
+            right_where="the expected pattern matches somewhere in it (Python's `re`)",
             score=_regex,
             complaint=_no_regex,
         ),
         Metric(
             name="json_valid",
-            right_where="it is JSON as a whole, as a program reads it: no fence, no words around "
-            "it",
+            right_where="all of it is valid JSON, with no code fence and no text around it",
             score=_json_valid,
             answers_are_json=True,
         ),

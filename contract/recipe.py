@@ -43,8 +43,8 @@ def _model_name(name: str) -> str:
     # Ollama's own rule, because in the end this names an Ollama model.
     if not re.fullmatch(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*(:[\w.-]+)?", name, re.ASCII):
         raise ValueError(
-            "takes letters without accents, digits, '.', '_' and '-', "
-            "with an optional 'namespace/' before and ':tag' after, as Ollama does"
+            "may contain letters without accents, digits, '.', '_' and '-', "
+            "with an optional 'namespace/' prefix and ':tag' suffix, as in Ollama"
         )
     return name
 
@@ -53,7 +53,7 @@ def _quantization(name: str) -> str:
     lowered = name.lower()
     known = (*CONVERTER_TYPES, *QUANTIZER_TYPES)
     if lowered not in known:
-        raise ValueError(f"is not a known type; take one of {', '.join(known)}")
+        raise ValueError(f"is not a known type; use one of {', '.join(known)}")
     return lowered
 
 
@@ -114,9 +114,9 @@ class TrainSection(SectionKind):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.device == "cpu" and self.precision != "fp32":
-            raise ValueError(f"precision {self.precision} needs device cuda; take fp32 on a CPU")
+            raise ValueError(f"precision {self.precision} needs device cuda; use fp32 on a CPU")
         if self.device == "cpu" and self.optim.startswith("paged_"):
-            raise ValueError(f"optim {self.optim} needs device cuda; take adamw_torch on a CPU")
+            raise ValueError(f"optim {self.optim} needs device cuda; use adamw_torch on a CPU")
         return self
 
 

@@ -90,10 +90,10 @@ def _form_of(row: Mapping[str, Any]) -> RowForm:
     for form in FORMS:
         if form.required[0] in present:
             missing = next(name for name in form.required if name not in present)
-            raise BadRow(f"has no {missing!r}", "A row without an answer teaches nothing.")
+            raise BadRow(f"has no {missing!r}", "A row without an answer cannot be trained on.")
     raise BadRow(
         f"has no known form; its columns: {', '.join(map(str, row)) or 'none'}",
-        "Name them: --set columns.instruction=COLUMN --set columns.output=COLUMN.",
+        "Map them: --set columns.instruction=COLUMN --set columns.output=COLUMN.",
     )
 
 
@@ -165,7 +165,7 @@ def _read_turns(
         role = roles.get(str(turn[role_key]))
         if role is None:
             raise BadRow(
-                f"{column}: turn {number} is from {turn[role_key]!r}",
+                f"{column}: turn {number} has the unknown role {turn[role_key]!r}",
                 f"Known: {', '.join(roles)}.",
             )
         messages.append({"role": role, "content": _content(column, number, turn[text_key])})
@@ -179,7 +179,7 @@ def _content(column: str, number: int, content: Any) -> str:
         isinstance(part, dict) and part.get("type") == "text" for part in content
     ):
         return "".join(str(part.get("text", "")) for part in content)
-    raise BadRow(f"{column}: turn {number} holds something other than text")
+    raise BadRow(f"{column}: turn {number} contains something other than text")
 
 
 _INST_TURN = re.compile(r"\[INST\](.*?)\[/INST\](.*?)(?=</s>|<s>|\[INST\]|\Z)", re.DOTALL)
@@ -192,7 +192,7 @@ def _from_inst_text(row: Mapping[str, Any]) -> list[Message]:
     if not turns:
         raise BadRow(
             "text has no [INST] ... [/INST] turn",
-            "Plain text has no question to answer; give instruction and output instead.",
+            "Plain text has no question to answer; use instruction and output instead.",
         )
     messages: list[Message] = []
     for question, answer in turns:
@@ -215,7 +215,7 @@ def _check(messages: list[Message]) -> None:
         # An empty answer teaches silence; an empty question teaches to guess.
         if message["role"] in ("user", "assistant") and not message["content"].strip():
             side = "question" if message["role"] == "user" else "answer"
-            raise BadRow(f"has an empty {side}", "Fill it in, or take the row out.")
+            raise BadRow(f"has an empty {side}", "Fill it in or remove the row.")
 
 
 # In the order in which they are tried: the first whose columns a row has is its form.

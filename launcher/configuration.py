@@ -141,7 +141,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         return _as_keys(read_yaml(path), path)
     if path.suffix.lower() != ".json":
         raise UserError.one(
-            shown(path), f"{path.suffix or 'no suffix'} is no configuration", "Give .json or .yaml."
+            shown(path),
+            f"{path.suffix or 'no suffix'} is not a configuration format",
+            "Use .json or .yaml.",
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -155,7 +157,7 @@ def _as_keys(content: Any, path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserError.one(shown(path), "is not a list of keys and values")
+        raise UserError.one(shown(path), "is not a mapping of keys to values")
     # JSON has no comments; keys that begin with # have always stood in for them.
     return {str(key): value for key, value in content.items() if not str(key).startswith("#")}
 
@@ -275,7 +277,7 @@ def _as_problem(detail: ErrorDetails, where: str, known: Collection[str]) -> Pro
         remedy = did_you_mean(str(detail["loc"][-1]), known, f"Known: {', '.join(known)}.")
         return Problem(where=where, what="unknown key", remedy=remedy)
     message = detail["msg"].removeprefix("Value error, ")
-    given = "" if detail["type"] == "value_error" else f" (it is {_short(detail['input'])})"
+    given = "" if detail["type"] == "value_error" else f" (got {_short(detail['input'])})"
     return Problem(where=where, what=f"{message[0].lower()}{message[1:]}{given}")
 
 

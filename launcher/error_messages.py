@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from contract.errors import AffineurError, ExitCode
 
 _USERS_OWN = {
-    errno.EACCES: "See whose it is (ls -l), and that you may write there.",
-    errno.EPERM: "See whose it is (ls -l), and that you may write there.",
-    errno.EROFS: "Work in a folder that can be written.",
+    errno.EACCES: "Check its owner and permissions (ls -l).",
+    errno.EPERM: "Check its owner and permissions (ls -l).",
+    errno.EROFS: "Use a folder that is writable.",
     errno.ENOSPC: "Free some space on that disk and run the same command again.",
     errno.EDQUOT: "Free some of your quota and run the same command again.",
 }
@@ -35,7 +35,7 @@ def exit_on_error(exit_with: Callable[..., Exception]) -> Iterator[None]:
             raise
         raise exit_with(operating_system_text(error), int(ExitCode.USER_ERROR)) from None
     except KeyboardInterrupt:
-        text = "affineur: stopped. Finished stages are kept: run the same command to go on."
+        text = "affineur: stopped. Finished stages are kept: run the same command to resume."
         raise exit_with(text, int(ExitCode.INTERRUPTED)) from None
 
 
@@ -48,5 +48,5 @@ def operating_system_text(error: OSError) -> str:
 def _interrupt(_signal: int, _frame: object) -> None:
     # A second one must not cut off the first one's good order.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print("affineur: asked to stop", file=sys.stderr)
+    print("affineur: received SIGTERM, stopping", file=sys.stderr)
     raise KeyboardInterrupt

@@ -140,7 +140,7 @@ def _unsupported_tensors(names: list[str]) -> list[Problem]:
 def _refusal(what: str) -> Problem:
     return Problem(
         where="adapter",
-        what=f"it has {what}, which is more than LoRA's W + s B A and cannot be merged here",
+        what=f"it contains {what}, which goes beyond LoRA's W + s B A and cannot be merged",
         remedy="Train a plain LoRA or rsLoRA adapter.",
     )
 

@@ -27,7 +27,7 @@ def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
         raise UserError.one(
             "model_to_fine_tune",
             "this base has no chat template",
-            "Take its instruction-tuned version (often named -Instruct, -Chat or -it).",
+            "Use its instruction-tuned version (often named -Instruct, -Chat or -it).",
         )
 
 

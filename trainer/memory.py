@@ -17,8 +17,8 @@ def check_memory(doing: str, needed_bytes: int) -> None:
     if free_bytes is not None and free_bytes < needed_bytes:
         raise UserError.one(
             "memory",
-            f"{doing} takes {needed_bytes / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB are free",
-            "Close other programs, allow it more (--memory), or add swap.",
+            f"{doing} needs {needed_bytes / 1e9:.1f} GB, but {free_bytes / 1e9:.1f} GB are free",
+            "Close other programs, raise --memory, or add swap.",
         )
 
 

@@ -107,7 +107,7 @@ def targeted(modules: Iterable[str], found: Mapping[str, Weight]) -> dict[str, s
                     where="lora_target_modules",
                     what=f"{module} has no weight of its own in the base's files, "
                     "so an adapter on it could not be merged",
-                    remedy="Leave it out of lora_target_modules.",
+                    remedy="Remove it from lora_target_modules.",
                 )
             )
     if problems:
@@ -133,7 +133,7 @@ def check_mergeable(modules: Iterable[str], model: Path) -> None:
             "lora_target_modules",
             f"{ends[0]} is tied to the model's other end: an adapter on one of the two cannot be "
             "merged without changing the other",
-            "Leave it out of lora_target_modules.",
+            "Remove it from lora_target_modules.",
         )
 
 

@@ -33,7 +33,9 @@ def test(path: str, *, match: str, asked: Sequence[str], model: str, base: str, 
         SystemExit: with pytest's code, where a test failed.
     """
     if path and not (ROOT / path.partition("::")[0]).exists():
-        raise UserError.one("--only", f"there is no {path}", "For example: --only tests/contract.")
+        raise UserError.one(
+            "--only", f"{path} does not exist", "For example: --only tests/contract."
+        )
     command = [str(_test_environment()), "-m", "pytest"]
     if asked:
         command += [f"tests/{name}" for name in asked]
@@ -58,7 +60,9 @@ def bench(name: str) -> None:
     """
     known = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
     if name not in known:
-        raise UserError.one("bench", f"there is no {name!r}", f"Known: {', '.join(known)}.")
+        raise UserError.one(
+            "bench", f"there is no benchmark {name!r}", f"Known: {', '.join(known)}."
+        )
     _run([str(_test_environment()), "-m", f"benchmarks.{name}"])
 
 

@@ -142,9 +142,9 @@ def evaluate(
         print(home / paths.EVALUATION)
         return
     report.show(evaluation, Console(highlight=False))
-    display.note(f"all of it: {shown(home / paths.EVALUATION)}")
+    display.note(f"full results: {shown(home / paths.EVALUATION)}")
     if found is not None:
-        display.note(f"is it fit to be used?  ./invoke gate --model {model}")
+        display.note(f"next:  ./invoke gate --model {model}")
 
 
 def gate(model: str, *, run: str, policy: str) -> None:
@@ -156,7 +156,7 @@ def gate(model: str, *, run: str, policy: str) -> None:
     evaluation.model_copy(update={"gate": decision}).write(found.folder / paths.EVALUATION)
     atomic_write(found.folder / paths.CARD, card.markdown(evaluation, decision))
     card.show(evaluation, decision, Console(highlight=False))
-    Display().note(f"for a pull request: {shown(found.folder / paths.CARD)}")
+    Display().note(f"Markdown for a pull request: {shown(found.folder / paths.CARD)}")
     if not decision.ship:
         raise SystemExit(int(ExitCode.GATE_REFUSED))
 
@@ -176,7 +176,7 @@ def promote(
     if bool(env_file) != bool(env_key):
         raise UserError.one(
             "--env-file" if env_file else "--env-key",
-            "says nothing alone",
+            "cannot be used alone",
             "Give both: --env-file PATH --env-key NAME.",
         )
     model = canonical_name(model)
@@ -189,7 +189,7 @@ def promote(
             found, model, entry, server=server, policy=demands, override=override, env=env
         )
     print(f"{role}: {changed.before} -> {changed.after}")
-    Display().note(f"back again:  ./invoke rollback --role {role}")
+    Display().note(f"to undo:  ./invoke rollback --role {role}")
 
 
 def rollback(role: str) -> None:
@@ -276,7 +276,7 @@ def doctor(profile: str, engine: str) -> None:
 def lock(only: Sequence[str]) -> None:
     """Regenerate locks and print what moved."""
     for name, lines in dependency_locks.regenerate(only).items():
-        print(f"{name}.lock: {'nothing moved' if not lines else ''}")
+        print(f"{name}.lock: {'no change' if not lines else ''}")
         for line in lines:
             print(f"  {line}")
 

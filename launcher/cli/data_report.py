@@ -54,8 +54,8 @@ def show(report: PrepareResult, recipe: Recipe, console: Console) -> None:
     console.print(f"  train {report.train}, held out {report.held_out}")
     table = Table.grid(padding=(0, 2))
     table.add_row("", *(f"[dim]{name}[/]" for name in ("min", "median", "p95", "max")))
-    table.add_row("  tokens a row", *_figures(report.tokens))
-    table.add_row("  of them learned", *_figures(report.answer_tokens))
+    table.add_row("  tokens per row", *_figures(report.tokens))
+    table.add_row("  with loss", *_figures(report.answer_tokens))
     console.print(table)
     console.print()
     for line in histogram(report.lengths, report.max_length):
@@ -82,7 +82,7 @@ def histogram(lengths: Sequence[int], max_length: int) -> list[str]:
         count = counts.get(start, 0)
         end = start + width - 1
         bar = "█" * round(count / most * _BAR_WIDTH) or ("▏" if count else "")
-        mark = f"  cut at {max_length}" if end > max_length and count else ""
+        mark = f"  truncated at {max_length}" if end > max_length and count else ""
         lines.append(f"{start:>6}-{end:<6} {bar} {count}{mark}")
     return lines
 
@@ -93,16 +93,16 @@ def _show_findings(report: PrepareResult, console: Console) -> None:
     findings = [
         (
             f"{len(cut)} rows are longer than max_length {report.max_length} "
-            f"and lose {lost} tokens in all",
+            f"and are truncated, by {lost} tokens in total",
             [f"{row.where} loses {row.tokens} tokens" for row in cut],
         ),
-        ("{} rows have no room for an answer and are left out", report.no_room),
+        ("{} rows leave no room for an answer and are skipped", report.no_room),
         (
             "{} rows occur twice",
             [f"{one} and {other}" for one, other in report.duplicates],
         ),
         (
-            "{} rows ask the same question with another answer",
+            "{} rows have the same question but different answers",
             [f"{one} and {other}" for one, other in report.conflicts],
         ),
         (

@@ -74,7 +74,7 @@ def examine(profile: str, engine: str) -> list[Finding]:
         if facts is not None:
             findings.append(_toolkit(facts))
     else:
-        findings.append(Finding("card", "ok", f"none is needed for --profile {profile}"))
+        findings.append(Finding("GPU", "ok", f"not needed for --profile {profile}"))
     findings += _tools(values["quantizations"])
     findings.append(_ollama())
     return findings
@@ -112,7 +112,7 @@ def _buildx() -> Finding:
 
 
 def _store(facts: EngineFacts) -> Finding:
-    twice = " (keeps layers packed and unpacked)" if facts.keeps_layers_twice else ""
+    twice = " (stores layers twice: packed and unpacked)" if facts.keeps_layers_twice else ""
     return Finding("image store", "ok", facts.store + twice)
 
 
@@ -121,8 +121,8 @@ def _space_for_images(docker: DockerEngine, facts: EngineFacts) -> Finding:
         return Finding(
             "disk",
             "warn",
-            f"{facts.root} cannot be seen from here: the engine's disk is in another machine",
-            "See that it has 20 GB free.",
+            f"{facts.root} is not visible from here: the engine's disk is on another machine",
+            "Make sure it has 20 GB free.",
         )
     try:
         docker.check_space()
@@ -133,7 +133,7 @@ def _space_for_images(docker: DockerEngine, facts: EngineFacts) -> Finding:
 
 def _space_for_environments(lock: str) -> Finding:
     if environment.environment_folder(lock).exists():
-        return Finding("disk", "ok", f"{_free(CACHE)} free; the environment {lock} is there")
+        return Finding("disk", "ok", f"{_free(CACHE)} free; the environment {lock} exists")
     try:
         environment.check_space(CACHE)
     except UserError as error:
@@ -156,8 +156,8 @@ def _image(docker: DockerEngine, lock: str) -> Finding:
     return Finding(
         "image",
         "warn",
-        f"{images.tag(lock)} is not built, or of other sources",
-        "The next run builds it (3 GB are fetched the first time); or: ./invoke build.",
+        f"{images.tag(lock)} is not built yet or is out of date",
+        "The next run builds it (downloads 3 GB the first time), or run ./invoke build.",
     )
 
 
@@ -166,7 +166,7 @@ def _user(facts: EngineFacts) -> Finding:
     if facts.rootless:
         return Finding("user", "ok", f"rootless engine: {who}")
     if facts.remapped:
-        return Finding("user", "ok", f"the engine maps users, our containers opt out: {who}")
+        return Finding("user", "ok", f"the engine remaps users, but our containers opt out: {who}")
     return Finding("user", "ok", who)
 
 
@@ -175,33 +175,33 @@ def _gpus(lock: str, precision: str) -> list[Finding]:
         gpus.check_gpu(lock, precision)
         found = gpus.detect_gpus()
     except UserError as error:
-        return [_of_error("card", error, "fail")]
+        return [_of_error("GPU", error, "fail")]
     if not found:
         return [
             Finding(
-                "card",
+                "GPU",
                 "warn",
-                "/dev/nvidia0 is there, and no nvidia-smi to ask",
-                "Install nvidia-smi (it comes with the driver) to have driver and card checked.",
+                "/dev/nvidia0 exists, but nvidia-smi is missing",
+                "Install nvidia-smi (part of the driver) so that driver and GPU can be checked.",
             )
         ]
     lines = []
     for card in found:
         complaint = gpus.complaint(card, lock, precision)
         if complaint:
-            lines.append(Finding("card", "warn", *complaint))
+            lines.append(Finding("GPU", "warn", *complaint))
         else:
-            lines.append(Finding("card", "ok", str(card)))
+            lines.append(Finding("GPU", "ok", str(card)))
     return lines
 
 
 def _toolkit(facts: EngineFacts) -> Finding:
     if facts.nvidia:
-        return Finding("toolkit", "ok", "the engine knows NVIDIA cards")
+        return Finding("toolkit", "ok", "the engine supports NVIDIA GPUs")
     return Finding(
         "toolkit",
         "fail",
-        "the engine knows no NVIDIA card (neither a runtime nor a CDI specification)",
+        "the engine does not support NVIDIA GPUs (neither a runtime nor a CDI specification)",
         TOOLKIT_REMEDY,
     )
 
@@ -211,13 +211,13 @@ def _tools(quantizations: list[str]) -> list[Finding]:
     if not asking:
         return []
     if tools_folder().is_dir():
-        return [Finding("llama.cpp", "ok", "its tools are compiled")]
+        return [Finding("llama.cpp", "ok", "tools are compiled")]
     return [
         Finding(
             "llama.cpp",
             "warn",
-            f"its tools, which {asking[0]} needs, are not compiled yet",
-            "The next run compiles them (about ten minutes of one core); or: "
+            f"the tools that {asking[0]} needs are not compiled yet",
+            "The next run compiles them (about ten minutes on one core), or run "
             "./invoke build --tools.",
         )
     ]
@@ -230,6 +230,6 @@ def _ollama() -> Finding:
     return Finding(
         "Ollama",
         "warn",
-        f"no server answers at {address()}",
-        "Models are made without it; start it (ollama serve) to take them in.",
+        f"no server responds at {address()}",
+        "Training works without it; start it (ollama serve) to import models.",
     )

@@ -37,21 +37,21 @@ def with_tables(text: str) -> str:
 
 def _row_forms() -> str:
     return _table(
-        ("columns of a row", "and, if you like"),
+        ("required columns", "optional columns"),
         ((_quoted(form.required), _quoted(form.optional)) for form in FORMS),
     )
 
 
 def _metrics() -> str:
     return _table(
-        ("metric", "an answer is right where"),
+        ("metric", "an answer is correct if"),
         ((_quoted([metric.name]), metric.right_where) for metric in METRICS.values()),
     )
 
 
 def _gpu_generations() -> str:
     return _table(
-        ("profile and lock", "cards from", "arithmetic", "CUDA", "driver from"),
+        ("profile and lock", "GPUs from", "compute precision", "CUDA", "driver from"),
         (
             (
                 _quoted([generation.name]),

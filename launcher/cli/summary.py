@@ -50,10 +50,10 @@ def next_steps(run: Run, imported: Imported | None, ollama: Ollama | None) -> li
     modelfile = shlex.quote(shown(run.folder / paths.MODELFILE))
     name = run.recipe.output_model_name
     return [
-        f"No Ollama server answers at {address()}, so nothing was imported.",
-        f"Later, where one runs:  ./invoke import --model {name}",
+        f"No Ollama server responds at {address()}, so the model was not imported.",
+        f"Once one is running:  ./invoke import --model {name}",
         f"or into a container:  ./invoke import --model {name} --ollama container",
-        f"or, by Ollama's own means:  ollama create {name} -f {modelfile}",
+        f"or with Ollama's own command:  ollama create {name} -f {modelfile}",
     ]
 
 
@@ -82,16 +82,16 @@ def _scores(trained: TrainResult, console: Console) -> None:
             f"\n  training loss  {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}", markup=False
         )
     if (loss := held_out.loss) is None:
-        console.print("  held-out       no row was held out: nothing was measured")
+        console.print("  held-out       no rows were held out, so nothing was measured")
         return
     console.print(
         f"  held-out loss  {loss.base:.3f} -> [bold]{loss.tuned:.3f}[/]"
-        f"   nats a token, over {held_out.held_out_rows} rows"
+        f"   nats per token, over {held_out.held_out_rows} rows"
     )
     if (match := held_out.exact_match) is not None:
         console.print(
             f"  exact match    {match.base:.1%} -> [bold]{match.tuned:.1%}[/]"
-            f"   of {held_out.answered_rows} held-out rows answered"
+            f"   of {held_out.answered_rows} held-out rows"
         )
 
 

@@ -68,8 +68,8 @@ def _base_of(run: Run, digests: FileDigests) -> Path:
     base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
     identity = base.identity(digests)
     if identity is None or identity.digest != run.manifest.base.digest:
-        what = "is not there any more" if identity is None else "is not the one trained on"
+        what = "no longer exists" if identity is None else "is not the one that was trained on"
         raise UserError.one(
-            shown(base.model), f"the base {what}", "Run ./invoke train again, or give --base NAME."
+            shown(base.model), f"the base {what}", "Run ./invoke train again, or use --base NAME."
         )
     return base.model

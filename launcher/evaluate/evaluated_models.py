@@ -45,7 +45,7 @@ def on_server(server: OllamaServer, name: str, run: Run | None) -> EvaluatedMode
     """
     digest = server.digest(name)
     if digest is None:
-        remedy = f"./invoke import --model {name}" if run else f"There: {_known(server)}."
+        remedy = f"./invoke import --model {name}" if run else f"Available: {_known(server)}."
         raise UserError.one("Ollama", f"{server.address} has no model {name}", remedy)
     made = None
     if run is not None:
@@ -53,8 +53,8 @@ def on_server(server: OllamaServer, name: str, run: Run | None) -> EvaluatedMode
         if made != run.model_digest:
             raise UserError.one(
                 "Ollama",
-                f"what {server.address} serves as {name} is not the model of the run {run.name}",
-                f"Import it (./invoke import --model {name}), or name its run (--run).",
+                f"the model {name} at {server.address} does not belong to run {run.name}",
+                f"Import it (./invoke import --model {name}), or select its run with --run.",
             )
     model: ChatModel = OllamaModel(server, name, name, digest)
     return EvaluatedModel(_identity(model, made), lambda: nullcontext(model))
@@ -84,7 +84,7 @@ def base_on_server(
 
 @contextmanager
 def _temporary_base(files: ModelFiles, model: OllamaModel, display: Display) -> Iterator[ChatModel]:
-    why = "the base, to compare with"
+    why = "the base, for comparison"
     with temporarily_on_server(model.served, files, model.server, display=display, why=why):
         yield model
 

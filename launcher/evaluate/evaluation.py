@@ -125,7 +125,7 @@ class Evaluator:
         if self.run is None:
             raise UserError.one(
                 "--model",
-                f"{name} was not made here, and without a server there is no file of it",
+                f"{name} was not trained here, so without a server there is nothing to load",
                 "Start the server that has it (ollama serve), or set OLLAMA_HOST.",
             )
         return from_file(self.run.files, self.request.parallel, self.display)
@@ -157,7 +157,7 @@ class Evaluator:
             display=self.display,
         )
         if self.run is None:
-            self.display.note("not made here: whether these rows were trained on is not known")
+            self.display.note("not trained here: cannot tell whether it was trained on these rows")
         return questions
 
     def _base(self, server: OllamaServer | None) -> EvaluatedModel | None:
@@ -167,14 +167,12 @@ class Evaluator:
             if server is None:
                 raise UserError.one(
                     "--base",
-                    f"{named} is a served model, and no server is asked",
-                    "Start Ollama, or leave --base out: the run's own base is taken.",
+                    f"{named} is a served model, but no server is in use",
+                    "Start Ollama, or omit --base to compare with the run's own base.",
                 )
             return on_server(server, named, None)
         if self.run is None:
-            self.display.note(
-                "no --base, and no run that says what it was made from: nothing to compare with"
-            )
+            self.display.note("no --base, and no run that names one: nothing to compare with")
             return None
         baseline = make_baseline(self.run, self.engine, self.display)
         if server is not None:
@@ -225,7 +223,9 @@ def _task_file(data: str, run: Run | None) -> tuple[Path, dict[str, str]]:
         return _named_set(data) or find_dataset(data, "--data"), {}
     if run is None:
         raise UserError.one(
-            "--data", "is needed for a model that was not made here", f"Sets: {shown(SETS)}."
+            "--data",
+            "is required for a model that was not trained here",
+            f"Available sets: {shown(SETS)}.",
         )
     recipe = run.recipe
     if recipe.evaluation_path:
@@ -237,8 +237,8 @@ def _task_file(data: str, run: Run | None) -> tuple[Path, dict[str, str]]:
     if not held_out.exists() or not held_out.stat().st_size:
         raise UserError.one(
             "--data",
-            "the run held no row out, so there is nothing to ask",
-            "Give rows that were not trained on: --data FILE.",
+            "the run held out no rows, so there is nothing to evaluate",
+            "Use rows that were not trained on: --data FILE.",
         )
     return held_out, {}
 
@@ -250,7 +250,7 @@ def _named_set(name: str) -> Path | None:
         raise UserError.one(
             "--data",
             f"{name} may be {' or '.join(path.name for path in found)} in {shown(SETS)}",
-            "Give the file.",
+            "Specify the file.",
         )
     return found[0] if found else None
 
@@ -262,8 +262,8 @@ def _skills(given: str) -> Path | None:
     if not folder.is_dir() or not any(path.is_file() for path in folder.iterdir()):
         raise UserError.one(
             "--skills",
-            f"{shown(folder)} is no folder of evaluation sets",
-            f"Leave it out for {shown(SKILLS)}, or take none.",
+            f"{shown(folder)} is not a folder of evaluation sets",
+            f"Omit it to use {shown(SKILLS)}, or use --skills none.",
         )
     return folder
 
@@ -276,5 +276,5 @@ def _check_metric(given: str) -> None:
 def _check_parallel(parallel: int) -> None:
     if not 1 <= parallel <= _MOST_PARALLEL:
         raise UserError.one(
-            "--parallel", f"{parallel} is not from 1 to {_MOST_PARALLEL}", "The default is 4."
+            "--parallel", f"{parallel} is not between 1 and {_MOST_PARALLEL}", "The default is 4."
         )

@@ -108,7 +108,7 @@ class Evaluation(Record):
         path = run / paths.EVALUATION
         if not path.exists():
             raise UserError.one(
-                "--model", f"{name} was not evaluated yet", f"./invoke evaluate --model {name}"
+                "--model", f"{name} has not been evaluated yet", f"./invoke evaluate --model {name}"
             )
         return cls.read(path)
 

@@ -19,16 +19,16 @@ _SHOWN_CHARACTERS = 160
 def show(evaluation: Evaluation, console: Console) -> None:
     """Print who was asked, the sets, and some rows of the task that are not right."""
     model, base = evaluation.model, evaluation.base
-    beside = f" beside {base.name} ({base.by})" if base is not None else ", beside nothing"
+    beside = f" vs {base.name} ({base.by})" if base is not None else ", no base to compare with"
     console.print(f"\n[bold]{escape(model.name)}[/] ({escape(model.by)}){escape(beside)}")
-    console.print("[dim]scores of 100, with 95 % intervals[/]\n")
+    console.print("[dim]scores out of 100, with 95 % intervals[/]\n")
     console.print(_table(evaluation, wide=console.width >= _WIDE))
     for result in evaluation.sets:
         for line in remarks(result):
             console.print(f"  [yellow]·[/] {escape(line)}", soft_wrap=True)
     if evaluation.dropped:
         number = len(evaluation.dropped)
-        console.print(f"  [yellow]·[/] {number} rows that were trained on were left out")
+        console.print(f"  [yellow]·[/] {number} rows that were trained on were dropped")
     _examples(evaluation, console)
 
 
@@ -36,9 +36,9 @@ def remarks(result: SetResult) -> list[str]:
     """What a mean score hides: answers that are none, and a skill that was lost."""
     lines = []
     if result.regression:
-        lines.append(f"{result.set}: a regression, beyond what the profile allows")
+        lines.append(f"{result.set}: regression, the loss exceeds what the profile allows")
     if said := _counted(result.model.counts):
-        lines.append(f"{result.set}: {said}, of the model's {result.rows} answers")
+        lines.append(f"{result.set}: {said}, out of the model's {result.rows} answers")
     return lines
 
 
@@ -94,7 +94,7 @@ def _by(result: SetResult) -> str:
 def _counted(counts: Counts) -> str:
     named = {
         "empty": counts.empty,
-        "no JSON": counts.no_json,
+        "not JSON": counts.no_json,
         "truncated": counts.truncated,
         "in a repetition loop": counts.repetition_loop,
     }

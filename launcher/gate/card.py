@@ -25,7 +25,7 @@ def markdown(evaluation: Evaluation, decision: GateDecision) -> str:
     """The card and the table of scores, as Markdown."""
     model, base = evaluation.model, evaluation.base
     said = "ship" if decision.ship else "do not ship"
-    lines = [f"## {model.name}: {said}", "", "| | demand | found |", "|---|---|---|"]
+    lines = [f"## {model.name}: {said}", "", "| | requirement | result |", "|---|---|---|"]
     lines += [
         f"| {'✅' if line.passed else '❌'} | {line.name} | {_cell(line.found)} |"
         for line in decision.lines
@@ -43,9 +43,9 @@ def markdown(evaluation: Evaluation, decision: GateDecision) -> str:
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     said_beside = [f"- {remark}" for result in evaluation.sets for remark in remarks(result)]
     lines += ["", *said_beside, ""] if said_beside else [""]
-    beside = f" beside {base.name}" if base is not None else ""
+    beside = f" against {base.name}" if base is not None else ""
     lines.append(
-        f"Scores of 100 with 95 % intervals; asked on {model.by}{beside}, {evaluation.created}. "
+        f"Scores of 100, 95 % intervals; measured on {model.by}{beside}, {evaluation.created}. "
         f"Model `{model.digest.removeprefix('sha256:')[:12]}`."
     )
     return "\n".join(lines) + "\n"

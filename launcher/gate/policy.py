@@ -38,7 +38,7 @@ def read_policy(path: Path = POLICY_FILE) -> Policy:
         raise UserError.one("--policy", f"there is no file {shown(path)}")
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError.one(shown(path), "is not a list of keys and values")
+        raise UserError.one(shown(path), "is not a mapping of keys to values")
     try:
         return Policy(**{str(key): value for key, value in content.items()})
     except ValidationError as error:

@@ -59,8 +59,8 @@ class CachedBase:
             if digests.of(self.model / name) != digest:
                 raise UserError.one(
                     shown(self.model / name),
-                    f"is not the file that was put there for {identity.source}",
-                    f"Remove {shown(self.folder)}: the next run makes it anew.",
+                    f"is not the file that was stored for {identity.source}",
+                    f"Delete {shown(self.folder)}; the next run recreates it.",
                 )
         return identity
 
@@ -146,11 +146,11 @@ def _unknown(name: str, named: list[str]) -> UserError:
             "model_to_fine_tune",
             f"{name!r} looks like an Ollama tag: its weights are quantized for serving "
             "and cannot be trained",
-            "Give the Hugging Face id that it was made from, such as Qwen/Qwen2.5-1.5B-Instruct.",
+            "Use the Hugging Face ID of the original model, such as Qwen/Qwen2.5-1.5B-Instruct.",
         )
     return UserError.one(
         "model_to_fine_tune",
-        f"{name!r} is no name in {shown(MODELS_FILE)}, no Hugging Face id and no folder",
+        f"{name!r} is not a name in {shown(MODELS_FILE)}, a Hugging Face ID or a folder",
         f"{did_you_mean(name, named)} Known names: {', '.join(named)}.".lstrip(),
     )
 
@@ -183,9 +183,9 @@ def _check_folder(folder: Path) -> None:
     elif not any(folder.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
-        remedy = "Give the folder of a Hugging Face model in safetensors."
+        remedy = "Use the folder of a Hugging Face model in safetensors format."
         if any(folder.glob("*.gguf")):
-            remedy = "A GGUF is made for serving; give the model that it was made from."
+            remedy = "GGUF files are for serving; use the model that it was converted from."
         raise UserError(
             [Problem(where=f"{folder}", what=f"has no {name}", remedy=remedy) for name in missing]
         )

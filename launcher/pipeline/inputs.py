@@ -90,10 +90,10 @@ def find_dataset(path: str, key: str) -> Path:
     for candidate in (given, ROOT / given):
         if candidate.is_file():
             return candidate.resolve()
-    what = "is a folder" if given.is_dir() or (ROOT / given).is_dir() else "is not there"
+    what = "is a folder" if given.is_dir() or (ROOT / given).is_dir() else "does not exist"
     folder = (ROOT / given).parent
-    near = sorted(entry.name for entry in folder.glob("*.*") if entry.is_file())[:8]
-    remedy = f"In {shown(folder)}: {', '.join(near)}." if near else "Give a file: --data FILE."
+    near = sorted(entry.name for entry in folder.glob("[!.]*.*") if entry.is_file())[:8]
+    remedy = f"In {shown(folder)}: {', '.join(near)}." if near else "Specify a file: --data FILE."
     raise UserError.one(key, f"{path} {what}", remedy)
 
 
@@ -156,7 +156,7 @@ def _bring_base_up_to_date(
         identity = base.identity(digests)
         if identity is None:
             raise UserError.one(
-                shown(base.folder), "is incomplete", "Remove it and run the same command again."
+                shown(base.folder), "is incomplete", "Delete it and run the same command again."
             )
         base.share()
     return identity

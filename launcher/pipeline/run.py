@@ -45,7 +45,7 @@ class Run:
         if not matching:
             runs = ", ".join(sorted(path.name for path in finished))
             raise UserError.one(
-                "--run", f"{shown(folder)} has no finished run {key}", f"There: {runs}."
+                "--run", f"{shown(folder)} has no finished run {key}", f"Finished runs: {runs}."
             )
         readable = [run for run in matching if run.is_finished]
         # By what it says: a later verification rewrites it.
@@ -97,7 +97,7 @@ class Run:
         """
         path = self.folder / paths.REFERENCE
         if not path.exists():
-            raise UserError.one(shown(path), "is not there", "Run ./invoke train again.")
+            raise UserError.one(shown(path), "does not exist", "Run ./invoke train again.")
         return Reference.read(path)
 
     @property
@@ -148,7 +148,11 @@ class Run:
             path = self.folder / name
             digest = digests.of(path) if path.is_file() else None
             if digest is None or digest != made.get(name):
-                what = "is not there" if digest is None else "is not what the run made (cut short?)"
+                what = (
+                    "does not exist"
+                    if digest is None
+                    else "is not the file that the run created (truncated?)"
+                )
                 raise UserError.one(
                     shown(path), what, "Run ./invoke train again: it will be rebuilt."
                 )

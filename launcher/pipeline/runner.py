@@ -67,7 +67,7 @@ class StageCrashed(AffineurError):
         if self.log.exists():
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         tail = "\n".join(lines[-_TAIL_LINES:])
-        return (f"{tail}\n\n" if tail else "") + f"{super().text()}. Its log: {shown(self.log)}"
+        return (f"{tail}\n\n" if tail else "") + f"{super().text()}. Log: {shown(self.log)}"
 
 
 @dataclass(frozen=True)
@@ -263,23 +263,23 @@ class StageRunner:
 
 
 def _ended_from_outside(name: str, ending: Ending) -> UserError:
-    again = "Finished stages are kept: the same command goes on from them."
-    less = "Take a smaller batch_size or max_length, or give it more memory."
+    again = "Finished stages are kept; run the same command to resume."
+    less = "Use a smaller batch_size or max_length, or give it more memory."
     if ending.memory_ran_out:
-        return UserError.one(name, "was killed because its memory ran out", f"{less} {again}")
+        return UserError.one(name, "was killed because it ran out of memory", f"{less} {again}")
     number = -ending.code
-    how = f"was ended from outside by signal {number} (exit code {128 + number})"
+    how = f"was terminated by signal {number} (exit code {128 + number})"
     if number == signal.SIGKILL:
-        how += ": by hand, or by the kernel because this machine's memory ran out (dmesg says)"
+        how += ", by hand or by the kernel because this machine ran out of memory (see dmesg)"
     return UserError.one(name, how, f"In the latter case: {less} {again}" if number == 9 else again)
 
 
 def _ending(code: int) -> str:
     if code == -signal.SIGSEGV:
-        return f"ended by a segmentation fault (exit code {128 - code})"
+        return f"crashed with a segmentation fault (exit code {128 - code})"
     if code < 0:
-        return f"was ended by signal {-code} (exit code {128 - code})"
-    return f"ended with code {code}"
+        return f"was terminated by signal {-code} (exit code {128 - code})"
+    return f"exited with code {code}"
 
 
 def _remove(path: Path) -> None:

@@ -86,7 +86,7 @@ def plan(recipe: Recipe, display: Display) -> list[tuple[str, str]]:
     inputs = inputs_at_hand(recipe, display=display, digests=digests)
     if inputs is None:
         return [
-            ("base", "to be fetched or made"),
+            ("base", "to be downloaded or made"),
             *((stage.name, "to run") for stage in training_stages(recipe)),
         ]
     keys = training_keys(recipe, inputs)

@@ -32,7 +32,7 @@ class EnvVariable:
         if not _NAME.fullmatch(key):
             raise UserError.one(
                 "--env-key",
-                f"{key!r} is no name of a variable",
+                f"{key!r} is not a valid variable name",
                 "For example: --env-key RAISE_LORA_PATH.",
             )
         if not path.is_file():

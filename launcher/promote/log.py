@@ -85,7 +85,7 @@ class PromotionLog:
             except ValidationError as error:
                 raise UserError.one(
                     f"{shown(self.path)}:{number}",
-                    f"is no entry of the promotion log: {error.errors()[0]['msg']}",
-                    "Bring back the line from version control.",
+                    f"is not a valid entry of the promotion log: {error.errors()[0]['msg']}",
+                    "Restore the line from version control.",
                 ) from None
         return entries

@@ -35,7 +35,7 @@ class RoleEntry:
             UserError: the file is not there or no YAML, has no such role, or the role no model.
         """
         if not path.is_file():
-            raise UserError.one(shown(path), "is not there")
+            raise UserError.one(shown(path), "does not exist")
         # Says where it is no YAML.
         read_yaml(path)
         with path.open(encoding="utf-8", newline="") as file:
@@ -44,13 +44,15 @@ class RoleEntry:
         entry = _below(roles, role)
         if entry is None:
             known = ", ".join(_keys(roles)) or "none"
-            raise UserError.one("--role", f"{shown(path)} has no role {role!r}", f"There: {known}.")
+            raise UserError.one(
+                "--role", f"{shown(path)} has no role {role!r}", f"Known roles: {known}."
+            )
         name = _below(entry, "model_name")
         if not isinstance(name, ScalarNode) or not name.value:
             raise UserError.one(
                 f"{shown(path)}: models.{role}",
                 "has no model_name",
-                "Write the name of the model that it uses now: model_name: NAME.",
+                "Add the name of the model that it uses now: model_name: NAME.",
             )
         start, end = name.start_mark.index, name.end_mark.index
         return cls(path, role, str(name.value), text, start, end)
@@ -66,8 +68,8 @@ class RoleEntry:
         if now != self._text:
             raise UserError.one(
                 shown(self.path),
-                "was changed by somebody else meanwhile, and is left as it is",
-                "Look at it, and run the same command again.",
+                "was changed in the meantime and was left as it is",
+                "Review it and run the same command again.",
             )
         atomic_write(self.path, now[: self._start] + _scalar(model_name) + now[self._end :])
 

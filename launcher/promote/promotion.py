@@ -40,7 +40,7 @@ class GateRefused(AffineurError):
         lines = [
             f"  {'✓' if ln.passed else '✗'} {ln.name}: {ln.found}" for ln in self.decision.lines
         ]
-        around = 'Nothing was changed. To promote it all the same: --override "the reason".'
+        around = 'Nothing was changed. To promote it anyway: --override "REASON".'
         return "\n".join([*lines, "", f"{super().text()}. {around}"])
 
 
@@ -81,7 +81,9 @@ def promote(
         raise GateRefused(evaluation, decision)
     digest = server.digest(name)
     if digest is None or ImportRecords(run).model_digest(digest) != evaluation.model.model_digest:
-        what = "has no model" if digest is None else "has another model than the evaluated one as"
+        what = (
+            "has no model" if digest is None else "serves a model other than the evaluated one as"
+        )
         raise UserError.one(
             "Ollama", f"{server.address} {what} {name}", f"./invoke import --model {name}"
         )
@@ -124,13 +126,13 @@ def rollback(role: RoleEntry, log: PromotionLog | None = None) -> Promoted:
     last = log.standing(role.role)
     if last is None:
         raise UserError.one(
-            "--role", f"{role.role} was never promoted to", f"The log: {shown(log.path)}."
+            "--role", f"{role.role} has no promotion to undo", f"Log: {shown(log.path)}."
         )
     if role.model_name != last.after:
         raise UserError.one(
             f"{shown(role.path)}: models.{role.role}",
-            f"says {role.model_name}, and the last promotion left {last.after}: changed by hand",
-            "Change it back by hand, too.",
+            f"is {role.model_name}, but the last promotion set {last.after}: changed by hand",
+            "Change it back by hand as well.",
         )
     env = None
     if last.env is not None:

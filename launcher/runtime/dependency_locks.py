@@ -114,7 +114,7 @@ def check_holds(name: str) -> None:
             raise UserError.one(
                 f"{name}.lock",
                 f"Python {version} needs {', '.join(sorted(lacking))} as well",
-                f"Name it in {name}.in, and run ./invoke lock again.",
+                f"Add it to {name}.in and run ./invoke lock again.",
             )
 
 
@@ -125,9 +125,9 @@ def _moves(before: dict[str, str], after: dict[str, str]) -> list[str]:
         if old == new:
             continue
         if old is None:
-            lines.append(f"{package} {new} is new")
+            lines.append(f"{package} {new} added")
         elif new is None:
-            lines.append(f"{package} {old} is gone")
+            lines.append(f"{package} {old} removed")
         else:
             lines.append(f"{package} {old} -> {new}")
     return lines
@@ -138,6 +138,6 @@ def uv() -> str:
     beside = Path(sys.executable).parent / "uv"
     if not beside.exists():
         raise UserError.one(
-            "uv", "is not in the launcher's environment", "Start through ./invoke, which makes it."
+            "uv", "is not in the launcher's environment", "Start with ./invoke, which creates it."
         )
     return str(beside)

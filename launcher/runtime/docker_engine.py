@@ -131,12 +131,12 @@ class DockerEngine:
         remedy = f"Run ./invoke build --profile {lock}{' --exporter' if exporter else ''}."
         found = self._find(target)
         if found is None:
-            raise UserError.one(images.tag(target), "was built and is gone", remedy)
+            raise UserError.one(images.tag(target), "disappeared after the build", remedy)
         spoken = found.labels.get(images.CONTRACT_LABEL)
         if spoken != str(CONTRACT_VERSION):
             raise UserError.one(
                 images.tag(target),
-                f"speaks contract {spoken}, and this launcher speaks {CONTRACT_VERSION}",
+                f"uses contract version {spoken}, but this launcher needs {CONTRACT_VERSION}",
                 remedy,
             )
         return ImageRecord(digest=str(found.id), builder=images.built_by(str(found.id)))
@@ -173,7 +173,7 @@ class DockerEngine:
                 _IMAGE_TWICE_BYTES if facts.keeps_layers_twice else _IMAGE_ONCE_BYTES,
                 where=str(facts.root),
                 purpose="building an image takes up to",
-                remedy="Make room: docker system prune.",
+                remedy="Free some space: docker system prune.",
             )
 
     def sweep(self, display: Display) -> None:
@@ -184,7 +184,9 @@ class DockerEngine:
             if host == platform.node() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
                 with suppress(NotFound, APIError):
                     container.remove(force=True)
-                    display.note(f"removed container {container.name}, left by a dead launcher")
+                    display.note(
+                        f"removed container {container.name}, left behind by a killed launcher"
+                    )
 
     def _find(self, target: str) -> Any:
         try:
@@ -338,7 +340,7 @@ def _memory_bytes(given: str) -> int | None:
     if found < _LEAST_MEMORY_BYTES:
         raise UserError.one(
             "--memory",
-            f"{given!r} is no amount of memory that a stage can run in",
-            "Write it as Docker does: --memory 12g.",
+            f"{given!r} is not a usable amount of memory",
+            "Use Docker's notation: --memory 12g.",
         )
     return found

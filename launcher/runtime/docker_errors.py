@@ -25,8 +25,8 @@ def check_version(version: Mapping[str, Any], address: str) -> None:
     if api < _OLDEST_API:
         raise UserError.one(
             "docker",
-            f"the engine at {address} is {version['Version']}, and images need "
-            f"{_OLDEST_ENGINE} or newer (BuildKit with fixed dates)",
+            f"the engine at {address} is {version['Version']}, but images need "
+            f"{_OLDEST_ENGINE} or newer (BuildKit with reproducible timestamps)",
             "Upgrade Docker, or train with --engine local.",
         )
 
@@ -36,12 +36,12 @@ def unreachable(said: str, address: str) -> UserError:
     if "Permission denied" in said or "PermissionError" in said:
         return UserError.one(
             "docker",
-            f"the engine's socket at {address} is not open to this user",
+            f"this user may not access the engine's socket at {address}",
             "sudo usermod -aG docker $USER, then log in again; or train with --engine local.",
         )
     return UserError.one(
         "docker",
-        f"no engine answers at {address}",
+        f"no engine responds at {address}",
         "Start it (sudo systemctl start docker), or train with --engine local.",
     )
 
@@ -51,16 +51,16 @@ def refused_container(said: str, address: str) -> UserError:
     if "is already in use" in said:
         return UserError.one(
             "docker",
-            f"the container cannot be made: {said}",
-            "Remove the one of that name: docker rm --force NAME.",
+            f"the container could not be created: {said}",
+            "Remove the existing container: docker rm --force NAME.",
         )
     if "bind source path does not exist" in said:
         return UserError.one(
             "docker",
-            f"the engine at {address} does not see this machine's files ({said})",
-            "Take an engine on this machine, or --engine local.",
+            f"the engine at {address} cannot access this machine's files ({said})",
+            "Use an engine on this machine, or --engine local.",
         )
-    return UserError.one("docker", f"the container cannot be made: {said}")
+    return UserError.one("docker", f"the container could not be created: {said}")
 
 
 def refused_start(said: str) -> UserError:
@@ -68,7 +68,7 @@ def refused_start(said: str) -> UserError:
     if "could not select device driver" in said or "nvidia" in said.lower():
         return UserError.one(
             "docker",
-            "the engine cannot reach a card",
-            f"{TOOLKIT_REMEDY} Docker from snap cannot. Or take --engine local.",
+            "the engine has no access to a GPU",
+            f"{TOOLKIT_REMEDY} Docker from snap is not supported. Or use --engine local.",
         )
     return UserError.one("docker", f"the container did not start: {said}")

@@ -33,7 +33,7 @@ CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 # How long a stage that is asked to stop may take, in every engine, and what is said meanwhile.
 TIME_TO_STOP_S = 120
-STOPPING = f"stopping; {TIME_TO_STOP_S} s for it to end in good order"
+STOPPING = f"stopping; waiting up to {TIME_TO_STOP_S} s for a clean exit"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def choose_engine(name: str, memory: str, display: Display) -> Engine:
         UserError: no such engine, or it does not answer, or it cannot bound memory.
     """
     check_name(name)
-    why = "as asked"
+    why = "as requested"
     if name != "local":
         # Here, not above: the SDK takes a while to import.
         from launcher.runtime.docker_engine import DockerEngine
@@ -47,6 +47,8 @@ def choose_engine(name: str, memory: str, display: Display) -> Engine:
             display.note(f"engine docker, at {engine.endpoint()}")
             return engine
     if memory:
-        raise UserError.one("--memory", "the engine local has no bound", "Take --engine docker.")
+        raise UserError.one(
+            "--memory", "the local engine has no memory limit", "Use --engine docker."
+        )
     display.note(f"engine local ({why})")
     return LocalEngine()

@@ -100,7 +100,7 @@ def check_space(folder: Path) -> None:
         _ENVIRONMENT_BYTES,
         where=shown(folder),
         purpose="making the environment takes up to",
-        remedy="Make room, or move data/cache to a larger disk and link it here.",
+        remedy="Free some space, or move data/cache to a larger disk and symlink it.",
     )
 
 
@@ -111,6 +111,6 @@ def _run(command: list[str], log: Path) -> None:
         last = " / ".join(log.read_text().strip().splitlines()[-3:])
         raise UserError.one(
             f"{shown(log)}",
-            f"uv could not make the environment: {last}",
+            f"uv could not create the environment: {last}",
             "Check the network and run the same command again.",
         )

@@ -60,7 +60,7 @@ def detect_gpus() -> list[Gpu]:
         said = (answer.stdout + answer.stderr).strip().splitlines()
         raise UserError.one(
             "nvidia-smi",
-            f"the driver does not answer: {said[0] if said else answer.returncode}",
+            f"the driver does not respond: {said[0] if said else answer.returncode}",
             "Load or install the NVIDIA driver (a reboot after an upgrade is often enough).",
         )
     return [_gpu(line) for line in answer.stdout.splitlines() if line.strip()]
@@ -81,8 +81,8 @@ def check_gpu(lock: str, precision: str) -> None:
     elif not Path("/dev/nvidia0").exists():
         raise UserError.one(
             "device",
-            "this machine shows no NVIDIA card (no nvidia-smi, no /dev/nvidia0)",
-            "Install the driver, or take --profile cpu or --profile smoke.",
+            "no NVIDIA GPU was found (no nvidia-smi, no /dev/nvidia0)",
+            "Install the driver, or use --profile cpu or --profile smoke.",
         )
 
 
@@ -94,10 +94,10 @@ def complaint(gpu: Gpu, lock: str, precision: str) -> tuple[str, str] | None:
         return (
             f"{gpu}: too old for the {lock} image, whose kernels start at "
             f"{_dotted(wanted.kernels_from)}{architecture_of(wanted.kernels_from)}",
-            f"Take --profile {fitting.name if fitting else 'cpu'}.",
+            f"Use --profile {fitting.name if fitting else 'cpu'}.",
         )
     if gpu.driver_major < wanted.min_driver:
-        instead = f", or take --profile {fitting.name}" if fitting else ""
+        instead = f", or use --profile {fitting.name}" if fitting else ""
         return (
             f"{gpu}: driver too old for the {lock} image (CUDA {wanted.cuda}, "
             f"driver {wanted.min_driver} and up)",
@@ -106,11 +106,11 @@ def complaint(gpu: Gpu, lock: str, precision: str) -> tuple[str, str] | None:
     # fp16 and fp32 are computed by every card that there are kernels for.
     if precision == "bf16" and gpu.capability and gpu.capability < bf16_from():
         return (
-            f"{gpu}: has no bf16, which came with compute capability {_dotted(bf16_from())}"
+            f"{gpu}: does not support bf16, which needs compute capability {_dotted(bf16_from())}"
             f"{architecture_of(bf16_from())}",
-            f"Take --profile {fitting.name}, which trains in {fitting.precision}."
+            f"Use --profile {fitting.name}, which trains in {fitting.precision}."
             if fitting
-            else "Take --profile cpu.",
+            else "Use --profile cpu.",
         )
     return None
 
@@ -123,7 +123,7 @@ def _ask(tool: str, fields: str) -> subprocess.CompletedProcess[str]:
         )
     except subprocess.TimeoutExpired:
         # A card that fell off the bus hangs its driver.
-        return subprocess.CompletedProcess(command, 1, f"silent for {_PATIENCE_S:.0f} s", "")
+        return subprocess.CompletedProcess(command, 1, f"no response for {_PATIENCE_S:.0f} s", "")
 
 
 def _gpu(line: str) -> Gpu:

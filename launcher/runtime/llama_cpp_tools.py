@@ -100,13 +100,13 @@ def compile_into(folder: Path, display: Display) -> None:
         _BUILD_BYTES,
         where=shown(work),
         purpose="compiling llama.cpp's tools takes",
-        remedy="Make room, or take quantizations that need no tools: f16, bf16, q8_0.",
+        remedy="Free some space, or use quantizations that need no tools: f16, bf16, q8_0.",
     )
     python = ensure_environment("tools", ["tools"], display)
     if not (work / "sources").is_dir():
         unpack_sources(work / "sources", display)
     version = pinned("llama-cpp")["llama-cpp-python"]
-    with display.working("tools", f"compiling those of llama-cpp-python {version}") as line:
+    with display.working("tools", f"from llama-cpp-python {version}") as line:
         _compile(work, python, line)
     finished = work / "finished"
     shutil.rmtree(finished, ignore_errors=True)
@@ -158,7 +158,7 @@ def _compile(work: Path, python: Path, line: StageLine) -> None:
             raise UserError.one(
                 shown(log),
                 f"llama.cpp's tools could not be compiled: {(lines or ['see the log'])[0]}",
-                "Run the same command again, or take quantizations that need no tools: f16, "
+                "Run the same command again, or use quantizations that need no tools: f16, "
                 "bf16, q8_0.",
             )
 

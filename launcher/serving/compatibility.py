@@ -26,11 +26,11 @@ def check_form(version: str, serving: Serving) -> None:
     number = numbers(version)
     check_adapter(version, served=serving.adapter is not None)
     if number < _FIRST:
-        raise _refusal(version, "is too old to take a model's files over HTTP", "0.5.5 or newer")
+        raise _refusal(version, "is too old to accept a model's files over HTTP", "0.5.5 or newer")
     if serving.template is None and number < _READS_JINJA:
         raise _refusal(
             version,
-            "knows no chat templates but its own kind, and the base's has no equal in it: "
+            "supports only Go templates, which cannot express the base's chat template: "
             "conversations would be lost",
             "0.30 or newer",
         )
@@ -45,7 +45,7 @@ def check_adapter(version: str, *, served: bool) -> None:
     if served and numbers(version) >= _WITHOUT_ADAPTERS:
         raise UserError.one(
             "Ollama",
-            f"this server ({version}) takes no adapters any more",
+            f"this server ({version}) no longer supports adapters",
             "Serve the merged model: --set serving=merged.",
         )
 
@@ -57,4 +57,4 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def _refusal(version: str, what: str, take: str) -> UserError:
-    return UserError.one("Ollama", f"this server ({version}) {what}", f"Take Ollama {take}.")
+    return UserError.one("Ollama", f"this server ({version}) {what}", f"Use Ollama {take}.")

@@ -68,8 +68,8 @@ class LlamaServerModel:
             said = error.response.text.strip() if error.response is not None else str(error)
             raise UserError.one(
                 PROGRAM,
-                f"gave no answer: {said[:200]}",
-                f"Its log: {shown(_log())}. What was answered is kept: run the same command again.",
+                f"returned no answer: {said[:200]}",
+                f"Log: {shown(_log())}. Answers so far are kept; run the same command again.",
             ) from error
         (choice,) = answer.json()["choices"]
         ended: Ended = "stop" if choice["finish_reason"] == "stop" else "length"
@@ -107,7 +107,7 @@ def llama_server(files: ModelFiles, parallel: int, display: Display) -> Iterator
         )
     try:
         address = f"http://127.0.0.1:{port}"
-        with display.working(PROGRAM, f"reading {files.name}"):
+        with display.working(PROGRAM, f"loading {files.name}"):
             _wait(process, address)
         yield LlamaServerModel(address, files)
     finally:
@@ -131,12 +131,12 @@ def _wait(process: subprocess.Popen[bytes], address: str) -> None:
             tail = "\n    ".join(_log().read_text(errors="replace").splitlines()[-_LOG_LINES:])
             raise UserError.one(
                 PROGRAM,
-                f"ended by itself (exit code {process.returncode})",
-                f"Its last lines:\n    {tail}",
+                f"exited unexpectedly (exit code {process.returncode})",
+                f"Last lines of its log:\n    {tail}",
             )
         if time.monotonic() > deadline:
             raise UserError.one(
-                PROGRAM, f"has not answered for {_PATIENCE_S} s", f"Its log: {shown(_log())}."
+                PROGRAM, f"did not respond within {_PATIENCE_S} s", f"Log: {shown(_log())}."
             )
         time.sleep(_ASKED_EVERY_S)
 

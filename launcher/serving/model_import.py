@@ -66,15 +66,17 @@ def import_run(
     if standing is not None and records.model_digest(standing) is None and not replace:
         raise UserError.one(
             "Ollama",
-            f"{full_name(name)} at {server.address} was not made by this project",
-            "Take another output_model_name, or --replace.",
+            f"{full_name(name)} at {server.address} was not imported by this project",
+            "Use another output_model_name, or --replace.",
         )
     with display.working("import", f"into Ollama {server.version} at {server.address}") as line:
         _create(candidate, files, server, line=line)
     examine(candidate)
     digest = server.digest(candidate)
     if digest is None:
-        raise UserError.one("Ollama", f"{candidate} was made and is gone", "Run it again.")
+        raise UserError.one(
+            "Ollama", f"{candidate} disappeared after it was created", "Run the same command again."
+        )
     # Before the name is taken: a model that stands under it is known as ours from then on.
     records.add(digest, files.digest)
     server.copy(candidate, full_name(name))
@@ -95,7 +97,7 @@ def unquantized(run: Run, served: str, server: OllamaServer, *, display: Display
         yield served
         return
     name = f"{full_name(served)}-f16"
-    why = "the f16 file, to compare with"
+    why = "the f16 file, for comparison"
     with temporarily_on_server(name, run.files_as(exact), server, display=display, why=why):
         yield name
 

@@ -45,7 +45,7 @@ _ASKED_EVERY_S = 0.2
 _TIME_TO_STOP_S = 30
 _LOG_LINES = 8
 _WHERE = "--ollama container"
-_OTHERWISE = f"{_IMAGE_VARIABLE} names another image; or take --ollama host."
+_OTHERWISE = f"Set {_IMAGE_VARIABLE} to use another image, or use --ollama host."
 
 
 class OllamaContainer:
@@ -79,7 +79,7 @@ class OllamaContainer:
     def how_to_ask(self, model: str) -> list[str]:
         """What a person types to ask the model, now that the launcher is done."""
         ask = f"Ask it:  docker exec -it {NAME} ollama run {model}"
-        found = f"Applications find it at {address()}."
+        found = f"Applications can reach it at {address()}."
         return [f"Serve it:  docker start {NAME}", ask, found] if self._stopped else [ask, found]
 
     @contextmanager
@@ -91,7 +91,7 @@ class OllamaContainer:
         """
         container = self._standing()
         if container is not None and container.status == "running":
-            self._display.note(f"the container {NAME} runs already, and is left running")
+            self._display.note(f"the container {NAME} is already running and will be left running")
             yield OllamaServer(address(), self._answer(container))
             return
         container = self._made(container)
@@ -107,23 +107,23 @@ class OllamaContainer:
         Raises:
             UserError: it is not ours, or runs as something else, or the port is taken.
         """
-        with _refused("the engine does not answer"):
+        with _refused("the engine does not respond"):
             container = self._found()
         if container is not None and not _OURS.items() <= container.labels.items():
             raise UserError.one(
                 _WHERE,
-                f"there is a container {NAME} that this project did not make",
-                f"Give it another name (docker rename {NAME} OTHER), or take --ollama host.",
+                f"the existing container {NAME} was not created by this project",
+                f"Rename it (docker rename {NAME} OTHER), or use --ollama host.",
             )
         if container is not None and container.status == "running":
             runs = (container.attrs["Config"]["Image"], container.labels[_PORT_LABEL])
             if runs != (self._reference, str(self._port)):
                 raise UserError.one(
                     _WHERE,
-                    f"{NAME} is running {runs[0]} at port {runs[1]}, and {self._reference} at "
-                    f"port {self._port} is asked for",
-                    f"Stop it (docker stop {NAME}), and it is made anew with the models that it "
-                    f"has; or set {_IMAGE_VARIABLE}={runs[0]} OLLAMA_HOST=127.0.0.1:{runs[1]}.",
+                    f"{NAME} is running {runs[0]} on port {runs[1]}, but {self._reference} on "
+                    f"port {self._port} was requested",
+                    f"Stop it (docker stop {NAME}) to have it recreated with the same models, "
+                    f"or set {_IMAGE_VARIABLE}={runs[0]} OLLAMA_HOST=127.0.0.1:{runs[1]}.",
                 )
         elif _is_taken(self._port):
             raise _port_taken(self._port)
@@ -135,7 +135,7 @@ class OllamaContainer:
         return None
 
     def _image(self) -> Image:
-        with _refused(f"the image {self._reference} cannot be had", _OTHERWISE):
+        with _refused(f"the image {self._reference} could not be pulled", _OTHERWISE):
             with suppress(ImageNotFound):
                 return self._client.images.get(self._reference)
             with self._display.working("image", f"pulling {self._reference}") as line:
@@ -157,11 +157,11 @@ class OllamaContainer:
         image = self._image()
         cards = "with cards" if self._cards else "without cards"
         made_for = f"{image.id} at {self._port} {cards}"
-        with _refused("the container cannot be made", "Run the same command again."):
+        with _refused("the container could not be created", "Run the same command again."):
             if standing is not None:
                 if standing.labels.get(_MADE_FOR_LABEL) == made_for:
                     return standing
-                self._display.note(f"the container {NAME} is made anew; its models stay")
+                self._display.note(f"recreating the container {NAME}; its models are kept")
                 standing.remove()
             return self._client.containers.create(
                 self._reference,
@@ -188,32 +188,32 @@ class OllamaContainer:
             no_card = "could not select device driver" in said or "nvidia" in said.lower()
             raise UserError.one(
                 _WHERE,
-                f"the container {NAME} does not start: {said}",
-                f"{TOOLKIT_REMEDY} Or take --ollama host." if no_card else _OTHERWISE,
+                f"the container {NAME} did not start: {said}",
+                f"{TOOLKIT_REMEDY} Or use --ollama host." if no_card else _OTHERWISE,
             ) from error
 
     def _answer(self, container: Container) -> str:
         """The server's version, once it answers."""
         deadline = time.monotonic() + _PATIENCE_S
-        with _refused(f"the container {NAME} is gone", "Run the same command again."):
+        with _refused(f"the container {NAME} disappeared", "Run the same command again."):
             while (version := server_version()) is None:
                 container.reload()
                 if container.status != "running":
                     code = container.attrs["State"]["ExitCode"]
-                    raise self._not_serving(container, f"ended by itself (exit code {code})")
+                    raise self._not_serving(container, f"exited unexpectedly (exit code {code})")
                 if time.monotonic() > deadline:
-                    silence = f"has not answered at {address()} for {_PATIENCE_S} s"
+                    silence = f"did not respond at {address()} within {_PATIENCE_S} s"
                     raise self._not_serving(container, silence)
                 time.sleep(_ASKED_EVERY_S)
         return version
 
     def _not_serving(self, container: Container, what: str) -> UserError:
         lines = container.logs(tail=_LOG_LINES).decode(errors="replace").strip().splitlines()
-        tail = "\n    ".join(lines or ["(it said nothing)"])
+        tail = "\n    ".join(lines or ["(no output)"])
         return UserError.one(
             _WHERE,
             f"the server of {self._reference} {what}",
-            f"{_OTHERWISE} Its last lines:\n    {tail}",
+            f"{_OTHERWISE} Last lines of its log:\n    {tail}",
         )
 
     def _stop(self, container: Container) -> None:
@@ -224,7 +224,7 @@ class OllamaContainer:
             # What the block itself raised must not be lost over this.
             self._display.note(f"the container {NAME} could not be stopped: {_explained(error)}")
         else:
-            self._display.note(f"stopped the container {NAME}; its models stay")
+            self._display.note(f"stopped the container {NAME}; its models are kept")
 
 
 def _megabytes(done_bytes: int, total_bytes: int) -> Progress:
@@ -241,8 +241,8 @@ def _port() -> int:
     if asked.scheme != "http" or not _is_here(asked.hostname) or not port:
         raise UserError.one(
             "OLLAMA_HOST",
-            f"names {address()}, and a container's server is on this machine, over plain HTTP",
-            "Unset it, or write OLLAMA_HOST=127.0.0.1:PORT, or take --ollama host.",
+            f"is {address()}, but a container's server runs on this machine over plain HTTP",
+            "Unset it, set OLLAMA_HOST=127.0.0.1:PORT, or use --ollama host.",
         )
     return port
 
@@ -254,15 +254,15 @@ def _facts() -> EngineFacts:
         raise UserError.one(
             _WHERE,
             error.problems[0].what,
-            "./invoke doctor --engine docker tells what to do; or take --ollama host.",
+            "Run ./invoke doctor --engine docker for advice, or use --ollama host.",
         ) from error
     # A socket's address has no host.
     host = urlsplit(facts.endpoint).hostname
     if host is not None and not _is_here(host):
         raise UserError.one(
             _WHERE,
-            f"the engine at {facts.endpoint} is on another machine, and so are its ports",
-            "Take an engine on this machine, or --ollama host.",
+            f"the engine at {facts.endpoint} is on another machine, so its ports are out of reach",
+            "Use an engine on this machine, or --ollama host.",
         )
     return facts
 
@@ -282,13 +282,13 @@ def _port_taken(port: int) -> UserError:
     if version is not None:
         return UserError.one(
             _WHERE,
-            f"an Ollama server ({version}) is at {address()} already",
-            "Take it (--ollama host), or another port: OLLAMA_HOST=127.0.0.1:PORT.",
+            f"an Ollama server ({version}) is already running at {address()}",
+            "Use it (--ollama host), or choose another port: OLLAMA_HOST=127.0.0.1:PORT.",
         )
     return UserError.one(
         _WHERE,
         f"port {port} is in use on this machine",
-        "Take another one: OLLAMA_HOST=127.0.0.1:PORT.",
+        "Choose another one: OLLAMA_HOST=127.0.0.1:PORT.",
     )
 
 

@@ -28,7 +28,7 @@ _SILENCE_S = 1800
 GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0}
 # What a server says of an answer that it broke off because it repeated itself.
 REPETITION_LOOP = "token repeat limit reached"
-_GO_ON = "Start it and run the same command again: what was uploaded is kept."
+_GO_ON = "Start it and run the same command again; uploaded files are kept."
 
 
 def address() -> str:
@@ -76,7 +76,7 @@ class OllamaServer:
         if version is None:
             raise UserError.one(
                 "Ollama",
-                f"no server answers at {address()}",
+                f"no server responds at {address()}",
                 "Start it (ollama serve), or set OLLAMA_HOST.",
             )
         return cls(address(), version)
@@ -93,7 +93,7 @@ class OllamaServer:
 
     def has_blob(self, digest: str) -> bool:
         """Whether the server has the bytes of this digest (`sha256:...`) already."""
-        with self._named("asking for a blob"):
+        with self._named("checking for a blob"):
             return self._session.head(self._url(f"blobs/{digest}"), timeout=60).status_code == 200
 
     def upload(self, file: Path, digest: str, on_bytes: Callable[[int], None]) -> None:
@@ -141,13 +141,13 @@ class OllamaServer:
         if last != "success":
             raise UserError.one(
                 "Ollama",
-                f"creating {model} ended without success (its last word: {last or 'none'})",
+                f"creating {model} did not succeed (last status: {last or 'none'})",
                 _GO_ON,
             )
 
     def show(self, model: str) -> dict[str, Any]:
         """What the server reports of a model: template, parameters, modelfile, details."""
-        with self._named(f"showing {model}"):
+        with self._named(f"inspecting {model}"):
             answer = self._session.post(self._url("show"), json={"model": model}, timeout=60)
             shown: dict[str, Any] = self._checked(answer).json()
         return shown
@@ -208,11 +208,11 @@ class OllamaServer:
             yield
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             raise UserError.one(
-                "Ollama", f"the server at {self.address} went away while {doing}", _GO_ON
+                "Ollama", f"lost the connection to {self.address} while {doing}", _GO_ON
             ) from error
         except requests.Timeout as error:
             raise UserError.one(
-                "Ollama", f"the server at {self.address} is silent while {doing}", _GO_ON
+                "Ollama", f"{self.address} did not respond while {doing}", _GO_ON
             ) from error
 
 
@@ -222,14 +222,14 @@ def _by_name(blobs: Mapping[str, str], file: str) -> dict[str, str]:
 
 def _refusal(doing: str, said: str) -> UserError:
     if "no space left" in said:
-        remedy = "Make room on the server's disk and run the same command again."
+        remedy = "Free some space on the server's disk and run the same command again."
     elif "digest mismatch" in said:
         remedy = "The file changed while it was read; run the same command again."
     elif "invalid model name" in said:
-        remedy = "Take another output_model_name: letters, digits, '-', '_' and '.'."
+        remedy = "Use another output_model_name: letters, digits, '-', '_' and '.'."
     else:
         remedy = ""
-    return UserError.one("Ollama", f"the server refuses ({doing}): {said}", remedy)
+    return UserError.one("Ollama", f"the server returned an error ({doing}): {said}", remedy)
 
 
 class _Watched:

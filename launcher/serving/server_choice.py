@@ -85,6 +85,4 @@ def demand_server(name: str, display: Display) -> Ollama:
 
 def _check_name(name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise UserError.one(
-            "--ollama", f"there is no choice {name!r}", f"Known: {', '.join(known)}."
-        )
+        raise UserError.one("--ollama", f"unknown choice {name!r}", f"Known: {', '.join(known)}.")

@@ -20,7 +20,7 @@ def differences(server: OllamaServer, model: str, files: ModelFiles) -> list[str
 
     def compare(what: str, sent: Any, said: Any) -> None:
         if sent != said:
-            found.append(f"{what}: {_short(said)} for {_short(sent)}")
+            found.append(f"{what}: {_short(said)} instead of {_short(sent)}")
 
     # From 0.30 to 0.33 servers write the files anew, under other digests.
     if not (0, 30) <= numbers(server.version)[:2] <= (0, 33):

@@ -39,7 +39,7 @@ class NotTheTrainedModel(AffineurError):
     def text(self) -> str:
         """The lines that failed, and what stands now."""
         lines = [f"  {'✓' if c.passed else '✗'} {c.name}: {c.found}" for c in self.checks]
-        kept = "What was served before under its name still is."
+        kept = "The model previously served under that name is still in place."
         return "\n".join([*lines, "", f"{super().text()}. {kept}"])
 
 
@@ -119,7 +119,7 @@ class _Proof:
         """Whether the server reports of the model what was sent to it."""
         found = differences(self.server, model, self.run.files)
         return Check(
-            name="what the server reports",
+            name="server report",
             passed=not found,
             found="; ".join(found) or "files, template, system prompt and parameters as sent",
         )
@@ -134,8 +134,12 @@ class _Proof:
             )
             counted = answer.get("prompt_eval_count")
             if counted != question.prompt_tokens and not self._gets_a_system_prompt(question):
-                differing.append(f"prompt {number + 1}: {counted} for {question.prompt_tokens}")
-        return _of_differences("prompt tokens", differing, asked=len(questions), right="as trained")
+                differing.append(
+                    f"prompt {number + 1}: {counted} instead of {question.prompt_tokens}"
+                )
+        return _of_differences(
+            "prompt tokens", differing, asked=len(questions), right="as in training"
+        )
 
     def _gets_a_system_prompt(self, question: Question) -> bool:
         # A system prompt of the model's own stands in front where the conversation has none.
@@ -160,12 +164,12 @@ class _Proof:
                 undecided += 1
             else:
                 differing.append(
-                    f"prompt {number + 1}: {_short(said)} for {_short(question.answer)}"
+                    f"prompt {number + 1}: {_short(said)} instead of {_short(question.answer)}"
                 )
-        right = "as the merged model's"
+        right = "match the merged model"
         if undecided:
             right += f", {undecided} of them up to a near tie"
-        return _of_differences("greedy answers, f16", differing, asked=len(asked), right=right)
+        return _of_differences("greedy answers (f16)", differing, asked=len(asked), right=right)
 
     def ends(self, model: str) -> Check:
         """Whether its answers to held-out questions end by a stop."""
@@ -173,24 +177,24 @@ class _Proof:
         asked = [question for question in self.run.reference.questions if question.held_out]
         endless = []
         for number, question in enumerate(asked):
-            self.on_progress("waiting for ends", number, len(asked))
+            self.on_progress("checking stop tokens", number, len(asked))
             answer = self.server.chat(model=model, messages=question.messages, options=GREEDY)
             if answer.get("done_reason") != "stop":
                 endless.append(
                     f"prompt {number + 1}: {answer.get('done_reason')} after "
                     f"{answer.get('eval_count')} tokens"
                 )
-        within = f"by a stop, within {self.run.recipe.num_predict}"
-        return _of_differences("answers that end", endless, asked=len(asked), right=within)
+        within = f"answers stop within {self.run.recipe.num_predict} tokens"
+        return _of_differences("stop tokens", endless, asked=len(asked), right=within)
 
 
 def _agreements(reference: Reference, bounds: VerifySection) -> list[Check]:
     return [
         Check(
-            name=f"{kind} beside f16",
+            name=f"{kind} vs f16",
             passed=found.mean_kl <= bounds.max_mean_kl and found.same_top >= bounds.min_same_top,
-            found=f"mean KL {found.mean_kl:.2g} nats a token (at most {bounds.max_mean_kl:g}), "
-            f"same top token {found.same_top:.1%} (at least {bounds.min_same_top:.1%}), "
+            found=f"mean KL {found.mean_kl:.2g} nats per token (max {bounds.max_mean_kl:g}), "
+            f"same top token {found.same_top:.1%} (min {bounds.min_same_top:.1%}), "
             f"{found.tokens} tokens",
         )
         for kind, found in reference.agreements.items()

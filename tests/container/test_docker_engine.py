@@ -171,7 +171,7 @@ def test_a_folder_that_the_engine_does_not_see_is_said(engine, run, tmp_path):
     gone.mkdir()
     mount = Mount("data", gone)
     shutil.rmtree(gone)
-    with pytest.raises(UserError, match="does not see this machine's files"):
+    with pytest.raises(UserError, match="cannot access this machine's files"):
         probe(engine, run, "say(a=1)", mounts=(mount,))
 
 

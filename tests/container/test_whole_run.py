@@ -127,7 +127,7 @@ def test_a_dead_launchers_container_is_removed_and_the_run_goes_on(engine, proje
     (left,) = ours(engine)
     done = invoke(project, "train", "--profile", "smoke", **ENGINE)
     assert done.returncode == 0, done.stderr
-    assert f"removed container {left.name}, left by a dead launcher" in done.stderr
+    assert f"removed container {left.name}, left behind by a killed launcher" in done.stderr
     assert ours(engine) == []
 
 
@@ -148,8 +148,8 @@ def test_a_container_killed_from_outside_is_a_sentence(engine, project):
     running.kill()
     said = process.communicate(timeout=150)[1]
     assert process.returncode == 2, said
-    assert "train: was ended from outside by signal 9 (exit code 137)" in said
-    assert "the same command goes on" in said
+    assert "train: was terminated by signal 9 (exit code 137)" in said
+    assert "run the same command to resume" in said
     assert "Traceback" not in said
     assert ours(engine) == []
 
@@ -157,7 +157,7 @@ def test_a_container_killed_from_outside_is_a_sentence(engine, project):
 def test_a_run_without_the_memory_that_it_needs_is_a_sentence(project):
     done = invoke(project, "train", "--profile", "smoke", "--memory", "200m", **ENGINE)
     assert done.returncode == 2, done.stderr
-    assert "its memory ran out" in done.stderr
+    assert "it ran out of memory" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -165,7 +165,7 @@ def test_doctor_finds_this_engine_fit_for_the_smoke_profile(contained):
     done = invoke(contained.project, "doctor", "--profile", "smoke", **ENGINE)
     assert done.returncode == 0, done.stdout
     lines = {line.split()[2]: line.split()[1] for line in done.stdout.splitlines() if "✓" in line}
-    assert {"engine", "buildx", "disk", "image", "user", "card"} <= lines.keys()
+    assert {"engine", "buildx", "disk", "image", "user", "GPU"} <= lines.keys()
 
 
 def test_nothing_of_the_engine_is_written_into_the_project_by_another_user(contained):

@@ -33,5 +33,5 @@ def test_what_does_not_fit_says_where_how_much_and_what_to_do(free_bytes, tmp_pa
     with pytest.raises(UserError) as caught:
         check(tmp_path, 2 * 10**9)
     assert str(caught.value) == (
-        "data/cache: the disk has 2.0 GB free, and the thing takes 2.0 GB. Make room."
+        "data/cache: the disk has 2.0 GB free, but the thing takes 2.0 GB. Make room."
     )

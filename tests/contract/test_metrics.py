@@ -137,11 +137,11 @@ def test_the_metric_is_what_fits_all_expected_answers(expected, metric):
 @pytest.mark.parametrize(
     ("metric", "expected", "said"),
     [
-        ("regex", "(", "is no regular expression"),
-        ("json_f1", "{", "is scored as JSON, and its output is none"),
+        ("regex", "(", "is not a valid regular expression"),
+        ("json_f1", "{", "is scored as JSON, but its output is not JSON"),
         ("json_f1", "[" * 100_000, "nested too deeply"),
-        ("number", "no digit", "is scored as a number, and its output holds none"),
-        ("number", "12.05.2024", "holds none"),
+        ("number", "no digit", "is scored as a number, but its output contains none"),
+        ("number", "12.05.2024", "contains none"),
         ("regex", "a+", ""),
         ("json_f1", "{}", ""),
         ("number", "so\n#### 4", ""),

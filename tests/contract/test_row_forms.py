@@ -99,11 +99,16 @@ def test_legacy_text_of_several_turns():
         ({"messages": PLAIN[:1]}, {}, "ends with a user turn", ""),
         ({"messages": PLAIN[1:]}, {}, "has no user turn", ""),
         ({"messages": [*PLAIN, SYSTEM, *PLAIN]}, {}, "system turn after the first", ""),
-        ({"messages": [{"role": "bot", "content": "x"}]}, {}, "is from 'bot'", "assistant"),
+        (
+            {"messages": [{"role": "bot", "content": "x"}]},
+            {},
+            "has the unknown role 'bot'",
+            "assistant",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}, PLAIN[1]]},
             {},
-            "turn 1 holds something other than text",
+            "turn 1 contains something other than text",
             "",
         ),
     ],

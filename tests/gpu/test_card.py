@@ -11,7 +11,9 @@ from tests.conftest import run_smoke
 
 
 def test_a_card_answers():
-    assert torch.cuda.is_available(), "no CUDA card answers: these tests are for machines with one"
+    assert torch.cuda.is_available(), (
+        "no CUDA GPU is available: these tests are for machines with one"
+    )
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

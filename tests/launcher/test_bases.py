@@ -75,7 +75,7 @@ def test_a_folder_lacking_files_names_each_of_them(folder):
 
 def test_a_folder_with_a_gguf_is_told_why_not(folder):
     (folder / "model.safetensors").rename(folder / "model.gguf")
-    assert "A GGUF is made for serving" in refusal(str(folder))
+    assert "GGUF files are for serving" in refusal(str(folder))
 
 
 def test_an_ollama_tag_is_told_why_not():
@@ -96,9 +96,9 @@ def test_an_unfinished_base_does_not_count_and_a_changed_one_is_named(tmp_path):
     assert unfinished.identity(digests) is None
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "gone.bin").write_text("of another revision")
-    with pytest.raises(UserError, match="is not the file that was put there for smoke") as changed:
+    with pytest.raises(UserError, match="is not the file that was stored for smoke") as changed:
         unfinished.identity(digests)
-    assert "Remove " in str(changed.value)
+    assert "Delete " in str(changed.value)
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ def serving(*, template="{{ .Prompt }}", adapter=None):
 @pytest.mark.parametrize(
     ("version", "form", "said"),
     [
-        ("0.34.1", serving(adapter="gguf/b.gguf"), "takes no adapters any more"),
+        ("0.34.1", serving(adapter="gguf/b.gguf"), "no longer supports adapters"),
         ("0.40.0", serving(adapter="gguf/b.gguf"), "--set serving=merged"),
-        ("0.0.0", serving(), "too old to take a model's files"),
-        ("0.5.4", serving(), "Take Ollama 0.5.5 or newer."),
+        ("0.0.0", serving(), "too old to accept a model's files"),
+        ("0.5.4", serving(), "Use Ollama 0.5.5 or newer."),
         ("0.6.5", serving(template=None), "conversations would be lost"),
-        ("0.29.9-rc1", serving(template=None), "Take Ollama 0.30 or newer."),
+        ("0.29.9-rc1", serving(template=None), "Use Ollama 0.30 or newer."),
     ],
 )
 def test_a_server_of_the_wrong_age_is_refused(version, form, said):

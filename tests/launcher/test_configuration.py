@@ -109,7 +109,7 @@ def test_another_trainers_key_is_recognised(tmp_path):
         ("metric=chrff", "--set metric: metric: there is no metric 'chrff'. Did you mean chrf?"),
         ("lock=rxt", "--set lock: lock: there is no lock 'rxt'. Did you mean rtx? Known: "),
         ("columns.anwer=a", "--set columns.anwer: columns: there is no target column 'anwer'"),
-        ("metric=3", "metric: input should be a valid string (it is 3)"),
+        ("metric=3", "metric: input should be a valid string (got 3)"),
     ],
 )
 def test_a_name_that_no_table_has_is_refused_with_the_nearest_one(setting, said):
@@ -128,7 +128,7 @@ def test_all_problems_are_named_at_once_each_with_its_origin(tmp_path):
     text = "\n".join(problems)
     assert len(problems) == 3
     assert "c.json: aplha: unknown key" in text
-    assert "c.json: epochs: input should be greater than 0 (it is -1)" in text
+    assert "c.json: epochs: input should be greater than 0 (got -1)" in text
     assert "--set lora_rank: lora_rank: input should be a valid integer" in text
 
 
@@ -155,9 +155,9 @@ def test_a_configuration_of_the_guides_own_trainer_is_refused_key_by_key(tmp_pat
     ("name", "content", "said"),
     [
         ("c.json", '{"epochs": 1,}', "is not valid JSON"),
-        ("c.json", "[1, 2]", "is not a list of keys and values"),
+        ("c.json", "[1, 2]", "is not a mapping of keys to values"),
         ("c.yaml", "epochs: [1\nx: 2", "c.yaml:2: is not valid YAML"),
-        ("c.toml", "epochs = 1", ".toml is no configuration"),
+        ("c.toml", "epochs = 1", ".toml is not a configuration format"),
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path, name, content, said):

@@ -27,12 +27,12 @@ def no_engine(monkeypatch):
 
 
 def test_auto_takes_the_local_engine_where_none_answers_and_says_why(smoke_run):
-    assert "engine local (docker: no engine answers at unix:///no/engine.sock)" in smoke_run.said
+    assert "engine local (docker: no engine responds at unix:///no/engine.sock)" in smoke_run.said
 
 
 @pytest.mark.usefixtures("no_engine")
 def test_docker_that_was_asked_for_and_is_not_there_is_refused():
-    with pytest.raises(UserError, match=r"no engine answers at unix:///no/engine\.sock.*--engine"):
+    with pytest.raises(UserError, match=r"no engine responds at unix:///no/engine\.sock.*--engine"):
         choose_engine("docker", "", QUIET)
 
 
@@ -88,7 +88,7 @@ def test_doctor_has_a_remedy_for_all_that_is_amiss():
     findings = doctor.examine("rtx", "docker")
     states = {finding.subject: finding.state for finding in findings}
     assert states["engine"] == "fail"
-    assert {"disk", "card", "Ollama"} <= states.keys()
+    assert {"disk", "GPU", "Ollama"} <= states.keys()
     assert all(finding.remedy for finding in findings if finding.state != "ok")
 
 
@@ -99,7 +99,7 @@ def test_doctor_names_a_disk_that_is_too_full_for_an_environment(tmp_path, monke
     disk = next(f for f in doctor.examine("smoke", "local") if f.subject == "disk")
     assert disk.state == "fail"
     assert disk.what == (
-        f"{tmp_path}: the disk has 1.0 GB free, and making the environment takes up to 12.0 GB"
+        f"{tmp_path}: the disk has 1.0 GB free, but making the environment takes up to 12.0 GB"
     )
     assert "move data/cache" in disk.remedy
 
@@ -112,7 +112,7 @@ def test_doctor_says_which_python_is_taken():
 def test_doctor_exits_by_what_it_found(plain_project):
     fit = invoke(plain_project, "doctor", "--profile", "smoke")
     assert fit.returncode == 0, fit.stdout
-    assert "no engine answers" in fit.stdout
+    assert "no engine responds" in fit.stdout
     unfit = invoke(plain_project, "doctor", "--profile", "smoke", "--engine", "docker")
     assert unfit.returncode == 2
     unknown = invoke(plain_project, "doctor", "--profile", "smok")

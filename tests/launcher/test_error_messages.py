@@ -45,8 +45,7 @@ def test_what_the_system_refuses_is_a_sentence_and_a_bug_is_not():
         raise PermissionError(errno.EACCES, "Permission denied", "data/cache")
     assert left == [
         (
-            "affineur: data/cache: Permission denied. "
-            "See whose it is (ls -l), and that you may write there.",
+            "affineur: data/cache: Permission denied. Check its owner and permissions (ls -l).",
             2,
         )
     ]
@@ -69,10 +68,12 @@ def test_a_falling_loss_looks_like_one():
 
 def test_the_histogram_counts_every_row_once_and_marks_the_cut():
     lines = histogram([10, 11, 12, 50, 51, 300], 256)
-    counts = [int(line.split("cut")[0].split()[-1]) for line in lines if line.split()[-1] != ""]
+    counts = [
+        int(line.split("truncated")[0].split()[-1]) for line in lines if line.split()[-1] != ""
+    ]
     assert sum(counts) == 6
-    assert [("cut at 256" in line) for line in lines][-1]
-    assert "cut" not in lines[0]
+    assert [("truncated at 256" in line) for line in lines][-1]
+    assert "truncated" not in lines[0]
 
 
 def test_a_histogram_of_equal_lengths_is_one_bar():

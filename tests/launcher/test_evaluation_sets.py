@@ -24,5 +24,5 @@ def test_a_set_is_found_by_its_name_whatever_its_suffix(sets, suffix):
 def test_a_name_of_two_sets_is_refused_with_both(sets):
     for suffix in (".jsonl", ".csv"):
         (sets / f"mine{suffix}").write_text("")
-    with pytest.raises(UserError, match=r"mine may be mine.csv or mine.jsonl.*Give the file"):
+    with pytest.raises(UserError, match=r"mine may be mine.csv or mine.jsonl.*Specify the file"):
         evaluation._named_set("mine")

@@ -115,12 +115,12 @@ def test_an_unproved_model_is_a_no(run_copy, evaluation, verified):
 
 
 def test_an_evaluation_of_an_earlier_model_is_a_sentence(run_copy, evaluation):
-    with pytest.raises(UserError, match=r"an earlier model.*./invoke evaluate --model m"):
+    with pytest.raises(UserError, match=r"out of date.*./invoke evaluate --model m"):
         decide(Run(run_copy), evaluation(GOOD, of="older"), POLICY)
 
 
 def test_no_evaluation_is_a_sentence(run_copy):
-    with pytest.raises(UserError, match=r"was not evaluated yet.*./invoke evaluate --model m"):
+    with pytest.raises(UserError, match=r"has not been evaluated yet.*./invoke evaluate --model m"):
         Evaluation.of_run(run_copy, "m")
 
 
@@ -133,10 +133,10 @@ def test_the_shipped_policy_is_read():
     [
         ("min_task_gian: 0.1\n", "min_task_gian: unknown key. Did you mean min_task_gain?"),
         ("min_task_gian: 0.1\n", "verified: is missing"),
-        ("min_task_gain: much\nmax_skill_loss: 0\nverified: true\n", "it is 'much'"),
+        ("min_task_gain: much\nmax_skill_loss: 0\nverified: true\n", "got 'much'"),
         ("min_task_gain: -1\nmax_skill_loss: 0\nverified: true\n", "greater than or equal to 0"),
-        ("min_task_gain: 0\nmax_skill_loss: 0\nverified: maybe\n", "it is 'maybe'"),
-        ("- a\n", "is not a list of keys and values"),
+        ("min_task_gain: 0\nmax_skill_loss: 0\nverified: maybe\n", "got 'maybe'"),
+        ("- a\n", "is not a mapping of keys to values"),
         ("a: [\n", "is not valid YAML"),
     ],
 )

@@ -54,15 +54,15 @@ def test_a_card_that_fits_is_let_through(driver, line, lock, precision):
 @pytest.mark.parametrize(
     ("line", "lock", "precision", "said"),
     [
-        (T4, "rtx", "bf16", "Tesla T4 .* has no bf16.*Take --profile t4"),
-        (KEPLER, "rtx", "bf16", "too old for the rtx image.*Take --profile cpu"),
-        (KEPLER, "t4", "fp16", "too old for the t4 image.*Take --profile cpu"),
+        (T4, "rtx", "bf16", "Tesla T4 .* does not support bf16.*Use --profile t4"),
+        (KEPLER, "rtx", "bf16", "too old for the rtx image.*Use --profile cpu"),
+        (KEPLER, "t4", "fp16", "too old for the t4 image.*Use --profile cpu"),
         (
             RTX_OLDER_DRIVER,
             "rtx",
             "bf16",
             r"driver too old for the rtx image \(CUDA 13.0, driver 580 and up\).*"
-            "Install driver 580 or newer, or take --profile t4",
+            "Install driver 580 or newer, or use --profile t4",
         ),
         ("Tesla K80, 470.82.01, 11441", "t4", "fp16", "Install driver 525 or newer.$"),
     ],
@@ -86,9 +86,9 @@ def test_a_generation_that_is_added_is_the_remedy_for_its_cards(driver, monkeypa
     monkeypatch.setitem(GENERATIONS, "pascal", older)
     driver(P100)
     gpus.check_gpu("pascal", "fp32")
-    with pytest.raises(UserError, match="Take --profile pascal"):
+    with pytest.raises(UserError, match="Use --profile pascal"):
         gpus.check_gpu("rtx", "bf16")
-    with pytest.raises(UserError, match="Take --profile pascal, which trains in fp32"):
+    with pytest.raises(UserError, match="Use --profile pascal, which trains in fp32"):
         gpus.check_gpu("pascal", "bf16")
 
 
@@ -116,5 +116,5 @@ def test_a_run_is_refused_before_anything_is_fetched(driver, plain_project):
     driver(T4)
     done = invoke(plain_project, "train", "--profile", "rtx")
     assert done.returncode == 2
-    assert "Take --profile t4" in done.stderr
+    assert "Use --profile t4" in done.stderr
     assert "Traceback" not in done.stderr

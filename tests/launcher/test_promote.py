@@ -48,7 +48,7 @@ def test_comments_quotes_and_line_ends_stay(tmp_path):
 
 
 def test_a_role_that_is_not_there_is_a_sentence(models):
-    with pytest.raises(UserError, match=r"has no role .nobody.\. There: sfd_analyzer"):
+    with pytest.raises(UserError, match=r"has no role .nobody.\. Known roles: sfd_analyzer"):
         RoleEntry.read("nobody", models)
     models.write_text("models:\n  empty:\n    other: 1\n")
     with pytest.raises(UserError, match="has no model_name"):
@@ -61,7 +61,7 @@ def test_a_role_that_is_not_there_is_a_sentence(models):
 def test_a_file_that_somebody_changed_meanwhile_is_left_alone(models):
     entry = RoleEntry.read("sfd_analyzer", models)
     models.write_text(models.read_text() + "# theirs\n")
-    with pytest.raises(UserError, match="changed by somebody else"):
+    with pytest.raises(UserError, match="changed in the meantime"):
         entry.write("x")
     assert models.read_text().endswith("# theirs\n")
     assert "model_name: x" not in models.read_text()
@@ -101,7 +101,7 @@ def test_a_value_with_spaces_and_quotes_is_read_back(tmp_path, value):
 def test_a_variable_that_cannot_be_is_a_sentence(tmp_path):
     with pytest.raises(UserError, match="there is no file"):
         EnvVariable.read(tmp_path / "none", "KEY")
-    with pytest.raises(UserError, match="no name of a variable"):
+    with pytest.raises(UserError, match="not a valid variable name"):
         EnvVariable.read(tmp_path / "none", "RAISE LORA")
 
 
@@ -131,7 +131,7 @@ def test_rollbacks_go_back_one_promotion_each(models, tmp_path):
     assert rollback(RoleEntry.read("sfd_analyzer", models), log).after == "a:1"
     assert rollback(RoleEntry.read("sfd_analyzer", models), log).after == first
     assert models.read_bytes() == MODELS_FILE.read_bytes()
-    with pytest.raises(UserError, match="was never promoted"):
+    with pytest.raises(UserError, match="has no promotion to undo"):
         rollback(RoleEntry.read("sfd_analyzer", models), log)
 
 
@@ -159,7 +159,7 @@ def test_a_spoiled_log_is_named_by_line(tmp_path):
     log.append(entry("x", "a:1"))
     with log.path.open("a") as file:
         file.write('{"at": 1}\n')
-    with pytest.raises(UserError, match=r"log.jsonl:2: is no entry"):
+    with pytest.raises(UserError, match=r"log.jsonl:2: is not a valid entry"):
         log.standing("sfd_analyzer")
 
 

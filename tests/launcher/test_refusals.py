@@ -20,7 +20,7 @@ def test_the_data_report_shows_what_will_be_cut(plain_project, untrained, tmp_pa
     assert done.returncode == 0, done.stderr
     assert "13 rows" in done.stdout
     assert "median" in done.stdout
-    assert "cut at 128" in done.stdout
+    assert "truncated at 128" in done.stdout
     assert "1 rows occur twice" in done.stdout
     assert "d.jsonl:1 and d.jsonl:13" in done.stdout
     assert "█" in done.stdout
@@ -30,14 +30,14 @@ def test_the_data_report_shows_what_will_be_cut(plain_project, untrained, tmp_pa
     ("words", "said"),
     [
         (["--profile", "smokey"], "Did you mean smoke?"),
-        (["--profile", "smoke", "--data", "absent.jsonl"], "absent.jsonl is not there"),
+        (["--profile", "smoke", "--data", "absent.jsonl"], "absent.jsonl does not exist"),
         (["--profile", "smoke", "--data", "data/training"], "data/training is a folder"),
-        (["--profile", "smoke", "--data", "README.md"], ".md is no dataset format"),
+        (["--profile", "smoke", "--data", "README.md"], ".md is not a supported dataset format"),
         (["--profile", "smoke", "--config", "absent.json"], "there is no file"),
         (["--profile", "smoke", "--set", "epochs=many"], "--set epochs: epochs:"),
         (["--profile", "smoke", "--set", "lora.aplha=3"], "unknown key"),
         (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "not a known type"),
-        (["--profile", "smoke", "--set", "max_length=16"], "no row has room for its answer"),
+        (["--profile", "smoke", "--set", "max_length=16"], "no row has room for an answer"),
         (["--profile", "smoke", "--engine", "podman"], "no engine 'podman'"),
         (["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"], "Ollama tag"),
         (["--profile", "smoke", "--set", "columns.instruction=question"], "has no column"),
@@ -59,7 +59,7 @@ def test_a_card_that_is_not_there_is_said_before_anything_is_fetched(plain_proje
         (tmp_path / name).symlink_to(shutil.which(name))
     done = invoke(plain_project, "train", "--profile", "rtx", PATH=str(tmp_path))
     assert done.returncode == 2
-    assert "shows no NVIDIA card" in done.stderr
+    assert "no NVIDIA GPU was found" in done.stderr
     assert "--profile cpu" in done.stderr
 
 
@@ -70,6 +70,6 @@ def test_an_engine_that_does_not_answer_is_said(plain_project):
         DOCKER_HOST="unix:///nowhere/docker.sock",
     )
     assert done.returncode == 2, done.stderr
-    assert "no engine answers at unix:///nowhere/docker.sock" in done.stderr
+    assert "no engine responds at unix:///nowhere/docker.sock" in done.stderr
     assert "--engine local" in done.stderr
     assert "Traceback" not in done.stderr

@@ -80,7 +80,7 @@ def test_the_last_finished_run_is_found_or_the_one_that_is_named(finished):
     older = finished("m", "bbbb", created="2026-01-01T00:00:00+00:00")
     assert Run.find("m").folder == newer
     assert Run.find("m", "bb").folder == older
-    with pytest.raises(UserError, match=r"no finished run cc. There: aaaa, bbbb"):
+    with pytest.raises(UserError, match=r"no finished run cc. Finished runs: aaaa, bbbb"):
         Run.find("m", "cc")
     with pytest.raises(UserError, match=r"nobody has no finished run here. Known: m"):
         Run.find("nobody")
@@ -92,7 +92,7 @@ def test_its_files_are_compared_with_what_the_run_made(finished):
     assert list(files.blobs) == [GGUF]
     assert len(files.digest) == 64
     (folder / GGUF).write_bytes(b"other weights")
-    with pytest.raises(UserError, match="is not what the run made"):
+    with pytest.raises(UserError, match="is not the file that the run created"):
         _ = Run(folder).files
     shutil.rmtree(folder / "gguf")
     with pytest.raises(UserError, match="is not there"):

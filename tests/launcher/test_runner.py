@@ -158,8 +158,8 @@ def test_how_a_stage_ended_is_said(run, engine, code, said, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "memory_ran_out", "said"),
     [
-        (-9, False, r"by signal 9 \(exit code 137\): by hand, or by the kernel"),
-        (-9, True, "its memory ran out. Take a smaller batch_size"),
+        (-9, False, r"by signal 9 \(exit code 137\), by hand or by the kernel"),
+        (-9, True, "it ran out of memory. Use a smaller batch_size"),
         (-15, False, r"by signal 15 \(exit code 143\). Finished stages are kept"),
     ],
 )

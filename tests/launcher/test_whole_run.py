@@ -54,7 +54,7 @@ def test_the_summary_says_what_was_made_and_what_is_next(smoke_run):
         "gguf/model-f16.gguf",
         "held-out loss",
         "exact match",
-        "No Ollama server answers at http://127.0.0.1:9",
+        "No Ollama server responds at http://127.0.0.1:9",
         "ollama create affineur-smoke -f ",
     ):
         assert said in shown
@@ -143,7 +143,7 @@ def test_a_run_cut_off_and_started_again_gives_the_same_bytes(smoke_run, tmp_pat
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=150)[1]
     assert process.returncode == 130, said
-    assert "run the same command to go on" in said
+    assert "run the same command to resume" in said
     assert "Traceback" not in said
     assert children_of(folder) == []
     assert not (folder / "manifest.json").exists()

@@ -9,7 +9,7 @@ from launcher.evaluate.report import percent
 
 def test_the_model_is_better_at_its_task_than_its_base(evaluation):
     task = evaluation.task
-    assert task.base is not None, "nothing to compare with: give --base NAME"
+    assert task.base is not None, "nothing to compare with: use --base NAME"
     said = (
         f"{task.set}, {task.rows} rows: {percent(task.base.score)} -> {percent(task.model.score)}, "
         f"{percent(task.difference, signed=True)}"

@@ -19,7 +19,7 @@ from trainer.base.smoke_corpus import REPEAT, fine_tuning_rows
 @pytest.mark.parametrize("skill", sorted(path.stem for path in SKILLS.glob("*.jsonl")))
 def test_a_skill_is_kept(evaluation, skill):
     found = next(result for result in evaluation.skills if result.set == skill)
-    assert found.base is not None, "nothing to compare with: give --base NAME"
+    assert found.base is not None, "nothing to compare with: use --base NAME"
     assert not found.regression, (
         f"{percent(found.base.score)} -> {percent(found.model.score)} of {found.rows} rows"
     )

@@ -141,12 +141,12 @@ def test_what_cannot_be_evaluated_is_a_sentence(clean, connected, trained):
     assert made.returncode == 0, made.stderr
     another = ask(trained, clean, "evaluate", "--model", NAME, "--ollama", "host")
     assert another.returncode == 2
-    assert "is not the model of the run" in another.stderr
+    assert "does not belong to run" in another.stderr
     for words, said in (
         (("--metric", "bleu"), "there is no metric 'bleu'. Known: json_f1"),
-        (("--data", "nothing.jsonl"), "nothing.jsonl is not there"),
-        (("--skills", "data/models"), "is no folder of evaluation sets"),
-        (("--parallel", "0"), "is not from 1 to"),
+        (("--data", "nothing.jsonl"), "nothing.jsonl does not exist"),
+        (("--skills", "data/models"), "is not a folder of evaluation sets"),
+        (("--parallel", "0"), "is not between 1 and"),
         (("--run", "zz"), "no finished run zz"),
         (("--base", "nobody"), "has no model nobody"),
     ):
@@ -200,7 +200,7 @@ def test_what_was_answered_is_not_asked_again(fragile, trained, dies):
     assert 10 <= len(before) < 118
     if dies == "server":
         assert process.returncode == 2, said
-        assert "went away while answering" in said
+        assert "while answering" in said
         assert "Traceback" not in said
         fragile.start()
     done = ask(trained, fragile, *words)

@@ -84,7 +84,7 @@ def petit_qwen(with_tools, tmp_path_factory):
 def test_a_k_quant_is_served_and_proved(clean, connected, quantized):
     done = import_smoke(quantized, clean)
     assert done.returncode == 0, done.stderr
-    assert "✓  q4_k_m beside f16" in done.stderr
+    assert "✓  q4_k_m vs f16" in done.stderr
     assert connected.show(NAME)["details"]["quantization_level"] == "Q4_K_M"
     manifest = Run(the_run(quantized)).manifest
     assert manifest.verification.passed
@@ -97,12 +97,12 @@ def test_the_adapter_is_served_by_servers_that_take_one(clean, connected, projec
     done = invoke(project, *TRAIN, *words, OLLAMA_HOST=clean.host)
     if numbers(connected.version) >= (0, 34, 1):
         assert done.returncode == 2
-        assert "takes no adapters any more" in done.stderr
+        assert "no longer supports adapters" in done.stderr
         assert "✓ prepare" not in done.stderr
         assert connected.digest(NAME) is None
         return
     assert done.returncode == 0, done.stderr
-    assert "✓  q8_0 base and adapter beside f16" in done.stderr
+    assert "✓  q8_0 base and adapter vs f16" in done.stderr
     run = the_run(project)
     assert "ADAPTER ./gguf/adapter-f32.gguf" in (run / paths.MODELFILE).read_text()
     made = clean.run("create", "by-hand", "-f", str(run / paths.MODELFILE))
@@ -120,7 +120,7 @@ def test_the_adapter_is_served_by_servers_that_take_one(clean, connected, projec
     as_if_made(run, paths.base_gguf_name("f16"))
     wrong = invoke(project, "verify", "--model", NAME, OLLAMA_HOST=clean.host)
     assert wrong.returncode == 1
-    assert "✗ greedy answers, f16" in wrong.stderr
+    assert "✗ greedy answers (f16)" in wrong.stderr
 
 
 def negate_a_matrix(gguf):
@@ -183,7 +183,7 @@ def test_the_real_qwen2_tokenizer_is_read_by_a_server_as_it_was_trained(
     }
     assert checks["what the server reports"].passed
     assert checks["prompt tokens"].passed, checks["prompt tokens"].found
-    assert checks["q4_k_m beside f16"].passed, checks["q4_k_m beside f16"].found
+    assert checks["q4_k_m vs f16"].passed, checks["q4_k_m vs f16"].found
     stops = json.loads((run / paths.SERVING).read_text())["parameters"]["stop"]
     assert stops == ["<|im_end|>", "<|endoftext|>"]
     assert connected.show("petit-qwen")["details"]["quantization_level"] == "Q4_K_M"
@@ -222,7 +222,7 @@ def test_a_full_disk_on_the_servers_side_is_a_sentence(program, project, tmp_pat
         with pytest.raises(UserError) as refused:
             import_run(Run(the_run(project)), NAME, OllamaServer.found(), display=QUIET)
         assert "no space left" in str(refused.value)
-        assert "Make room on the server's disk" in str(refused.value)
+        assert "Free some space on the server's disk" in str(refused.value)
         assert OllamaServer.found().digest(NAME) is None
     finally:
         server.kill()

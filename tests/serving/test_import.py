@@ -81,7 +81,7 @@ def test_a_strangers_model_keeps_its_name(clean, connected, project):
     before = connected.digest(NAME)
     refused = import_smoke(project, clean)
     assert refused.returncode == 2
-    assert "was not made by this project" in refused.stderr
+    assert "was not imported by this project" in refused.stderr
     assert "--replace" in refused.stderr
     assert connected.digest(NAME) == before
     taken = import_smoke(project, clean, "--replace")
@@ -138,7 +138,7 @@ def test_a_gguf_cut_short_is_refused_before_it_is_sent(clean, connected, project
     (run,) = (project / "data" / "models" / NAME).glob("*/")
     gguf = run / Serving.read(run / paths.SERVING).gguf
     gguf.write_bytes(gguf.read_bytes()[:10_000])
-    with pytest.raises(UserError, match="not what the run made"):
+    with pytest.raises(UserError, match="not the file that the run created"):
         import_run(Run(run), NAME, connected, display=QUIET)
     assert connected.digest(NAME) is None
 
@@ -166,7 +166,7 @@ def test_bytes_of_another_digest_are_refused(clean, connected, tmp_path):
 def test_no_server_is_a_sentence_where_one_was_demanded(project):
     done = invoke(project, "train", "--profile", "smoke", "--ollama", "host")
     assert done.returncode == 2
-    assert "no server answers at http://127.0.0.1:9" in done.stderr
+    assert "no server responds at http://127.0.0.1:9" in done.stderr
     unknown = invoke(project, "import", "--model", "nobody")
     assert unknown.returncode == 2
     assert f"Known: {NAME}" in unknown.stderr

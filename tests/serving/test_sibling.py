@@ -64,7 +64,7 @@ def test_an_import_ends_in_a_model_that_answers_once_the_container_is_started(si
     assert done.stderr.count("✓") >= 4
     assert f"Serve it:  docker start {CONTAINER}" in done.stderr
     assert f"Ask it:  docker exec -it {CONTAINER} ollama run {NAME}" in done.stderr
-    assert f"Applications find it at http://{sibling.host}." in done.stderr
+    assert f"Applications can reach it at http://{sibling.host}." in done.stderr
     assert sibling.status() == "exited"
     (run,) = (project / "data" / "models" / NAME).glob("*/")
     sibling.container().start()
@@ -104,7 +104,7 @@ def test_one_that_runs_is_used_and_left_running(sibling, project):
     began = sibling.container().attrs["State"]["StartedAt"]
     done = import_into(project, sibling)
     assert done.returncode == 0, done.stderr
-    assert "runs already, and is left running" in done.stderr
+    assert "is already running and will be left running" in done.stderr
     assert "docker start" not in done.stderr
     assert f"docker exec -it {CONTAINER} ollama run {NAME}" in done.stderr
     assert sibling.status() == "running"
@@ -138,7 +138,7 @@ def test_a_launcher_killed_in_the_middle_leaves_one_that_the_next_uses(sibling, 
     assert sibling.status() == "running"
     done = import_into(project, sibling)
     assert done.returncode == 0, done.stderr
-    assert "runs already" in done.stderr
+    assert "is already running" in done.stderr
     assert sibling.status() == "running"
     (run,) = (project / "data" / "models" / NAME).glob("*/")
     question = next(q for q in Reference.read(run / paths.REFERENCE).questions if q.held_out)
@@ -148,7 +148,7 @@ def test_a_launcher_killed_in_the_middle_leaves_one_that_the_next_uses(sibling, 
 def test_no_engine_is_a_sentence(sibling, project):
     done = import_into(project, sibling, **NO_ENGINE)
     assert done.returncode == 2
-    assert "--ollama container: no engine answers at unix:///no/engine.sock" in done.stderr
+    assert "--ollama container: no engine responds at unix:///no/engine.sock" in done.stderr
     assert "--ollama host" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -192,7 +192,7 @@ def test_an_ollama_server_at_the_port_is_offered(sibling, ollama, monkeypatch):
 
 def test_a_strangers_container_of_the_name_is_left_alone(sibling):
     stranger = sibling.client.containers.create(sibling.image, name=CONTAINER)
-    with pytest.raises(UserError, match="that this project did not make"):
+    with pytest.raises(UserError, match="was not created by this project"):
         OllamaContainer(QUIET)
     assert sibling.container().id == stranger.id
 
@@ -208,7 +208,7 @@ def test_a_server_that_ends_at_once_is_a_sentence_with_its_last_words(sibling, m
     image = sibling.build('ENTRYPOINT ["sh", "-c", "echo a library is missing >&2; exit 3"]')
     monkeypatch.setenv("AFFINEUR_OLLAMA_IMAGE", image)
     with (
-        pytest.raises(UserError, match=r"ended by itself \(exit code 3\)") as ended,
+        pytest.raises(UserError, match=r"exited unexpectedly \(exit code 3\)") as ended,
         OllamaContainer(QUIET).running(),
     ):
         pass
@@ -225,7 +225,7 @@ def test_a_server_that_stays_silent_is_a_sentence_and_is_stopped(sibling, monkey
     monkeypatch.setenv("AFFINEUR_OLLAMA_IMAGE", image)
     monkeypatch.setattr(beside, "_PATIENCE_S", 2)
     with (
-        pytest.raises(UserError, match="has not answered at") as silent,
+        pytest.raises(UserError, match="did not respond at") as silent,
         OllamaContainer(QUIET).running(),
     ):
         pass

@@ -43,8 +43,8 @@ def test_the_trained_model_passes_every_line(imported, ollama, connected, projec
     assert failed == set()
     assert done.stdout.count("✓") == 5
     assert "28 of 28 as trained" in done.stdout
-    assert "28 of 28 as the merged model's" in done.stdout
-    assert "24 of 24 by a stop, within 128" in done.stdout
+    assert "28 of 28 match the merged model" in done.stdout
+    assert "24 of 24 answers stop within 128 tokens" in done.stdout
     assert connected.digest(f"{full_name(NAME)}-f16") is None
 
 
@@ -68,7 +68,7 @@ def test_a_penalty_that_the_server_adds_by_itself_is_seen(imported, ollama, conn
     parameters["repeat_penalty"] = 1.5
     remake(connected, imported, parameters=parameters)
     _, failed = check(project, ollama)
-    assert "greedy answers, f16" in failed
+    assert "greedy answers (f16)" in failed
 
 
 def test_answers_that_run_into_their_bound_are_seen(imported, ollama, connected, project):
@@ -76,7 +76,7 @@ def test_answers_that_run_into_their_bound_are_seen(imported, ollama, connected,
     remake(connected, imported, parameters=parameters)
     done, failed = check(project, ollama)
     assert done.returncode == 1
-    assert failed == {"answers that end", "what the server reports"}
+    assert failed == {"stop tokens", "what the server reports"}
 
 
 def test_spoiled_weights_are_seen_in_the_f16_file(imported, ollama, connected, project):
@@ -92,7 +92,7 @@ def test_spoiled_weights_are_seen_in_the_f16_file(imported, ollama, connected, p
     # It imports without a word, as it would have from a converter with such a fault.
     remake(connected, imported)
     _, failed = check(project, ollama)
-    assert "greedy answers, f16" in failed
+    assert "greedy answers (f16)" in failed
 
 
 def test_a_quantized_file_beyond_its_bounds_is_seen(imported, ollama, connected, project):
@@ -108,8 +108,8 @@ def test_a_failed_candidate_leaves_the_model_that_stood_there(imported, ollama, 
     words = ("--set", "num_predict=3", "--profile", "smoke")
     done = invoke(project, "train", *words, OLLAMA_HOST=ollama.host)
     assert done.returncode == 1, done.stderr
-    assert "✗ answers that end" in done.stderr
-    assert "What was served before under its name still is." in done.stderr
+    assert "✗ stop tokens" in done.stderr
+    assert "The model previously served under that name is still in place." in done.stderr
     assert "Traceback" not in done.stderr
     assert connected.digest(NAME) == before
 

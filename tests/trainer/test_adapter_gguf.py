@@ -125,10 +125,10 @@ def test_the_stage_says_why_there_is_none_or_fails_where_it_is_served(
     code, events, log = stage("trainer.convert", *map(str, words))
     assert code == 0, log
     assert events[-1]["values"]["adapter"] is False
-    assert any("no adapter GGUF is made" in event.get("text", "") for event in events)
+    assert any("skipping the adapter GGUF" in event.get("text", "") for event in events)
     assert not (run_copy / paths.ADAPTER_GGUF).exists()
     path = run_copy / paths.RECIPE
     path.write_text(Recipe.read(path).model_copy(update={"serving": "adapter"}).model_dump_json())
     code, events, log = stage("trainer.convert", *map(str, words))
     assert code == 2, log
-    assert "Take merged." in events[-1]["problems"][0]["remedy"]
+    assert "Use merged." in events[-1]["problems"][0]["remedy"]

@@ -44,7 +44,7 @@ def test_a_base_is_fetched_once_at_its_commit_and_the_token_stays_secret(plain_p
 @pytest.mark.parametrize(
     ("repository", "files", "said"),
     [
-        ("us/absent", ["config.json"], "is not on the hub, or you have no access to it"),
+        ("us/absent", ["config.json"], "is not on the Hub, or you have no access to it"),
         ("us/tiny-without-weights", ["config.json"], "has no safetensors weights"),
     ],
 )
@@ -59,5 +59,5 @@ def test_what_the_hub_cannot_give_is_said(plain_project, untrained, repository, 
 def test_no_network_is_a_sentence(plain_project):
     done = fetch(plain_project, "http://127.0.0.1:9", "us/unreachable")
     assert done.returncode == 2, done.stderr
-    assert "cannot be fetched" in done.stderr
+    assert "could not be downloaded" in done.stderr
     assert "Traceback" not in done.stderr

@@ -63,7 +63,7 @@ def test_progress_is_said_for_both_works(run_copy, tools):
     ask_for(run_copy, quantizations=["q4_k_m"], imatrix=True)
     _, events, _ = quantize(run_copy, tools)
     doing = {event["doing"] for event in events if event["event"] == "progress"}
-    assert doing == {"computing the importance matrix", "quantizing, q4_k_m"}
+    assert doing == {"computing the importance matrix", "quantizing to q4_k_m"}
 
 
 def test_the_matrix_changes_the_file(run_copy, tools):
@@ -135,7 +135,7 @@ def test_a_file_cut_short_is_a_sentence(run_copy, tools):
     assert code == 2, log
     said = events[-1]["problems"][0]
     assert said["where"] == f"{paths.GGUF}/model-f16.gguf"
-    assert "cut short" in said["what"]
+    assert "truncated" in said["what"]
 
 
 def test_a_tool_that_fails_is_a_sentence(run_copy, tools, tmp_path):
@@ -145,7 +145,7 @@ def test_a_tool_that_fails_is_a_sentence(run_copy, tools, tmp_path):
     ask_for(run_copy, quantizations=["q4_k_m"], imatrix=False)
     code, events, _ = quantize(run_copy, broken)
     assert code == 2
-    assert "ended with code 3: error: out of ideas" in events[-1]["problems"][0]["what"]
+    assert "exited with code 3: error: out of ideas" in events[-1]["problems"][0]["what"]
 
 
 def test_a_stage_that_is_stopped_stops_its_tool(run_copy, tools, tmp_path):

@@ -100,9 +100,15 @@ def test_all_bad_rows_are_named(ask):
         row("fine", "yes"),
     )
     assert code == 2
-    for part in ("jsonl:1", "Known: json_f1", "jsonl:2", "no regular expression", "jsonl:3"):
+    for part in (
+        "jsonl:1",
+        "Known: json_f1",
+        "jsonl:2",
+        "not a valid regular expression",
+        "jsonl:3",
+    ):
         assert part in said
-    for part in ("jsonl:4", "holds none", "jsonl:5", "has no 'output'"):
+    for part in ("jsonl:4", "contains none", "jsonl:5", "has no 'output'"):
         assert part in said
     assert "jsonl:6" not in said
 
@@ -118,7 +124,7 @@ def test_a_folder_without_a_set_is_refused_and_other_files_are_passed_over(tmp_p
     flags += ["--skills", str(tmp_path / "skills")]
     code, events, _ = stage("trainer.questions", *flags)
     assert code == 2
-    assert "no file of the folder is an evaluation set" in str(events[-1]["problems"])
+    assert "the folder contains no evaluation sets" in str(events[-1]["problems"])
     write(tmp_path / "skills" / "faits.JSONL", row("Où ?", "ici"))
     code, _, log = stage("trainer.questions", *flags)
     assert code == 0, log
@@ -149,7 +155,7 @@ def test_rows_left_out_are_written_down(ask):
 def test_a_task_that_was_trained_on_whole_cannot_be_asked(ask):
     code, said = ask(row("Où ?", "là"), trained=[("Où ?", "là")], drop_leaked=True)
     assert code == 2
-    assert "every row of it stands in the training data" in said
+    assert "all of its rows are in the training data" in said
 
 
 def leaks(asked, *trained):

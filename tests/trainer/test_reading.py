@@ -70,21 +70,21 @@ def test_every_bad_line_is_named_and_the_good_ones_are_read(tmp_path):
     rows = read_rows(path, problems)
     assert [row.where for row in rows] == ["d.jsonl:2"]
     assert [problem.where for problem in problems] == ["d.jsonl:1", "d.jsonl:3", "d.jsonl:4"]
-    assert 'Quotes inside a string are written \\"' in problems[0].remedy
+    assert 'Escape quotes inside a string as \\"' in problems[0].remedy
     assert "near" in problems[0].what
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("d.jsonl", b"", "holds no rows"),
-        ("d.json", b"", "holds no rows"),
-        ("d.json", b"[]", "holds no rows"),
-        ("d.csv", b"instruction,output\n", "holds no rows"),
-        ("d.txt", b"x", ".txt is no dataset format"),
-        ("d", b"x", "no suffix is no dataset format"),
+        ("d.jsonl", b"", "contains no rows"),
+        ("d.json", b"", "contains no rows"),
+        ("d.json", b"[]", "contains no rows"),
+        ("d.csv", b"instruction,output\n", "contains no rows"),
+        ("d.txt", b"x", ".txt is not a supported dataset format"),
+        ("d", b"x", "no suffix is not a supported dataset format"),
         ("d.json", b'{"a": 1}', "is not an array of rows"),
-        ("d.json", b'{"a": 1}\n{"a": 2}', "One object a line goes into a file named .jsonl"),
+        ("d.json", b'{"a": 1}\n{"a": 2}', "Put one object per line into a .jsonl file"),
         ("d.jsonl", b'{"a": "ok"}\n{"a": "\xe9t\xe9"}', "d.jsonl:2: byte 0xe9 is not UTF-8"),
         ("d.parquet", b"PAR2", "is not a readable parquet file"),
     ],
@@ -102,7 +102,7 @@ def test_an_array_in_a_jsonl_file_is_recognised(tmp_path):
     path.write_text(json.dumps(ROWS, indent=1))
     problems = []
     read_rows(path, problems)
-    assert "goes into a file named .json" in problems[0].remedy
+    assert "into a .json file" in problems[0].remedy
 
 
 def test_a_csv_line_with_too_many_or_too_few_fields_is_named(tmp_path):

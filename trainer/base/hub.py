@@ -49,7 +49,7 @@ def download(repository: str, folder: Path, *, revision: str | None, reporter: R
             and not any(fnmatch.fnmatch(entry.rfilename, pattern) for pattern in _UNWANTED)
         }
         if not any(name.endswith(".safetensors") for name in wanted):
-            raise _refused(repository, "has no safetensors weights", "Take one that has.")
+            raise _refused(repository, "has no safetensors weights", "Use a model that has them.")
         with _progress(folder, sum(wanted.values()), reporter):
             snapshot_download(
                 repository,
@@ -67,14 +67,14 @@ def download(repository: str, folder: Path, *, revision: str | None, reporter: R
     except RepositoryNotFoundError as error:
         raise _refused(
             repository,
-            "is not on the hub, or you have no access to it",
+            "is not on the Hub, or you have no access to it",
             "Check the name, or set HF_TOKEN.",
         ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise _refused(
             repository,
-            f"cannot be fetched: {first_line}",
+            f"could not be downloaded: {first_line}",
             "Run the same command again: it continues where it stopped. Without a network, set "
             "model_to_fine_tune to a local folder.",
         ) from error
@@ -97,7 +97,7 @@ def _progress(folder: Path, total_bytes: int, reporter: Reporter) -> Iterator[No
             with suppress(OSError):
                 present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             reporter.progress(
-                "fetching the base",
+                "downloading the base",
                 done=min(present, total_bytes) // 2**20,
                 total=max(1, total_bytes // 2**20),
                 unit="MiB",

@@ -20,7 +20,7 @@ def refusal(adapter: Adapter) -> str:
     if ends:
         return f"llama.cpp cannot load an adapter on {ends[0]}"
     if adapter.settings.get("fan_in_fan_out"):
-        return "llama.cpp's converter does not know fan_in_fan_out"
+        return "llama.cpp's converter does not support fan_in_fan_out"
     return ""
 
 

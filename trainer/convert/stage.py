@@ -74,8 +74,8 @@ def _convert_adapter(
     adapter = Adapter.read(stage_paths.run / paths.ADAPTER)
     if why := refusal(adapter):
         if recipe.serving == "adapter":
-            raise UserError.one("serving", f"adapter is not possible: {why}", "Take merged.")
-        reporter.note(f"no adapter GGUF is made: {why}")
+            raise UserError.one("serving", f"adapter is not possible: {why}", "Use merged.")
+        reporter.note(f"skipping the adapter GGUF: {why}")
         return False
     write_adapter(
         stage_paths.require("llama_cpp"),

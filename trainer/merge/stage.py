@@ -80,7 +80,7 @@ def merge_weights(base: Path, adapter: Adapter, folder: Path, *, reporter: Repor
         sum(file.stat().st_size for file in files),
         where=f"{paths.MERGED}",
         purpose="the merged model takes",
-        remedy="Make room and run the same command again.",
+        remedy="Free some space and run the same command again.",
     )
     largest = largest_bytes(found, targets.values())
     check_memory("merging the largest weight", _COPIES_IN_MEMORY * largest)
@@ -109,7 +109,7 @@ def merge_weights(base: Path, adapter: Adapter, folder: Path, *, reporter: Repor
             raise UserError.one(
                 "adapter",
                 f"merging it makes weights of {module} NaN or infinite: the training diverged",
-                "Take a smaller learning_rate.",
+                "Use a smaller learning_rate.",
             )
         weight.write(folder / weight.file.name, merged)
     reporter.progress("merging", done=len(ordered), total=len(ordered), unit="weights")

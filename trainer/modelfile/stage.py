@@ -29,7 +29,7 @@ def modelfile(stage_paths: StagePaths, reporter: Reporter) -> None:
     if form is None:
         reporter.note(
             "the base's chat template has no equivalent in Ollama's template language: "
-            "the Modelfile leaves it to the GGUF's own, which Ollama 0.30 and newer use"
+            "the Modelfile relies on the one in the GGUF, which Ollama uses from 0.30 on"
         )
     stops = stop_tokens(tokenizer, merged, form)
     serving = serving_of(recipe, form, stops)

@@ -37,12 +37,12 @@ def read_rows(path: Path, problems: list[Problem]) -> list[Row]:
     if not is_dataset(path):
         raise UserError.one(
             path.name,
-            f"{path.suffix or 'no suffix'} is no dataset format",
-            f"Give one of {', '.join(_READERS)}.",
+            f"{path.suffix or 'no suffix'} is not a supported dataset format",
+            f"Use one of {', '.join(_READERS)}.",
         )
     rows = list(_READERS[path.suffix.lower()](path, problems))
     if not rows and not problems:
-        raise UserError.one(path.name, "holds no rows", "Was the export cut off, or empty?")
+        raise UserError.one(path.name, "contains no rows", "Was the export truncated or empty?")
     return rows
 
 
@@ -74,11 +74,11 @@ def _read_jsonl(path: Path, problems: list[Problem]) -> Iterator[Row]:
 
 def _bad_json(where: str, error: json.JSONDecodeError, line: str) -> Problem:
     near = line[max(0, error.pos - 12) : error.pos + 12].strip()
-    remedy = "Each line holds one JSON object."
+    remedy = "Each line must be one JSON object."
     if error.msg.startswith("Expecting ',' delimiter"):
-        remedy = 'Quotes inside a string are written \\".'
+        remedy = 'Escape quotes inside a string as \\".'
     if line.lstrip().startswith("[") and where.endswith(":1"):
-        remedy = "An array of rows goes into a file named .json."
+        remedy = "Put an array of rows into a .json file."
     return Problem(
         where=where,
         what=f"is not valid JSON: {error.msg} at column {error.colno}, near {near!r}",
@@ -101,7 +101,7 @@ def _read_json(path: Path, problems: list[Problem]) -> Iterator[Row]:
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:
-        remedy = "One object a line goes into a file named .jsonl." if error.lineno == 2 else ""
+        remedy = "Put one object per line into a .jsonl file." if error.lineno == 2 else ""
         raise UserError.one(
             f"{path.name}:{error.lineno}",
             f"is not valid JSON: {error.msg} at column {error.colno}",
@@ -132,7 +132,7 @@ def _read_csv(path: Path, problems: list[Problem]) -> Iterator[Row]:
                         where=where,
                         what=f"has {given} fields where the header has "
                         f"{len(reader.fieldnames or ())}",
-                        remedy="Text that holds the separator or a line break goes in quotes.",
+                        remedy="Quote text that contains the separator or a line break.",
                     )
                 )
                 continue

@@ -56,7 +56,7 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
     if not kept:
         raise UserError.one(
             data_path.name,
-            f"no row has room for its answer within max_length {recipe.max_length} tokens",
+            f"no row has room for an answer within max_length ({recipe.max_length} tokens)",
             "Raise max_length, or shorten the rows.",
         )
     report = report_on(train_rows, held_out_rows, both=both, max_length=recipe.max_length)
@@ -92,7 +92,7 @@ def _tokenize(
         except jinja2.TemplateError as error:
             # Templates refuse what they do not support: a system turn, two user turns in a row.
             raise UserError.one(
-                row.where, f"the base's chat template refuses it: {error}"
+                row.where, f"the base's chat template rejects it: {error}"
             ) from error
         reporter.progress("tokenising", done=number, total=len(rows), unit="rows")
     return tokenized
@@ -113,17 +113,17 @@ def _notes(report: PrepareResult) -> list[str]:
     if cut := report.cut:
         lost = sum(row.tokens for row in cut)
         notes.append(
-            f"{len(cut)} rows are longer than max_length and are truncated, by {lost} tokens in all"
+            f"{len(cut)} rows exceed max_length and are truncated, by {lost} tokens in total"
         )
     if no_room := report.no_room:
-        notes.append(f"{len(no_room)} rows have no room for an answer and are left out")
+        notes.append(f"{len(no_room)} rows leave no room for an answer and are skipped")
     if twice := report.duplicates:
         notes.append(f"{len(twice)} rows occur twice, the first at {' and '.join(twice[0])}")
     if both := report.in_both:
         notes.append(
-            f"{len(both)} held-out rows are in the training data too and are not scored, "
+            f"{len(both)} held-out rows also appear in the training data and are not scored, "
             f"the first at {' and '.join(both[0])}"
         )
     if not report.held_out:
-        notes.append("no row is held out: nothing will show whether the model learned")
+        notes.append("no rows are held out, so nothing will show whether the model learned")
     return notes

@@ -129,7 +129,7 @@ def _run(
     if code:
         raise UserError.one(
             program.name,
-            f"ended with code {code}: {_error_line(output)}",
+            f"exited with code {code}: {_error_line(output)}",
             "Its whole output is in the stage's log.",
         )
     return output

@@ -57,7 +57,7 @@ def quantize(stage_paths: StagePaths, reporter: Reporter) -> None:
                 target,
                 kind=kind,
                 imatrix=imatrix,
-                on_progress=reporter.progress_callback(f"quantizing, {kind}", "tensors"),
+                on_progress=reporter.progress_callback(f"quantizing to {kind}", "tensors"),
             )
             if number:
                 fallbacks[target.name] = number
@@ -123,7 +123,7 @@ def _check_disk_space(sources: Iterable[Path], kinds: Sequence[str], folder: Pat
         sum(source.stat().st_size for source in sources) // 2 * len(kinds),
         where=f"{paths.GGUF}",
         purpose="the quantized files take up to",
-        remedy="Make room and run the same command again.",
+        remedy="Free some space and run the same command again.",
     )
 
 
@@ -147,6 +147,6 @@ def _tensors(gguf: Path) -> list[Any]:
     except (ValueError, IndexError) as error:
         raise UserError.one(
             f"{paths.GGUF}/{gguf.name}",
-            "is not a complete GGUF file (cut short?)",
-            "Run the same command again: it will be made anew.",
+            "is not a complete GGUF file (truncated?)",
+            "Run the same command again to recreate it.",
         ) from error

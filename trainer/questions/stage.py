@@ -44,10 +44,10 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
     kept = [item for item in items if item.where not in leaked]
     if not any(item.kind == "task" for item in kept):
         raise UserError.one(
-            request.task, "every row of it stands in the training data", "Give other rows: --data."
+            request.task, "all of its rows are in the training data", "Use other rows: --data FILE."
         )
     if leaks:
-        reporter.note(f"{len(leaks)} rows stand in the training data and are left out")
+        reporter.note(f"{len(leaks)} rows are in the training data and are dropped")
     found = Questions(items=kept, dropped=leaks)
     found.write(stage_paths.run / paths.QUESTIONS)
     reporter.result(QuestionsResult(items=len(kept), dropped=len(leaks)))
@@ -72,8 +72,8 @@ def _sets(folder: Path) -> list[Path]:
     if not found:
         raise UserError.one(
             "--skills",
-            "no file of the folder is an evaluation set",
-            "Leave it out for the shipped ones, or take none.",
+            "the folder contains no evaluation sets",
+            "Omit it to use the shipped ones, or use --skills none.",
         )
     return found
 
@@ -150,6 +150,6 @@ def _as_problem(leak: Leak) -> Problem:
     how = "word for word" if leak.overlap is None else f"{leak.overlap:.0%} of its 13-grams"
     return Problem(
         where=leak.where,
-        what=f"stands in the training data ({leak.trained_where}, {how})",
-        remedy="Leave it out by hand, or all such rows by --drop-leaked.",
+        what=f"is in the training data ({leak.trained_where}, {how})",
+        remedy="Remove it, or drop all such rows with --drop-leaked.",
     )

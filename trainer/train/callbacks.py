@@ -80,7 +80,7 @@ class MetricsCallback(TrainerCallback):
             raise UserError.one(
                 f"step {state.global_step}",
                 f"the loss is {loss}",
-                "Lower learning_rate, or take precision fp32.",
+                "Lower learning_rate, or use precision fp32.",
             )
         self.losses.append(loss)
         self._figures = {"loss": loss, "tokens/s": line.tokens_per_s}

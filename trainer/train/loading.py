@@ -28,7 +28,7 @@ def check_device(recipe: TrainSection) -> str:
         raise UserError.one(
             "device",
             "no CUDA GPU is available",
-            "Take --profile cpu, or check the driver: nvidia-smi.",
+            "Use --profile cpu, or check the driver: nvidia-smi.",
         )
     name = str(torch.cuda.get_device_name())
     # Older cards emulate it, slower than they compute in fp32.
