@@ -1,4 +1,4 @@
-"""Print the slowest tests of one or more pytest runs, out of their JUnit files.
+"""Print the slowest tests of one or more pytest runs, from their JUnit files.
 
 `python -m tests.slowest FILE...`, after runs with `--junitxml=FILE`. A test's time is its setup's,
 its own and its teardown's together: a shared fixture counts for the first test that asks for it.

@@ -77,7 +77,9 @@ def test_an_image_of_another_contract_is_refused(engine, monkeypatch):
         container.remove()
     monkeypatch.setattr(images, "source_digest", lambda lock: _label(engine, lock))
     try:
-        with pytest.raises(UserError, match=r"speaks contract 0.*Run ./invoke build --profile t4"):
+        with pytest.raises(
+            UserError, match=r"uses contract version 0.*Run ./invoke build --profile t4"
+        ):
             engine.image("t4", QUIET)
     finally:
         engine._client.images.remove("affineur/old:x")

@@ -95,5 +95,5 @@ def test_its_files_are_compared_with_what_the_run_made(finished):
     with pytest.raises(UserError, match="is not the file that the run created"):
         _ = Run(folder).files
     shutil.rmtree(folder / "gguf")
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         _ = Run(folder).files

@@ -205,7 +205,7 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
                 killer.join()
 
         monkeypatch.setattr(OllamaServer, step, killing)
-        with pytest.raises(UserError, match=r"went away while|without success"):
+        with pytest.raises(UserError, match=r"lost the connection|did not succeed"):
             import_run(Run(run), NAME, server, display=QUIET)
         monkeypatch.setattr(OllamaServer, step, real)
         ollama.kill()

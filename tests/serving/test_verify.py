@@ -100,7 +100,7 @@ def test_a_quantized_file_beyond_its_bounds_is_seen(imported, ollama, connected,
     recipe = run.recipe.model_copy(update={"quantizations": ["q8_0"], "max_mean_kl": 1e-9})
     run.write_manifest(run.manifest.model_copy(update={"recipe": recipe}))
     _, failed = check(project, ollama)
-    assert failed == {"q8_0 beside f16"}
+    assert failed == {"q8_0 vs f16"}
 
 
 def test_a_failed_candidate_leaves_the_model_that_stood_there(imported, ollama, connected, project):
