@@ -40,7 +40,7 @@ class Note(Record):
 
 
 class Result(Record):
-    """What the stage found out: `contract.results` has each stage's keys."""
+    """What the stage found out: `contract.results` has a module for each stage."""
 
     event: Literal["result"] = "result"
     values: dict[str, JsonValue]

@@ -7,7 +7,7 @@ from pydantic import JsonValue, ValidationError
 from contract.base import BaseIdentity
 from contract.recipe import Recipe
 from contract.record import Record, other_version
-from contract.results import ResultType
+from contract.results.stage_result import ResultType
 
 CONTRACT_VERSION = 1
 

@@ -17,7 +17,7 @@ from typing import NoReturn, TextIO
 from contract.errors import ExitCode, Problem, UserError
 from contract.events import Event, Failed, Note, Progress, Result, Started
 from contract.paths import StagePaths
-from contract.results import StageResult
+from contract.results.stage_result import StageResult
 
 _PROGRESS_EVERY_S = 0.1
 

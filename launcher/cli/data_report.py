@@ -11,7 +11,7 @@ from rich.table import Table
 
 from contract import paths
 from contract.recipe import Recipe
-from contract.results import LengthFigures, PrepareResult
+from contract.results.prepare import LengthFigures, PrepareResult
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.inputs import gather

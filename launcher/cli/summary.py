@@ -12,7 +12,7 @@ from rich.table import Table
 
 from contract import paths
 from contract.manifest import StageRecord
-from contract.results import Example, TrainResult
+from contract.results.train import Example, TrainResult
 from launcher.pipeline.run import Run
 from launcher.project import shown
 from launcher.serving.model_import import Imported

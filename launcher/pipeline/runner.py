@@ -20,7 +20,7 @@ from contract import events, paths
 from contract.digest import digest_of_value, files_below
 from contract.errors import AffineurError, ExitCode, Problem, UserError
 from contract.manifest import StageRecord
-from contract.results import RESULTS
+from contract.results.table import RESULTS
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.stages import Input, Stage

@@ -104,7 +104,7 @@ def test_two_modules_alone_import_dockers_sdk():
 def test_the_door_stays_light():
     assert (ROOT / "trainer" / "__init__.py").read_text() == ""
     assert (ROOT / "contract" / "__init__.py").read_text() == ""
-    for file in (ROOT / "contract").glob("*.py"):
+    for file in (ROOT / "contract").rglob("*.py"):
         outer = {name.partition(".")[0] for name in imported(file)} - set(sys.stdlib_module_names)
         assert outer <= {"pydantic", "contract"}, file
 

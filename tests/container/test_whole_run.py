@@ -10,7 +10,7 @@ import pytest
 from contract import paths
 from contract.digest import digest_of_file
 from contract.manifest import StageRecord
-from contract.results import TrainResult
+from contract.results.train import TrainResult
 from tests.conftest import (
     bare_clone,
     fresh_copy,

@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import Problem
 from contract.events import Failed, Note, Progress, Result, Started, parse_event
-from contract.results import QuestionsResult
+from contract.results.questions import QuestionsResult
 from trainer.entrypoint import Reporter
 
 

@@ -7,14 +7,10 @@ import pytest
 from contract.errors import UserError
 from contract.events import Result, parse_event
 from contract.manifest import Manifest, StageRecord
-from contract.results import (
-    RESULTS,
-    BaseAndTuned,
-    HeldOutScores,
-    MergeResult,
-    PrepareResult,
-    TrainResult,
-)
+from contract.results.merge import MergeResult
+from contract.results.prepare import PrepareResult
+from contract.results.table import RESULTS
+from contract.results.train import BaseAndTuned, HeldOutScores, TrainResult
 from launcher.configuration import resolve
 from launcher.project import ROOT
 

@@ -6,7 +6,7 @@ Run by `./invoke test --gpu`.
 import pytest
 import torch
 
-from contract.results import TrainResult
+from contract.results.train import TrainResult
 from tests.conftest import run_smoke
 
 

@@ -57,6 +57,7 @@ def test_every_stage_of_the_pipeline_has_code():
         ("contract/metrics.py", {"questions"}),
         ("contract/row_forms.py", {"prepare", "questions"}),
         ("trainer/prepare/reading.py", {"prepare", "questions"}),
+        ("contract/results/merge.py", {"merge"}),
     ],
 )
 def test_a_new_entry_of_a_table_is_new_code_only_to_the_stages_that_read_it(

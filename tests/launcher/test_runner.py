@@ -13,7 +13,7 @@ from contract.errors import Problem, UserError
 from contract.events import Failed, Result, Started
 from contract.manifest import ImageRecord
 from contract.recipe import PrepareSection
-from contract.results import MergeResult
+from contract.results.merge import MergeResult
 from launcher.configuration import resolve
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests

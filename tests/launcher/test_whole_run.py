@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from contract.digest import digest_of_file
-from contract.results import TrainResult
+from contract.results.train import TrainResult
 from launcher.configuration import resolve
 from launcher.pipeline.stages import training_stages
 from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.results import LengthFigures
+from contract.results.prepare import LengthFigures
 from trainer.prepare.report import length_figures
 from trainer.prepare.splitting import Conversation, conflicts, duplicates, in_both, split
 

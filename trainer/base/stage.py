@@ -12,7 +12,7 @@ from contract import paths
 from contract.base import BaseIdentity, BaseRequest
 from contract.digest import digest_of_file, digest_of_value, files_below
 from contract.paths import StagePaths
-from contract.results import BaseResult
+from contract.results.base import BaseResult
 from trainer.entrypoint import Reporter
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contract import paths
 from contract.paths import StagePaths
 from contract.recipe import CONVERTER_TYPES, Recipe
-from contract.results import BaselineResult
+from contract.results.baseline import BaselineResult
 from trainer.convert.llama_cpp import write_gguf
 from trainer.convert.stage import base_as_merged
 from trainer.entrypoint import Reporter

@@ -17,7 +17,7 @@ from contract import paths
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import ConvertSection, Recipe
-from contract.results import ConvertResult, ReadBack
+from contract.results.convert import ConvertResult, ReadBack
 from trainer.adapter import Adapter
 from trainer.convert.adapter import refusal, write_adapter
 from trainer.convert.header import check_header

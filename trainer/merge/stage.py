@@ -20,7 +20,7 @@ from contract.atomic_write import atomic_write
 from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.paths import StagePaths
-from contract.results import MergeResult
+from contract.results.merge import MergeResult
 from trainer.adapter import Adapter
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer

@@ -10,7 +10,7 @@ from contract import paths
 from contract.atomic_write import atomic_write
 from contract.paths import StagePaths
 from contract.recipe import Recipe
-from contract.results import ModelfileResult
+from contract.results.modelfile import ModelfileResult
 from contract.serving import Serving
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contract.results import LengthFigures, PrepareResult, TruncatedRow
+from contract.results.prepare import LengthFigures, PrepareResult, TruncatedRow
 from trainer.prepare.splitting import Conversation, conflicts, duplicates
 from trainer.prepare.tokenizing import Tokens
 

@@ -12,7 +12,7 @@ from contract.atomic_write import atomic_write
 from contract.errors import Problem, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
-from contract.results import PrepareResult
+from contract.results.prepare import PrepareResult
 from contract.row_forms import BadRow, conversation_of
 from trainer.chat import check_chat_template
 from trainer.entrypoint import Reporter

@@ -15,7 +15,7 @@ from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import QuantizeSection, Recipe
-from contract.results import QuantizeResult
+from contract.results.quantize import QuantizeResult
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.memory import check_memory

@@ -13,7 +13,7 @@ from contract.errors import Problem, UserError, unknown_name
 from contract.evaluation import Item, Leak, Questions, QuestionsRequest
 from contract.metrics import METRICS, fitting_metric
 from contract.paths import StagePaths
-from contract.results import QuestionsResult
+from contract.results.questions import QuestionsResult
 from contract.row_forms import BadRow, conversation_of
 from trainer.chat import Message
 from trainer.entrypoint import Reporter

@@ -18,7 +18,7 @@ from contract import paths
 from contract.paths import StagePaths
 from contract.recipe import Recipe
 from contract.reference import Agreement, Question, Reference
-from contract.results import ReferenceResult
+from contract.results.reference import ReferenceResult
 from trainer.chat import Message, render
 from trainer.entrypoint import Reporter
 from trainer.generation import end_tokens, greedy

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from contract.errors import UserError
-from contract.results import TrainingMetrics
+from contract.results.train import TrainingMetrics
 from trainer.entrypoint import Reporter
 
 

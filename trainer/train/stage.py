@@ -18,7 +18,7 @@ from contract.base import BaseIdentity
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import Recipe, TrainSection
-from contract.results import BaseAndTuned, Example, HeldOutScores, TrainResult
+from contract.results.train import BaseAndTuned, Example, HeldOutScores, TrainResult
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.prepared import PreparedRow, labels_of, read_prepared

@@ -1,0 +1,27 @@
+"""What the stage `convert` finds out."""
+
+from __future__ import annotations
+
+from contract.record import Record
+from contract.results.stage_result import StageResult
+
+
+class ReadBack(Record):
+    """What `gguf/read_back.json` says: a GGUF file gives the merged model's answers.
+
+    Of `prompts` greedy answers, `equal` are the same, token for token.
+    """
+
+    file: str
+    prompts: int
+    equal: int
+
+
+class ConvertResult(StageResult):
+    """The GGUF types written, the file that was read back, and whether the adapter has a file."""
+
+    stage = "convert"
+
+    types: list[str]
+    read_back: ReadBack
+    adapter: bool

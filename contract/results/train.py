@@ -1,0 +1,63 @@
+"""What the stage `train` finds out."""
+
+from __future__ import annotations
+
+from contract.record import Record
+from contract.results.stage_result import StageResult
+
+
+class TrainingMetrics(Record):
+    """A line of `metrics.jsonl`: the mean loss since the line before, in nats per token.
+
+    `tokens` and `seconds` count from the start of the training, without loading the model.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    tokens_per_s: float
+    seconds: float
+
+
+class BaseAndTuned(Record):
+    """One measure of two models: the base, and the same with the adapter."""
+
+    base: float
+    tuned: float
+
+
+class Example(Record):
+    """A held-out question and three answers to it."""
+
+    prompt: str
+    expected: str
+    base: str
+    tuned: str
+
+
+class HeldOutScores(Record):
+    """What `held_out.json` says: how both models do on rows that were not trained on.
+
+    `loss` is in nats per completion token, over all held-out rows. `exact_match` is the share of
+    the `answered_rows` whose answer is the expected one, letter for letter. None is what was not
+    measured, because no row is held out or none was to be answered.
+    """
+
+    held_out_rows: int
+    answered_rows: int
+    loss: BaseAndTuned | None
+    exact_match: BaseAndTuned | None
+    examples: list[Example]
+
+
+class TrainResult(StageResult):
+    """The device's name, the training losses in nats per token, and the held-out scores."""
+
+    stage = "train"
+
+    device: str
+    train_loss: list[float]
+    held_out: HeldOutScores
