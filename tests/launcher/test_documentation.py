@@ -1,7 +1,12 @@
 """What the guide to the recipe says of the code's tables is what they hold."""
 
+import re
+
+import pytest
+
 from launcher.cli.documentation import README, with_tables
 from launcher.configuration import profile_values, profiles
+from launcher.project import ROOT
 from launcher.runtime.dependency_locks import pinned
 from launcher.runtime.gpu_generations import GENERATIONS
 
@@ -25,3 +30,13 @@ def test_every_gpu_generation_has_its_lock_and_a_profile_that_names_it():
         values = profile_values(name)
         assert (values["lock"], values["precision"]) == (name, generation.precision)
         assert generation.kernels_from <= generation.cards_from
+
+
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "configs/README.md"])
+def test_every_file_that_a_document_names_exists(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    named = re.findall(
+        r"`((?:contract|launcher|trainer|tests|docker|configs|data)/[\w./-]+)`", text
+    )
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
