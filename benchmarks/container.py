@@ -107,7 +107,8 @@ def main() -> None:
     local, docker = ([run[_IN_ALL] for run in seconds[engine]] for engine in _ENGINES)
     console.print(
         f"a smoke run in containers takes {difference_s(local, docker):+.1f} s "
-        f"(medians of {_ROUNDS} pairs; goal: at most {_GOAL_S:.0f} s)"
+        f"(median of {_ROUNDS} pairs; goal: at most {_GOAL_S:.0f} s)",
+        soft_wrap=True,
     )
 
 
