@@ -128,13 +128,6 @@ NO_ENGINE = {"DOCKER_HOST": "unix:///no/engine.sock"}
 NO_SERVER = {"OLLAMA_HOST": "127.0.0.1:9"}
 
 
-# A recipe of seconds, for what needs the machinery and no model that has learned anything.
-SMALL = (
-    *("--set", "max_rows=40", "--set", "epochs=1", "--set", "held_out_answers=2"),
-    *("--set", "evaluation_path=null"),
-)
-
-
 def clean_environment(**more: str) -> dict[str, str]:
     """A person's terminal: it knows nothing of the tests' environment."""
     kept = {
@@ -177,15 +170,19 @@ def begin(project: Path, *words: str, **more: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for_training(project, process):
-    """Until the training has written its first metrics."""
+def start_training(project: Path, *words: str, **more: str) -> tuple[subprocess.Popen[str], Path]:
+    """`start`, until the training has written its first metrics; and the run's folder."""
+    # Those of a training that was cut off before.
+    for left in project.glob("data/models/*/*/metrics.jsonl"):
+        left.unlink()
+    process = start(project, *words, **more)
     deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
-        assert process.poll() is None, process.stderr.read()
-        metrics = list((project / "data" / "models").glob("*/*/metrics.jsonl"))
-        if metrics and metrics[0].stat().st_size:
-            return metrics[0].parent
-        time.sleep(0.2)
+        assert process.poll() is None, process.communicate()[1]
+        for metrics in project.glob("data/models/*/*/metrics.jsonl"):
+            if metrics.stat().st_size:
+                return process, metrics.parent
+        time.sleep(0.1)
     raise AssertionError("training did not start")
 
 
@@ -361,11 +358,13 @@ def apart(code: str, *words: object) -> None:
 def stage(module: str, *flags: str) -> tuple[int, list[dict], str]:
     """Run one stage's module as an engine does: its exit code, its events, its log."""
     given = os.environ.get("AFFINEUR_ENVIRONMENT")
+    # For llama.cpp's tools: see `clean_environment`.
+    own = {"PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1", "LLAMA_ARG_THREADS": "1"}
     python = Path(given) / "bin" / "python" if given else sys.executable
     done = subprocess.run(
         [python, "-m", module, *flags],
         cwd=ROOT,
-        env={**os.environ, "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, **own},
         capture_output=True,
         text=True,
         check=False,

@@ -56,7 +56,7 @@ def write_base(folder: Path, scratch: Path, template: str = TEMPLATE, width: int
     return folder
 
 
-def write_rows(path: Path, number: int = 60) -> Path:
+def write_rows(path: Path, number: int = 24) -> Path:
     """A dataset whose every answer is one short word: learned in a minute on any base."""
     things = ("l'été", "une forêt", "le café", "un nœud", "the cat", "🎯", "日本", "un e-mail")
     with path.open("w", encoding="utf-8") as file:

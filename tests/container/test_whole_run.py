@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 
 import pytest
 
@@ -12,13 +13,13 @@ from contract.digest import digest_of_file
 from contract.manifest import StageRecord
 from contract.results.train import TrainResult
 from tests.conftest import (
+    SmokeRun,
     bare_clone,
     fresh_copy,
     invoke,
     lend_tools,
     run_smoke,
-    start,
-    wait_for_training,
+    start_training,
 )
 from tests.container.conftest import ENGINE, ours
 from tests.hub import hub
@@ -31,11 +32,60 @@ FILES = [
 ]
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended that was cut off while it trained, and which containers were left."""
+
+    code: int
+    said: str
+    left: list[str]
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """A run that was cut off in three ways, and what the same command made of it then."""
+
+    stopped: Ended
+    container_killed: Ended
+    launcher_killed: Ended
+    run: SmokeRun
+    left: list[str]
+
+
 @pytest.fixture(scope="module")
-def contained(smoke_run, tmp_path_factory):
-    """A whole run in containers, in a clone of its own. `auto` takes the engine that answers."""
+def cut_off(engine, smoke_run, tmp_path_factory):
+    """A whole smoke run in containers, in a clone of its own that shares nothing.
+
+    `auto` takes the engine that answers. What is cut off does not change what is made, so one
+    training serves for all of it.
+    """
     del smoke_run  # Not at the same time: two trainings on two cores take long.
-    return run_smoke(fresh_copy(tmp_path_factory.mktemp("contained") / "clone é"), **ENGINE)
+    folder = tmp_path_factory.mktemp("contained")
+    project = fresh_copy(folder / "clone é")
+    # The base as well is made in a container.
+    more = {**ENGINE, "XDG_CACHE_HOME": str(folder / "cache")}
+
+    def cut(end):
+        process, _ = start_training(project, **more)
+        end(process)
+        said = process.communicate(timeout=150)[1]
+        return Ended(process.returncode, said, [container.name for container in ours(engine)])
+
+    def kill_container(_process):
+        (running,) = ours(engine)
+        running.kill()
+
+    stopped = cut(lambda process: process.send_signal(signal.SIGTERM))
+    container_killed = cut(kill_container)
+    launcher_killed = cut(lambda process: process.kill())
+    run = run_smoke(project, **more)
+    left = [container.name for container in ours(engine)]
+    return CutOff(stopped, container_killed, launcher_killed, run, left)
+
+
+@pytest.fixture(scope="module")
+def contained(cut_off):
+    return cut_off.run
 
 
 @pytest.fixture
@@ -79,7 +129,9 @@ def test_an_evaluation_reads_rows_and_converts_the_base_in_containers(contained,
 
 
 def test_the_t4_image_trains_the_smoke_recipe(project):
-    run = run_smoke(project, "--set", "lock=t4", "--set", "output_model_name=t4", **ENGINE)
+    # Shorter: it learns as well.
+    settings = ("lock=t4", "output_model_name=t4", "epochs=2", "held_out_answers=30")
+    run = run_smoke(project, *(word for value in settings for word in ("--set", value)), **ENGINE)
     train = next(record for record in run.manifest.stages if record.stage == "train")
     assert train.engine == "docker"
     assert train.typed_result(TrainResult).held_out.exact_match.tuned > 0.70
@@ -119,39 +171,26 @@ def test_a_dataset_anywhere_with_any_name_is_read(project, tmp_path):
     assert "30 rows" in done.stdout
 
 
-def test_a_dead_launchers_container_is_removed_and_the_run_goes_on(engine, project):
-    process = start(project, **ENGINE)
-    wait_for_training(project, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    (left,) = ours(engine)
-    done = invoke(project, "train", "--profile", "smoke", **ENGINE)
-    assert done.returncode == 0, done.stderr
-    assert f"removed container {left.name}, left behind by a killed launcher" in done.stderr
-    assert ours(engine) == []
+def test_a_dead_launchers_container_is_removed_and_the_run_goes_on(cut_off):
+    (left,) = cut_off.launcher_killed.left
+    assert f"removed container {left}, left behind by a killed launcher" in cut_off.run.said
+    assert cut_off.left == []
 
 
-def test_a_stopped_launcher_stops_its_container(engine, project):
-    process = start(project, **ENGINE)
-    wait_for_training(project, process)
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=150)[1]
-    assert process.returncode == 130, said
-    assert ours(engine) == []
-    assert "Traceback" not in said
+def test_a_stopped_launcher_stops_its_container(cut_off):
+    ended = cut_off.stopped
+    assert ended.code == 130, ended.said
+    assert ended.left == []
+    assert "Traceback" not in ended.said
 
 
-def test_a_container_killed_from_outside_is_a_sentence(engine, project):
-    process = start(project, **ENGINE)
-    wait_for_training(project, process)
-    (running,) = ours(engine)
-    running.kill()
-    said = process.communicate(timeout=150)[1]
-    assert process.returncode == 2, said
-    assert "train: was terminated by signal 9 (exit code 137)" in said
-    assert "run the same command to resume" in said
-    assert "Traceback" not in said
-    assert ours(engine) == []
+def test_a_container_killed_from_outside_is_a_sentence(cut_off):
+    ended = cut_off.container_killed
+    assert ended.code == 2, ended.said
+    assert "train: was terminated by signal 9 (exit code 137)" in ended.said
+    assert "run the same command to resume" in ended.said
+    assert "Traceback" not in ended.said
+    assert ended.left == []
 
 
 def test_a_run_without_the_memory_that_it_needs_is_a_sentence(project):

@@ -5,7 +5,6 @@ merges, converts and reads back.
 """
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from contract.digest import digest_of_file
 from contract.results.train import TrainResult
 from launcher.configuration import resolve
 from launcher.pipeline.stages import training_stages
-from tests.conftest import fresh_copy, invoke, run_smoke, start, wait_for_training
+from tests.conftest import bare_clone, clone_with_run, invoke, run_smoke, start_training
 
 SAME_TO_THE_BYTE = [
     "adapter/adapter_model.safetensors",
@@ -108,9 +107,7 @@ def test_the_plan_says_what_would_run_and_runs_nothing(smoke_run):
 
 
 def test_only_what_a_change_reaches_runs_again(smoke_run, tmp_path):
-    project = fresh_copy(tmp_path / "clone")
-    shutil.copytree(smoke_run.project / "data" / "models", project / "data" / "models")
-    (project / "data" / "cache").symlink_to(smoke_run.project / "data" / "cache")
+    project = clone_with_run(smoke_run.project, tmp_path / "clone")
     done = invoke(project, "train", "--profile", "smoke", "--set", "quantizations=[f16]")
     assert done.returncode == 0, done.stderr
     lines = stage_lines(done.stderr)
@@ -136,10 +133,29 @@ def children_of(folder):
     return found
 
 
-def test_a_run_cut_off_and_started_again_gives_the_same_bytes(smoke_run, tmp_path):
-    project = fresh_copy(tmp_path / "second clone")
-    process = start(project)
-    folder = wait_for_training(project, process)
+@pytest.fixture(scope="module")
+def small_run(smoke_run, tmp_path_factory):
+    """A run of seconds on two columns of a CSV, and the words that it was started with."""
+    data = tmp_path_factory.mktemp("csv") / "mes données.csv"
+    rows = [f"Combien font {n} et {n + 1} ?;{2 * n + 1}\n" for n in range(40)]
+    data.write_text("question;réponse\n" + "".join(rows), encoding="utf-8")
+    settings = ("columns.instruction=question", "columns.output=réponse", "max_rows=30")
+    # As many steps as it takes to be cut off among them.
+    settings += ("epochs=12", "logging_steps=1", "held_out_answers=2", "output_model_name=calcul")
+    words = ("--data", str(data), *(word for value in settings for word in ("--set", value)))
+    return run_smoke(smoke_run.project, *words), words
+
+
+def test_any_two_columns_of_a_csv_train(small_run):
+    run, _ = small_run
+    report = json.loads((run.folder / "prepared" / "report.json").read_text())
+    assert report["train"] + report["held_out"] == 30
+
+
+def test_a_run_cut_off_and_started_again_gives_the_same_bytes(small_run, tmp_path):
+    whole, words = small_run
+    project = bare_clone(whole.project, tmp_path / "second clone")
+    process, folder = start_training(project, *words)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=150)[1]
     assert process.returncode == 130, said
@@ -149,40 +165,24 @@ def test_a_run_cut_off_and_started_again_gives_the_same_bytes(smoke_run, tmp_pat
     assert not (folder / "manifest.json").exists()
 
     # Once more, and this time without a word to it: the training must not outlive its launcher.
-    process = start(project)
-    wait_for_training(project, process)
-    time.sleep(2)
+    process, _ = start_training(project, *words)
+    assert children_of(folder) != []
     process.kill()
     process.communicate()
     deadline = time.monotonic() + 60
     while children_of(folder) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert children_of(folder) == []
+    assert not (folder / "manifest.json").exists()
 
-    second = run_smoke(project)
+    second = run_smoke(project, *words)
     assert stage_lines(second.said)["prepare"] == "up to date"
-    assert second.folder.name == smoke_run.folder.name
+    assert second.folder.name == whole.folder.name
     digests = {
-        name: digest_of_file(second.folder / name) == digest_of_file(smoke_run.folder / name)
+        name: digest_of_file(second.folder / name) == digest_of_file(whole.folder / name)
         for name in SAME_TO_THE_BYTE
     }
     assert digests == dict.fromkeys(SAME_TO_THE_BYTE, True)
-
-
-def test_any_two_columns_of_a_csv_train(smoke_run, tmp_path):
-    data = tmp_path / "mes données.csv"
-    rows = [f"Combien font {n} et {n + 1} ?;{2 * n + 1}\n" for n in range(40)]
-    data.write_text("question;réponse\n" + "".join(rows), encoding="utf-8")
-    done = invoke(
-        smoke_run.project,
-        *("train", "--profile", "smoke", "--data", str(data)),
-        *("--set", "columns.instruction=question", "--set", "columns.output=réponse"),
-        *("--set", "max_rows=30", "--set", "epochs=1", "--set", "output_model_name=calcul"),
-    )
-    assert done.returncode == 0, done.stderr
-    (run,) = (smoke_run.project / "data" / "models" / "calcul").iterdir()
-    report = json.loads((run / "prepared" / "report.json").read_text())
-    assert report["train"] + report["held_out"] == 30
 
 
 @pytest.mark.parametrize("way", ["script", "module"])

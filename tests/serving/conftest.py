@@ -26,7 +26,7 @@ from launcher.pipeline.run import Run
 from launcher.serving import ollama_container as beside
 from launcher.serving import ollama_server as serving
 from launcher.serving.model_import import import_run
-from tests.conftest import clone_with_run, invoke, needs
+from tests.conftest import clone_with_run, invoke, lend_tools, needs
 
 NAME = "affineur-smoke"
 
@@ -145,13 +145,35 @@ def project(smoke_run, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def quantized_run(smoke_run, tmp_path_factory):
-    """The same run with the q8_0 file as the one that is served; not to be changed."""
+def quantized(smoke_run, tools, tmp_path_factory):
+    """A clone in which the same run serves a q4_k_m file; not to be changed."""
     clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("quantized") / "clone")
-    words = ("--profile", "smoke", "--engine", "local", "--set", "quantizations=[q8_0]")
-    done = invoke(clone, "train", *words, "--quiet")
+    lend_tools(clone, tools)
+    return train_again(clone, "quantizations=[q4_k_m]")
+
+
+@pytest.fixture(scope="session")
+def retold(smoke_run, tmp_path_factory):
+    """A clone in which the same run's answers are bounded otherwise; not to be changed."""
+    clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("retold") / "clone")
+    return train_again(clone, RETOLD)
+
+
+RETOLD = "num_predict=99"
+
+
+def train_again(clone: Path, setting: str) -> Path:
+    words = ("--profile", "smoke", "--engine", "local", "--ollama", "none", "--set", setting)
+    done = invoke(clone, "train", *words)
     assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
+    return clone
+
+
+def take_run(project: Path, other: Path) -> Path:
+    """Put another clone's run in the place of this one's, as if it had been made here."""
+    run = the_run(project)
+    shutil.rmtree(run)
+    return Path(shutil.copytree(the_run(other), run))
 
 
 class Sibling:

@@ -21,6 +21,7 @@ from tests.serving.conftest import (
     as_if_made,
     import_smoke,
     programs,
+    take_run,
     the_run,
 )
 
@@ -50,20 +51,13 @@ def with_tools(smoke_run, tools, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def quantized(with_tools):
-    done = invoke(with_tools, *TRAIN, "--set", "quantizations=[q4_k_m]", "--ollama", "none")
-    assert done.returncode == 0, done.stderr
-    return with_tools
-
-
-@pytest.fixture(scope="module")
 def petit_qwen(with_tools, tmp_path_factory):
     """151,936 tokens, bf16, a system turn of its own, two stops; by the default quantization."""
     folder = tmp_path_factory.mktemp("qwen")
     settings = {
         "model_to_fine_tune": write_base(folder / "petit qwen", folder),
         "output_model_name": "petit-qwen",
-        "epochs": 4,
+        "epochs": 3,
         "learning_rate": 0.01,
         "batch_size": 4,
         "gradient_accumulation_steps": 1,
@@ -133,10 +127,11 @@ def negate_a_matrix(gguf):
     reader.data.flush()
 
 
-def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(
-    clean, connected, project, smoke_run
-):
-    run = the_run(project)
+@pytest.fixture(scope="module")
+def folded(smoke_run, tmp_path_factory):
+    """A clone whose run has a template without an equal; not to be changed."""
+    clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("plié") / "clone")
+    run = the_run(clone)
     merged = run / paths.MERGED
     config = json.loads((merged / "tokenizer_config.json").read_text())
     config.pop("chat_template", None)
@@ -148,6 +143,11 @@ def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(
         assert code == 0, log
     for file in run.glob(f"{paths.GGUF}/*.gguf"):
         as_if_made(run, file.relative_to(run))
+    return clone
+
+
+def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(clean, connected, project, folded):
+    run = take_run(project, folded)
     if numbers(connected.version) < (0, 30):
         refused = import_smoke(project, clean)
         assert refused.returncode == 2

@@ -1,6 +1,5 @@
 """A run's model comes into a real Ollama server whole, or not at all."""
 
-import shutil
 import subprocess
 import threading
 import time
@@ -20,10 +19,11 @@ from launcher.pipeline.run import Run
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.server_diff import differences
-from tests.conftest import invoke, start
-from tests.serving.conftest import NAME, Ollama, import_smoke, programs, put
+from tests.conftest import begin, invoke
+from tests.serving.conftest import NAME, RETOLD, Ollama, import_smoke, programs, put, take_run
 
 QUIET = Display(quiet=True)
+TRAIN_RETOLD = ("train", "--profile", "smoke", "--set", RETOLD)
 
 
 @pytest.fixture
@@ -89,11 +89,11 @@ def test_a_strangers_model_keeps_its_name(clean, connected, project):
     assert connected.digest(NAME) != before
 
 
-def test_ours_is_replaced_by_a_newer_one_of_ours(clean, connected, project):
+def test_ours_is_replaced_by_a_newer_one_of_ours(clean, connected, project, retold):
     put(project, connected)
     before = connected.digest(NAME)
-    words = ("train", "--profile", "smoke", "--set", "num_predict=99")
-    done = invoke(project, *words, OLLAMA_HOST=clean.host)
+    take_run(project, retold)
+    done = invoke(project, *TRAIN_RETOLD, OLLAMA_HOST=clean.host)
     assert done.returncode == 0, done.stderr
     assert connected.digest(NAME) != before
     assert "99" in connected.show(NAME)["parameters"]
@@ -112,12 +112,12 @@ def test_what_the_server_reports_is_compared_with_what_was_sent(clean, connected
     assert len(differences(connected, NAME, replace(others, serving=other))) == 3
 
 
-def test_a_candidate_that_is_found_wanting_leaves_what_stood_there(clean, connected, project):
+def test_a_candidate_that_is_found_wanting_leaves_what_stood_there(
+    clean, connected, project, retold
+):
     put(project, connected)
     before = connected.digest(NAME)
-    words = ("train", "--profile", "smoke", "--set", "num_predict=77", "--ollama", "none")
-    assert invoke(project, *words).returncode == 0
-    (run,) = (project / "data" / "models" / NAME).glob("*/")
+    run = take_run(project, retold)
 
     def wanting(candidate):
         assert connected.digest(candidate) is not None
@@ -178,7 +178,7 @@ STEPS = ("upload", "create", "copy", "delete")
 @pytest.mark.parametrize("program", programs(), ids=lambda path: path.split("/")[-3:][0])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right(
-    program, step, project, quantized_run, tmp_path, monkeypatch
+    program, step, project, quantized, tmp_path, monkeypatch
 ):
     """The model that stood there is served until the new one is whole."""
     ollama = Ollama(program, tmp_path / "home")
@@ -189,8 +189,7 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
         (run,) = (project / "data" / "models" / NAME).glob("*/")
         old = import_run(Run(run), NAME, server, display=QUIET)
         question = questions(project)[0]
-        shutil.rmtree(run)
-        shutil.copytree(quantized_run, run)
+        take_run(project, quantized)
 
         real = getattr(OllamaServer, step)
 
@@ -223,19 +222,18 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
         ollama.kill()
 
 
-def test_an_interrupted_launcher_goes_on_where_it_was(clean, connected, project):
-    process = start(project, "--set", "num_predict=55", OLLAMA_HOST=clean.host)
+def test_an_interrupted_launcher_goes_on_where_it_was(clean, connected, project, retold):
+    take_run(project, retold)
+    process = begin(project, *TRAIN_RETOLD, OLLAMA_HOST=clean.host)
     deadline = time.monotonic() + 120
     while connected.digest(f"{NAME}:latest-candidate") is None and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    done = invoke(
-        project, "train", "--profile", "smoke", "--set", "num_predict=55", OLLAMA_HOST=clean.host
-    )
+    done = invoke(project, *TRAIN_RETOLD, OLLAMA_HOST=clean.host)
     assert done.returncode == 0, done.stderr
-    assert "55" in connected.show(NAME)["parameters"]
+    assert "99" in connected.show(NAME)["parameters"]
 
 
 def test_the_programs_are_there():
