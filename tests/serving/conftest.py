@@ -159,7 +159,14 @@ def retold(smoke_run, tmp_path_factory):
     return train_again(clone, RETOLD)
 
 
-RETOLD = "num_predict=99"
+@pytest.fixture(scope="session")
+def cut_short(smoke_run, tmp_path_factory):
+    """A clone in which the same run's answers run into their bound; not to be changed."""
+    clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("short") / "clone")
+    return train_again(clone, CUT_SHORT)
+
+
+RETOLD, CUT_SHORT = "num_predict=99", "num_predict=3"
 
 
 def train_again(clone: Path, setting: str) -> Path:

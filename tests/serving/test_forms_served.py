@@ -42,7 +42,7 @@ def clean(ollama, connected):
     return ollama
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def with_tools(smoke_run, tools, tmp_path_factory):
     """A clone with the smoke run and llama.cpp's tools; models are made in it for all servers."""
     clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("outils") / "clone é")
@@ -50,7 +50,7 @@ def with_tools(smoke_run, tools, tmp_path_factory):
     return clone
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def petit_qwen(with_tools, tmp_path_factory):
     """151,936 tokens, bf16, a system turn of its own, two stops; by the default quantization."""
     folder = tmp_path_factory.mktemp("qwen")
@@ -127,7 +127,7 @@ def negate_a_matrix(gguf):
     reader.data.flush()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folded(smoke_run, tmp_path_factory):
     """A clone whose run has a template without an equal; not to be changed."""
     clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("plié") / "clone")

@@ -9,7 +9,7 @@ from launcher.pipeline.model_files import ModelFiles
 from launcher.pipeline.run import Run
 from launcher.serving.ollama_server import full_name
 from tests.conftest import invoke
-from tests.serving.conftest import NAME, as_if_made, put
+from tests.serving.conftest import CUT_SHORT, NAME, as_if_made, put, take_run
 
 
 @pytest.fixture
@@ -103,9 +103,13 @@ def test_a_quantized_file_beyond_its_bounds_is_seen(imported, ollama, connected,
     assert failed == {"q8_0 vs f16"}
 
 
-def test_a_failed_candidate_leaves_the_model_that_stood_there(imported, ollama, connected, project):
+@pytest.mark.usefixtures("imported")
+def test_a_failed_candidate_leaves_the_model_that_stood_there(
+    ollama, connected, project, cut_short
+):
     before = connected.digest(NAME)
-    words = ("--set", "num_predict=3", "--profile", "smoke")
+    take_run(project, cut_short)
+    words = ("--set", CUT_SHORT, "--profile", "smoke")
     done = invoke(project, "train", *words, OLLAMA_HOST=ollama.host)
     assert done.returncode == 1, done.stderr
     assert "✗ stop tokens" in done.stderr
