@@ -386,6 +386,7 @@ def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> Non
         "only": "test file or folder (default: all that need neither Docker, a GPU nor Ollama)",
         "match": "run only tests whose names match this expression (pytest -k)",
         "fast": "run only tests that train, compile and serve nothing: under a minute",
+        "slow": "run only the others of them: those that train or compile",
         "gpu": "run the tests that need a GPU; they fail without one",
         "container": "run the tests that need a Docker engine; they fail without one",
         "serving": "run the tests that need Ollama; they fail without it",
@@ -400,6 +401,7 @@ def test(
     model: str = "",
     base: str = "",
     fast: bool = False,
+    slow: bool = False,
     gpu: bool = False,
     container: bool = False,
     serving: bool = False,
@@ -417,7 +419,7 @@ def test(
 
         asked = {"gpu": gpu, "container": container, "serving": serving}
         chosen = [name for name, wanted in asked.items() if wanted]
-        checks.test(only, match=match, asked=chosen, model=model, base=base, fast=fast)
+        checks.test(only, match=match, asked=chosen, model=model, base=base, fast=fast, slow=slow)
 
 
 @task(positional=["name"], help={"name": "module in benchmarks/: merge, evaluate or container"})

@@ -21,17 +21,28 @@ _NEEDS_TIME = "trains or compiles"
 _SHELL = re.compile(rb"#!\S*[ /](?:ba|da)?sh\b")
 
 
-def test(path: str, *, match: str, asked: Sequence[str], model: str, base: str, fast: bool) -> None:
+def test(
+    path: str,
+    *,
+    match: str,
+    asked: Sequence[str],
+    model: str,
+    base: str,
+    fast: bool,
+    slow: bool,
+) -> None:
     """Run pytest on everything that needs neither Docker, GPU nor Ollama, or on what is named.
 
-    `asked` are folders of tests that need one of them; with `fast`, what trains and compiles is
-    left out as well; `model` and `base` are served models that the tests of accuracy and
-    regression are about. pytest reads PYTEST_ADDOPTS besides.
+    `asked` are folders of tests that need one of them; `fast` leaves out what trains and compiles
+    as well, and `slow` runs that alone; `model` and `base` are served models that the tests of
+    accuracy and regression are about. pytest reads PYTEST_ADDOPTS besides.
 
     Raises:
-        UserError: there is no such path.
+        UserError: there is no such path, or both `fast` and `slow` are asked for.
         SystemExit: with pytest's code, where a test failed.
     """
+    if fast and slow:
+        raise UserError.one("--fast --slow", "exclude each other", "Leave both out to run all.")
     if path and not (ROOT / path.partition("::")[0]).exists():
         raise UserError.one(
             "--only", f"{path} does not exist", "For example: --only tests/contract."
@@ -43,6 +54,8 @@ def test(path: str, *, match: str, asked: Sequence[str], model: str, base: str, 
         command.append(path or "tests")
     if fast:
         command += ["-m", f"not ({_NEEDS_MORE} or {_NEEDS_TIME})"]
+    elif slow:
+        command += ["-m", f"({_NEEDS_TIME}) and not ({_NEEDS_MORE})"]
     elif not asked and not path:
         command += ["-m", f"not ({_NEEDS_MORE})"]
     if match:
