@@ -175,7 +175,7 @@ def evaluate(
     with _exit_on_error():
         from launcher.cli import commands
         from launcher.evaluate.evaluation import EvaluationRequest
-        from launcher.pipeline.run import canonical_name
+        from launcher.pipeline.finished_run import canonical_name
 
         request = EvaluationRequest(
             model=canonical_name(model),

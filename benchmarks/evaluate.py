@@ -23,7 +23,7 @@ from pathlib import Path
 from launcher.display import Display
 from launcher.evaluate.evaluated_models import from_file
 from launcher.evaluate.response_cache import ResponseCache
-from launcher.pipeline.run import Run
+from launcher.pipeline.finished_run import Run
 from launcher.serving.chat_model import ChatModel, OllamaModel
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer, server_version

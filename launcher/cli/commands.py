@@ -21,8 +21,8 @@ from launcher.gate import card
 from launcher.gate.decision import decide
 from launcher.gate.policy import POLICY_FILE, Policy, read_policy
 from launcher.pipeline import training
+from launcher.pipeline.finished_run import Run, canonical_name
 from launcher.pipeline.inputs import find_data
-from launcher.pipeline.run import Run, canonical_name
 from launcher.project import shown
 from launcher.promote import promotion
 from launcher.promote.env_file import EnvVariable

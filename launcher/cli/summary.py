@@ -13,7 +13,7 @@ from rich.table import Table
 from contract import paths
 from contract.manifest import StageRecord
 from contract.results.train import Example, TrainResult
-from launcher.pipeline.run import Run
+from launcher.pipeline.finished_run import Run
 from launcher.project import shown
 from launcher.serving.model_import import Imported
 from launcher.serving.ollama_server import address

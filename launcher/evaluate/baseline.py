@@ -10,9 +10,9 @@ from launcher.display import Display
 from launcher.evaluate.questions import run_as_input
 from launcher.pipeline.bases import find_base
 from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.finished_run import Run
 from launcher.pipeline.inputs import llama_cpp_inputs
 from launcher.pipeline.model_files import ModelFiles
-from launcher.pipeline.run import Run
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import BASELINE, Input, stage_key
 from launcher.project import shown

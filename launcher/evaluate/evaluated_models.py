@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from contract.errors import UserError
 from launcher.display import Display
 from launcher.evaluate.record import ModelIdentity
+from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
-from launcher.pipeline.run import Run
 from launcher.serving.chat_model import ChatModel, OllamaModel
 from launcher.serving.llama_server import PROGRAM, llama_server
 from launcher.serving.model_import import ImportRecords, temporarily_on_server

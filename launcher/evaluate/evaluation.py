@@ -29,8 +29,8 @@ from launcher.evaluate.questions import make_questions
 from launcher.evaluate.record import Evaluation
 from launcher.evaluate.response_cache import ResponseCache
 from launcher.evaluate.scoring import examples, results
+from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.inputs import find_dataset
-from launcher.pipeline.run import Run, model_folder
 from launcher.project import ROOT, shown
 from launcher.runtime.engine import Engine
 from launcher.serving.chat_model import Answer

@@ -9,8 +9,8 @@ from contract.digest import digest_of_value, files_below
 from contract.evaluation import Questions, QuestionsRequest
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.finished_run import Run
 from launcher.pipeline.inputs import file_input
-from launcher.pipeline.run import Run
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import QUESTIONS, Input, stage_key
 from launcher.runtime.dependency_locks import lock_digest

@@ -7,7 +7,7 @@ from launcher.evaluate.intervals import verdict
 from launcher.evaluate.record import Evaluation, GateDecision, GateLine
 from launcher.evaluate.report import percent
 from launcher.gate.policy import Policy
-from launcher.pipeline.run import Run
+from launcher.pipeline.finished_run import Run
 
 
 def decide(run: Run, evaluation: Evaluation, policy: Policy) -> GateDecision:

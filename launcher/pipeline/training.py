@@ -15,8 +15,8 @@ from contract.recipe import Recipe
 from launcher.display import Display
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.inputs import RunInputs, gather, inputs_at_hand
-from launcher.pipeline.run import Run, model_folder
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import TRAIN, stage_key, training_stages
 from launcher.project import VERSION, lock_file

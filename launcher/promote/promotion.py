@@ -14,7 +14,7 @@ from contract.errors import AffineurError, ExitCode, UserError
 from launcher.evaluate.record import Evaluation, GateDecision
 from launcher.gate.decision import decide
 from launcher.gate.policy import Policy
-from launcher.pipeline.run import Run
+from launcher.pipeline.finished_run import Run
 from launcher.project import shown
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import EnvChange, LogEntry, PromotionLog

@@ -16,8 +16,8 @@ from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.events import Progress
 from launcher.display import Display, StageLine
+from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
-from launcher.pipeline.run import Run
 from launcher.serving.compatibility import check_form
 from launcher.serving.ollama_server import OllamaServer, full_name
 

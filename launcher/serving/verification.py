@@ -20,7 +20,7 @@ from contract.manifest import Check, Verification
 from contract.recipe import VerifySection
 from contract.reference import Question, Reference
 from launcher.display import Display
-from launcher.pipeline.run import Run
+from launcher.pipeline.finished_run import Run
 from launcher.serving.model_import import unquantized
 from launcher.serving.ollama_server import GREEDY, OllamaServer
 from launcher.serving.server_diff import differences

@@ -9,7 +9,7 @@ from launcher.evaluate.record import Counts, Evaluation, ModelIdentity, Scores, 
 from launcher.gate.card import markdown
 from launcher.gate.decision import decide
 from launcher.gate.policy import POLICY_FILE, Policy, read_policy
-from launcher.pipeline.run import Run
+from launcher.pipeline.finished_run import Run
 
 POLICY = Policy(min_task_gain=0.1, max_skill_loss=None, verified=True)
 NONE = Counts(empty=0, no_json=0, truncated=0, repetition_loop=0)

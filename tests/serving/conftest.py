@@ -22,7 +22,7 @@ from docker.errors import NotFound
 
 from contract.digest import digest_of_file
 from launcher.display import Display
-from launcher.pipeline.run import Run
+from launcher.pipeline.finished_run import Run
 from launcher.serving import ollama_container as beside
 from launcher.serving import ollama_server as serving
 from launcher.serving.model_import import import_run

@@ -8,7 +8,7 @@ import pytest
 from contract import paths
 from contract.errors import UserError
 from launcher.display import Display
-from launcher.pipeline.run import Run
+from launcher.pipeline.finished_run import Run
 from launcher.serving.compatibility import numbers
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer

@@ -14,8 +14,8 @@ from contract.errors import UserError
 from contract.reference import Reference
 from contract.serving import Serving
 from launcher.display import Display
+from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
-from launcher.pipeline.run import Run
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.server_diff import differences

@@ -5,8 +5,8 @@ import pytest
 from contract import paths
 from contract.digest import digest_of_file
 from contract.serving import Serving
+from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
-from launcher.pipeline.run import Run
 from launcher.serving.ollama_server import full_name
 from tests.conftest import invoke
 from tests.serving.conftest import CUT_SHORT, NAME, as_if_made, put, take_run

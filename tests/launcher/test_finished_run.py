@@ -8,8 +8,8 @@ from contract.errors import UserError
 from contract.manifest import Manifest, StageRecord
 from contract.serving import Serving
 from launcher.configuration import resolve
-from launcher.pipeline import run as module
-from launcher.pipeline.run import Run, canonical_name, model_folder
+from launcher.pipeline import finished_run as module
+from launcher.pipeline.finished_run import Run, canonical_name, model_folder
 
 GGUF = "gguf/model-q8_0.gguf"
 
