@@ -9,11 +9,13 @@ import json
 import pytest
 
 from contract import paths
+from contract.evaluation import Questions
+from launcher.evaluate.evaluated_models import EvaluatedModel
 from launcher.evaluate.evaluation import SKILLS
 from launcher.evaluate.record import Evaluation
 from launcher.evaluate.report import percent
+from launcher.evaluate.response_cache import ResponseCache
 from tests.conftest import invoke, lend_tools
-from trainer.base.smoke_corpus import REPEAT, fine_tuning_rows
 
 
 @pytest.mark.parametrize("skill", sorted(path.stem for path in SKILLS.glob("*.jsonl")))
@@ -26,21 +28,20 @@ def test_a_skill_is_kept(evaluation, skill):
 
 
 def test_a_skill_that_training_took_is_found_lost_and_the_gate_says_so(smoke_run, tools, tmp_path):
-    """The smoke base repeats what it is told; tuned to classify, the model does that alone."""
+    """What the base answers to the task's questions is its own skill, and training took it."""
     lend_tools(smoke_run.project, tools)
-    rows = [
-        {"instruction": REPEAT, "input": row["input"], "output": row["input"], "metric": "chrf"}
-        for row in fine_tuning_rows()[1]
-    ]
+    words = ("evaluate", "--model", "affineur-smoke", "--ollama", "none")
+    before = invoke(smoke_run.project, *words, "--skills", "none")
+    assert before.returncode == 0, before.stderr
     folder = tmp_path / "ce qu'elle savait"
     folder.mkdir()
     with (folder / "répéter.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    words = ("--model", "affineur-smoke", "--ollama", "none", "--skills", str(folder))
-    done = invoke(smoke_run.project, "evaluate", *words)
+        file.writelines(json.dumps(row) + "\n" for row in answered_by_the_base(smoke_run)[:40])
+    done = invoke(smoke_run.project, *words, "--skills", str(folder))
     assert done.returncode == 0, done.stderr
-    assert "répéter: a regression" in done.stdout
+    assert "répéter: regression" in done.stdout
     (skill,) = Evaluation.of_run(smoke_run.folder, "affineur-smoke").skills
+    assert skill.base.score.mean == 1
     assert skill.verdict == "worse"
     said_no = invoke(smoke_run.project, "gate", "--model", "affineur-smoke")
     assert said_no.returncode == 3, said_no.stderr
@@ -48,3 +49,21 @@ def test_a_skill_that_training_took_is_found_lost_and_the_gate_says_so(smoke_run
     card = (smoke_run.folder / paths.CARD).read_text(encoding="utf-8")
     assert "do not ship" in card
     assert "| ❌ | skills |" in card
+
+
+def answered_by_the_base(smoke_run):
+    """Rows that the base has wholly right: the task's questions, and its own answers to them."""
+    evaluation = Evaluation.of_run(smoke_run.folder, "affineur-smoke")
+    folder = smoke_run.folder / paths.EVALUATION_FOLDER
+    items = Questions.read(folder / paths.QUESTIONS).items
+    base = EvaluatedModel(evaluation.base, start=None)
+    cache = ResponseCache(
+        folder / paths.ANSWERS / base.file_name,
+        [item.messages for item in items],
+        evaluation.max_new_tokens,
+    )
+    return [
+        {"instruction": item.messages[-1]["content"], "output": answer.text, "metric": "exact"}
+        for item, answer in zip(items, cache.answers, strict=True)
+        if answer.text.strip()
+    ]
