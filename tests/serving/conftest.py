@@ -46,6 +46,11 @@ def free_port() -> int:
 _WITH_ONE_CORE = 'mount --bind "$0" /proc/cpuinfo && exec "$@"'
 
 
+def one_core() -> str:
+    """What /proc/cpuinfo says on a machine with one core of this one's kind."""
+    return Path("/proc/cpuinfo").read_text().partition("\n\n")[0] + "\n\n"
+
+
 class Ollama:
     """A server process that can be killed and started again on the same store.
 
@@ -70,12 +75,12 @@ class Ollama:
 
     def start(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        one_core = self.home / "cpuinfo"
-        one_core.write_text(Path("/proc/cpuinfo").read_text().partition("\n\n")[0] + "\n\n")
+        cores = self.home / "cpuinfo"
+        cores.write_text(one_core())
         apart = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _WITH_ONE_CORE]
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*apart, str(one_core), self.program, "serve"],
+                [*apart, str(cores), self.program, "serve"],
                 env=self.environment(),
                 stdout=log,
                 stderr=log,
@@ -234,8 +239,12 @@ def ollama_image(request, engine_client, tmp_path_factory):
     """An image like `ollama/ollama`, of the last program where a test names none."""
     program = Path(getattr(request, "param", programs()[-1])).resolve()
     folder = tmp_path_factory.mktemp("image")
-    shutil.copy(program, folder / "ollama")
-    copied = ["COPY ollama /bin/ollama"]
+    # It counts cores in a file of the image's own: see `Ollama`. The names are of one length.
+    known = program.read_bytes().replace(b"/proc/cpuinfo", b"/etc/one-core")
+    (folder / "ollama").write_bytes(known)
+    (folder / "ollama").chmod(0o755)
+    (folder / "one-core").write_text(one_core())
+    copied = ["COPY ollama /bin/ollama", "COPY one-core /etc/one-core", "ENV LLAMA_ARG_THREADS=1"]
     # Newer ones have what loads a model beside them.
     if (beside_it := program.parent.parent / "lib" / "ollama").is_dir():
         shutil.copytree(beside_it, folder / "lib")
