@@ -185,7 +185,9 @@ def test_a_port_taken_meanwhile_is_a_sentence(sibling):
 
 def test_an_ollama_server_at_the_port_is_offered(sibling, ollama, monkeypatch):
     monkeypatch.setenv("OLLAMA_HOST", ollama.host)
-    with pytest.raises(UserError, match=r"an Ollama server \(.*\) is at .*--ollama host"):
+    with pytest.raises(
+        UserError, match=r"an Ollama server \(.*\) is already running at .*--ollama host"
+    ):
         OllamaContainer(QUIET)
     assert sibling.status() == "absent"
 
@@ -200,7 +202,9 @@ def test_a_strangers_container_of_the_name_is_left_alone(sibling):
 def test_an_image_that_cannot_be_had_is_a_sentence(sibling, monkeypatch):
     for name in ("localhost:9/nobody/ollama:0", "Not An Image"):
         monkeypatch.setenv("AFFINEUR_OLLAMA_IMAGE", name)
-        with pytest.raises(UserError, match=rf"the image {name} cannot be had: .*--ollama host"):
+        with pytest.raises(
+            UserError, match=rf"the image {name} could not be pulled: .*--ollama host"
+        ):
             OllamaContainer(QUIET)
 
 
@@ -272,7 +276,7 @@ def test_the_sweep_of_dead_launchers_containers_passes_it_by(sibling):
 )
 def test_an_address_that_no_container_here_can_have_is_a_sentence(sibling, monkeypatch, elsewhere):
     monkeypatch.setenv("OLLAMA_HOST", elsewhere)
-    with pytest.raises(UserError, match=r"OLLAMA_HOST: names .*--ollama host"):
+    with pytest.raises(UserError, match=r"OLLAMA_HOST: is .*--ollama host"):
         OllamaContainer(QUIET)
 
 
