@@ -386,7 +386,7 @@ def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> Non
         "only": "test file or folder (default: all that need neither Docker, a GPU nor Ollama)",
         "match": "run only tests whose names match this expression (pytest -k)",
         "fast": "run only tests that train, compile and serve nothing: under a minute",
-        "slow": "run only the others of them: those that train or compile",
+        "slow": "run only the others of them, most of which train or compile",
         "gpu": "run the tests that need a GPU; they fail without one",
         "container": "run the tests that need a Docker engine; they fail without one",
         "serving": "run the tests that need Ollama; they fail without it",

@@ -17,7 +17,7 @@ from launcher.runtime.environment import ensure_environment
 _SOURCES = ("tasks.py", "contract", "launcher", "trainer", "benchmarks", "tests")
 # Run only when named: they fail without an engine, a GPU or a server, and never skip.
 _NEEDS_MORE = "container or serves or gpu"
-_NEEDS_TIME = "trains or compiles"
+_NEEDS_TIME = "trains or compiles or slow"
 _SHELL = re.compile(rb"#!\S*[ /](?:ba|da)?sh\b")
 
 

@@ -125,6 +125,7 @@ def test_every_package_is_locked_by_hash_and_no_index_is_named(lock):
     assert len(lock_digest(lock)) == 64
 
 
+@pytest.mark.slow
 def test_every_lock_holds_on_every_python_from_wheels_alone():
     # Side by side: each of them waits for the index most of the time.
     with ThreadPoolExecutor() as pool:

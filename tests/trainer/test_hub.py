@@ -23,6 +23,7 @@ def fetch(project, endpoint, repository="us/tiny", **more):
     )
 
 
+@pytest.mark.slow
 def test_a_base_is_fetched_once_at_its_commit_and_the_token_stays_secret(plain_project, untrained):
     files = sorted(path.name for path in untrained.iterdir())
     with hub(untrained, files) as (endpoint, asked):
