@@ -174,6 +174,7 @@ def cache(tmp_path, monkeypatch):
     return lock
 
 
+@pytest.mark.slow
 def test_a_lock_without_what_a_newer_python_needs_is_refused_by_name(cache, monkeypatch):
     monkeypatch.setattr(dependency_locks, "LOCKS", cache.parent)
     cache.with_suffix(".in").write_text('pip\niniconfig; python_version >= "3.13"\n')
