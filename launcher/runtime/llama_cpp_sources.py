@@ -14,7 +14,7 @@ from launcher.display import Display
 from launcher.project import CACHE, lock_file, shown
 from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.logged_process import run_logged
-from launcher.runtime.shared_cache import copy_whole, shared
+from launcher.runtime.shared_cache import take_or_make
 
 # What the converters need of the tree, and what the tools are compiled from.
 _CONVERTERS = (
@@ -50,13 +50,12 @@ def llama_cpp(display: Display) -> Path:
     folder = CACHE / "llama.cpp" / lock_digest("llama-cpp")[:12]
     if not folder.is_dir():
         wanted = digest_of_value([lock_digest("llama-cpp"), _CONVERTERS])
-        kept = shared(f"converters-{wanted[:12]}")
-        if kept.is_dir():
-            copy_whole(kept, folder)
-        else:
+
+        def fetch() -> None:
             with display.working("llama.cpp", f"converters from {_package()}"):
                 _fetch(folder, _CONVERTERS)
-            copy_whole(folder, kept)
+
+        take_or_make(folder, f"converters-{wanted[:12]}", fetch)
     return folder
 
 

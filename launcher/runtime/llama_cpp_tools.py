@@ -22,7 +22,7 @@ from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.environment import ensure_environment
 from launcher.runtime.llama_cpp_sources import unpack_sources
 from launcher.runtime.logged_process import run_logged
-from launcher.runtime.shared_cache import copy_whole, shared
+from launcher.runtime.shared_cache import take_or_make
 
 PROGRAMS = ("llama-quantize", "llama-imatrix", "llama-server")
 # The C library of Debian 11: the programs run on this and on everything newer.
@@ -78,12 +78,7 @@ def tools(display: Display) -> Path:
     """
     folder = tools_folder()
     if not folder.is_dir():
-        kept = shared(folder.name)
-        if kept.is_dir():
-            copy_whole(kept, folder)
-        else:
-            compile_into(folder, display)
-            copy_whole(folder, kept)
+        take_or_make(folder, folder.name, lambda: compile_into(folder, display))
     return folder
 
 

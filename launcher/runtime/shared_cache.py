@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,18 @@ def shared(name: str) -> Path:
     """Where the entry of this name lies in this user's cache, if it is there."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(given) if given else Path.home() / ".cache") / "affineur" / name
+
+
+def take_or_make(folder: Path, name: str, make: Callable[[], None]) -> None:
+    """Copy the shared entry of this name to a folder that is not there yet, or make the folder and
+    share it.
+    """
+    kept = shared(name)
+    if kept.is_dir():
+        copy_whole(kept, folder)
+    else:
+        make()
+        copy_whole(folder, kept)
 
 
 def copy_whole(folder: Path, target: Path) -> None:
