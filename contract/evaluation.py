@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
+from contract.conversation import Message, Tool
 from contract.record import Record
 
 
@@ -29,7 +32,8 @@ class Item(Record):
     set: str
     kind: Literal["task", "skill"]
     where: str
-    messages: list[dict[str, str]]
+    messages: list[Message]
+    tools: list[Tool] = Field(default_factory=list)
     expected: str
     metric: str
 

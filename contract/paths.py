@@ -54,6 +54,7 @@ RECIPE = Path("recipe.json")
 PREPARED = Path("prepared")
 PREPARED_TRAIN = PREPARED / "train.jsonl"
 PREPARED_HELD_OUT = PREPARED / "held_out.jsonl"
+CHAT_FORMAT = PREPARED / "chat_format.json"
 PREPARED_REPORT = PREPARED / "report.json"
 ADAPTER = Path("adapter")
 METRICS = Path("metrics.jsonl")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from contract.conversation import Message, Tool
 from contract.record import Record
 
 
@@ -13,9 +16,11 @@ class Question(Record):
     held-out rows; the others test the template.
     """
 
-    messages: list[dict[str, str]]
+    messages: list[Message]
+    tools: list[Tool] = Field(default_factory=list)
     prompt: str
     prompt_tokens: int
+    prompt_ids: list[int] = Field(default_factory=list)
     answer: str
     decided: str | None
     held_out: bool

@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from contract.conversation import Conversation, Message
 from contract.errors import did_you_mean
-
-Message = dict[str, str]
 
 _ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT_ROLES = {
@@ -49,9 +48,8 @@ class RowForm:
 
 def conversation_of(
     values: Mapping[str, Any], columns: Mapping[str, str], system_prompt: str | None
-) -> list[Message]:
-    """The row's messages: an optional system turn, then user and assistant turns, the last one
-    the assistant's.
+) -> Conversation:
+    """What the row says: an optional system turn, then the others, the last one the assistant's.
 
     Args:
         values: the row as the file has it.
@@ -66,7 +64,7 @@ def conversation_of(
     if system_prompt and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system_prompt}, *messages]
     _check(messages)
-    return messages
+    return Conversation(messages)
 
 
 def _renamed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -158,7 +156,7 @@ def _read_turns(
 ) -> list[Message]:
     if not isinstance(turns, list) or not turns:
         raise BadRow(f"{column} is not a list of turns")
-    messages = []
+    messages: list[Message] = []
     for number, turn in enumerate(turns, 1):
         if not isinstance(turn, dict) or role_key not in turn or text_key not in turn:
             raise BadRow(f"{column}: turn {number} has no {role_key!r} and {text_key!r}")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from contract.conversation import Message
 from contract.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Message = dict[str, str]
 
 # Some templates (Llama 3.x) write today's date into every prompt, so that the same data would
 # become other tokens tomorrow. They take this variable first; the value is their own fallback.
@@ -36,7 +35,7 @@ def render(
 ) -> str:
     """The conversation as text, with the template's special tokens written out."""
     text = tokenizer.apply_chat_template(
-        list(messages),
+        [dict(message) for message in messages],
         tokenize=False,
         add_generation_prompt=add_generation_prompt,
         date_string=_DATE,

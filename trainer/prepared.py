@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
+from contract.conversation import Message, Tool
+
 # The label of a token that does not count for the loss, in torch's cross entropy and transformers.
 IGNORED = -100
 
@@ -14,7 +16,8 @@ class PreparedRow(TypedDict):
     """One conversation, rendered and tokenised; see `trainer.prepare.tokenizing.Tokens`."""
 
     where: str
-    messages: list[dict[str, str]]
+    messages: list[Message]
+    tools: list[Tool]
     input_ids: list[int]
     completion_mask: list[int]
     prompt_ids: list[int]

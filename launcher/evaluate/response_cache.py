@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from contract.conversation import Message
 from contract.digest import digest_of_value
-from launcher.serving.chat_model import Answer, ChatModel, Message
+from launcher.serving.chat_model import Answer, ChatModel
 
 Report = Callable[[int, int], None]
 

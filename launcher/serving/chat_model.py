@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from contract.conversation import Message
 from launcher.serving.ollama_server import GREEDY, REPETITION_LOOP, OllamaServer
 
-Message = dict[str, str]
 # By a stop, at its bound, or broken off by the server because it repeated itself.
 Ended = Literal["stop", "length", "repetition_loop"]
 

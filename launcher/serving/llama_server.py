@@ -12,12 +12,13 @@ from pathlib import Path
 
 import requests
 
+from contract.conversation import Message
 from contract.errors import UserError
 from launcher.display import Display
 from launcher.pipeline.model_files import ModelFiles
 from launcher.project import CACHE, shown
 from launcher.runtime.llama_cpp_tools import tools
-from launcher.serving.chat_model import Answer, ChatModel, Ended, Message
+from launcher.serving.chat_model import Answer, ChatModel, Ended
 
 PROGRAM = "llama-server"
 _PATIENCE_S = 300

@@ -26,7 +26,7 @@ SYSTEM = {"role": "system", "content": "S"}
     ],
 )
 def test_every_form_of_a_question_and_an_answer(row):
-    assert conversation_of(row, {}, None) == PLAIN
+    assert conversation_of(row, {}, None).messages == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -43,22 +43,22 @@ def test_every_form_of_a_question_and_an_answer(row):
     ],
 )
 def test_every_form_of_a_system_turn(row):
-    assert conversation_of(row, {}, None) == [SYSTEM, *PLAIN]
-    assert conversation_of(row, {}, "ours")[0] == SYSTEM
+    assert conversation_of(row, {}, None).messages == [SYSTEM, *PLAIN]
+    assert conversation_of(row, {}, "ours").messages[0] == SYSTEM
 
 
 def test_the_recipes_system_prompt_comes_first_where_a_row_has_none():
-    assert conversation_of({"prompt": "Q", "completion": "A"}, {}, "S") == [SYSTEM, *PLAIN]
+    assert conversation_of({"prompt": "Q", "completion": "A"}, {}, "S").messages == [SYSTEM, *PLAIN]
 
 
 def test_input_stands_below_the_instruction():
     row = {"instruction": "Résume.", "input": "Un texte.", "output": "A"}
-    assert conversation_of(row, {}, None)[0]["content"] == "Résume.\n\nUn texte."
+    assert conversation_of(row, {}, None).messages[0]["content"] == "Résume.\n\nUn texte."
 
 
 def test_a_document_as_input_becomes_json():
     row = {"instruction": "I", "input": {"clé": [1, "é"]}, "output": {"ok": True}}
-    question, answer = conversation_of(row, {}, None)
+    question, answer = conversation_of(row, {}, None).messages
     assert question["content"] == 'I\n\n{"clé": [1, "é"]}'
     assert answer["content"] == '{"ok": true}'
 
@@ -66,12 +66,12 @@ def test_a_document_as_input_becomes_json():
 def test_any_two_columns_through_a_mapping():
     row = {"question": "Q", "answer": "A", "text": "not this"}
     columns = {"instruction": "question", "output": "answer"}
-    assert conversation_of(row, columns, None) == PLAIN
+    assert conversation_of(row, columns, None).messages == PLAIN
 
 
 def test_legacy_text_of_several_turns():
     row = {"text": "<s>[INST] Q1 [/INST] A1 </s><s>[INST] Q2 [/INST] A2 </s>"}
-    contents = [message["content"] for message in conversation_of(row, {}, None)]
+    contents = [message["content"] for message in conversation_of(row, {}, None).messages]
     assert contents == ["Q1", "A1", "Q2", "A2"]
 
 

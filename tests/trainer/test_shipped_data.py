@@ -8,7 +8,7 @@ from contract.row_forms import conversation_of
 from launcher.project import ROOT
 from trainer.base.smoke_corpus import fine_tuning_rows, pretraining_turns
 from trainer.prepare.reading import read_rows
-from trainer.prepare.splitting import Conversation, conflicts, duplicates, in_both
+from trainer.prepare.splitting import DatasetRow, conflicts, duplicates, in_both
 
 KEYS = ["id", "titre", "type", "preconditions", "etapes", "resultat_attendu"]
 TYPES = {"nominal", "erreur", "limite", "sécurité"}
@@ -18,7 +18,7 @@ def conversations(folder, name):
     problems = []
     rows = read_rows(ROOT / "data" / folder / name, problems)
     assert problems == []
-    return [Conversation(row.where, conversation_of(row.values, {}, None)) for row in rows]
+    return [DatasetRow(row.where, conversation_of(row.values, {}, None)) for row in rows]
 
 
 @pytest.mark.parametrize("name", ["smoke.jsonl", "sfd_analysis_dataset.jsonl"])
@@ -49,7 +49,7 @@ def test_every_specification_has_its_scenarios(folder, at_least):
     rows = conversations(folder, "sfd_analysis_dataset.jsonl")
     assert len(rows) >= at_least
     for row in rows:
-        scenarios = json.loads(row.messages[-1]["content"])
+        scenarios = json.loads(row.conversation.messages[-1]["content"])
         assert [scenario["id"] for scenario in scenarios] == [
             f"SC-{number:02d}" for number in range(1, len(scenarios) + 1)
         ]

@@ -2,15 +2,18 @@
 
 import pytest
 
+from contract.conversation import Conversation
 from contract.results.prepare import LengthFigures
 from trainer.prepare.report import length_figures
-from trainer.prepare.splitting import Conversation, conflicts, duplicates, in_both, split
+from trainer.prepare.splitting import DatasetRow, conflicts, duplicates, in_both, split
 
 
 def row(question, answer="A", where=None):
-    return Conversation(
+    return DatasetRow(
         where or question,
-        [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+        Conversation(
+            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        ),
     )
 
 

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.chat import Message, render
+from contract.conversation import Message
+from trainer.chat import render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -119,10 +120,10 @@ PROBES: tuple[list[Message], ...] = (
 
 
 def _observed(tokenizer: PreTrainedTokenizerBase) -> ChatForm | None:
-    system = {"role": "system", "content": _SYSTEM}
-    first = {"role": "user", "content": _FIRST}
-    answer = {"role": "assistant", "content": _ANSWER}
-    second = {"role": "user", "content": _SECOND}
+    system: Message = {"role": "system", "content": _SYSTEM}
+    first: Message = {"role": "user", "content": _FIRST}
+    answer: Message = {"role": "assistant", "content": _ANSWER}
+    second: Message = {"role": "user", "content": _SECOND}
     whole = _around(
         render(tokenizer, [system, first, answer, second], add_generation_prompt=True),
         [_SYSTEM, _FIRST, _ANSWER, _SECOND],

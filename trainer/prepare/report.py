@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.results.prepare import LengthFigures, PrepareResult, TruncatedRow
-from trainer.prepare.splitting import Conversation, conflicts, duplicates
+from trainer.prepare.splitting import DatasetRow, conflicts, duplicates
 from trainer.prepare.tokenizing import Tokens
 
 
@@ -16,14 +16,15 @@ from trainer.prepare.tokenizing import Tokens
 class TokenizedRow:
     """A conversation and its tokens."""
 
-    conversation: Conversation
+    row: DatasetRow
     tokens: Tokens
 
     def as_json(self) -> dict[str, Any]:
         """The row as the training stage reads it."""
         return {
-            "where": self.conversation.where,
-            "messages": self.conversation.messages,
+            "where": self.row.where,
+            "messages": self.row.conversation.messages,
+            "tools": self.row.conversation.tools,
             "input_ids": self.tokens.input_ids,
             "completion_mask": self.tokens.completion_mask,
             "prompt_ids": self.tokens.prompt_ids,
@@ -46,7 +47,7 @@ def report_on(
         max_length: in tokens.
     """
     rows = [*train, *held_out]
-    conversations = [row.conversation for row in rows]
+    conversations = [row.row for row in rows]
     cut = [row for row in rows if len(row.tokens.input_ids) > max_length]
     no_room = [row for row in cut if not row.tokens.cut_to(max_length).learned_tokens]
     lengths = sorted(len(row.tokens.input_ids) for row in rows)
@@ -59,12 +60,10 @@ def report_on(
         answer_tokens=length_figures(sorted(row.tokens.learned_tokens for row in rows)),
         lengths=lengths,
         cut=[
-            TruncatedRow(
-                where=row.conversation.where, tokens=len(row.tokens.input_ids) - max_length
-            )
+            TruncatedRow(where=row.row.where, tokens=len(row.tokens.input_ids) - max_length)
             for row in cut
         ],
-        no_room=[row.conversation.where for row in no_room],
+        no_room=[row.row.where for row in no_room],
         duplicates=duplicates(conversations),
         conflicts=conflicts(conversations),
         in_both=list(both),

@@ -5,31 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from contract.conversation import Conversation, Message
 from contract.digest import digest_of_value
-from trainer.chat import Message
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """A row after reading: its place in the file, and its messages."""
+class DatasetRow:
+    """A row after reading: its place in the file, and what it says."""
 
     where: str
-    messages: list[Message]
+    conversation: Conversation
 
     @property
     def question_digest(self) -> str:
         """The digest of everything before the answer."""
-        return digest_of_value(self.messages[:-1])
+        return _digest(self.conversation, self.conversation.messages[:-1])
 
     @property
     def digest(self) -> str:
         """The digest of the whole conversation."""
-        return digest_of_value(self.messages)
+        return _digest(self.conversation, self.conversation.messages)
+
+
+def _digest(conversation: Conversation, messages: Sequence[Message]) -> str:
+    said = list(messages)
+    return digest_of_value([said, conversation.tools] if conversation.tools else said)
 
 
 def split(
-    rows: Sequence[Conversation], held_out_fraction: float
-) -> tuple[list[Conversation], list[Conversation]]:
+    rows: Sequence[DatasetRow], held_out_fraction: float
+) -> tuple[list[DatasetRow], list[DatasetRow]]:
     """Split by each row's own question, so that adding rows moves no other row.
 
     A row is held out when its question's digest, read as a number from 0 to 1, is below the
@@ -39,13 +44,13 @@ def split(
         The rows to train on, then the held-out rows, each in the order given.
     """
     bound = held_out_fraction * 16**16
-    sides: tuple[list[Conversation], list[Conversation]] = ([], [])
+    sides: tuple[list[DatasetRow], list[DatasetRow]] = ([], [])
     for row in rows:
         sides[int(row.question_digest[:16], 16) < bound].append(row)
     return sides
 
 
-def duplicates(rows: Sequence[Conversation]) -> list[tuple[str, str]]:
+def duplicates(rows: Sequence[DatasetRow]) -> list[tuple[str, str]]:
     """Pairs (first place, later place) of rows that are the same, word for word."""
     first: dict[str, str] = {}
     pairs = []
@@ -57,9 +62,9 @@ def duplicates(rows: Sequence[Conversation]) -> list[tuple[str, str]]:
     return pairs
 
 
-def conflicts(rows: Sequence[Conversation]) -> list[tuple[str, str]]:
+def conflicts(rows: Sequence[DatasetRow]) -> list[tuple[str, str]]:
     """Pairs of rows that ask the same question and answer it differently."""
-    first: dict[str, Conversation] = {}
+    first: dict[str, DatasetRow] = {}
     pairs = []
     for row in rows:
         earlier = first.setdefault(row.question_digest, row)
@@ -68,9 +73,7 @@ def conflicts(rows: Sequence[Conversation]) -> list[tuple[str, str]]:
     return pairs
 
 
-def in_both(
-    train: Sequence[Conversation], held_out: Sequence[Conversation]
-) -> list[tuple[str, str]]:
+def in_both(train: Sequence[DatasetRow], held_out: Sequence[DatasetRow]) -> list[tuple[str, str]]:
     """Pairs (place in train, place in held-out) of rows that ask the same question."""
     trained = {row.question_digest: row.where for row in reversed(train)}
     return [

@@ -19,7 +19,7 @@ from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.prepare.reading import read_rows
 from trainer.prepare.report import TokenizedRow, report_on
-from trainer.prepare.splitting import Conversation, in_both, split
+from trainer.prepare.splitting import DatasetRow, in_both, split
 from trainer.prepare.tokenizing import tokenize
 
 if TYPE_CHECKING:
@@ -68,27 +68,27 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
     reporter.result(report)
 
 
-def _read(path: Path, recipe: PrepareSection, problems: list[Problem]) -> list[Conversation]:
+def _read(path: Path, recipe: PrepareSection, problems: list[Problem]) -> list[DatasetRow]:
     conversations = []
     for row in read_rows(path, problems)[: recipe.max_rows]:
         try:
-            messages = conversation_of(row.values, recipe.columns, recipe.system_prompt)
+            conversation = conversation_of(row.values, recipe.columns, recipe.system_prompt)
         except BadRow as bad:
             problems.append(Problem(where=row.where, what=bad.what, remedy=bad.remedy))
         else:
-            conversations.append(Conversation(row.where, messages))
+            conversations.append(DatasetRow(row.where, conversation))
     return conversations
 
 
 def _tokenize(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], reporter: Reporter
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[DatasetRow], reporter: Reporter
 ) -> list[TokenizedRow]:
     import jinja2
 
     tokenized = []
     for number, row in enumerate(rows, 1):
         try:
-            tokenized.append(TokenizedRow(row, tokenize(tokenizer, row.messages)))
+            tokenized.append(TokenizedRow(row, tokenize(tokenizer, row.conversation.messages)))
         except jinja2.TemplateError as error:
             # Templates refuse what they do not support: a system turn, two user turns in a row.
             raise UserError.one(
@@ -99,7 +99,7 @@ def _tokenize(
 
 
 def _within(rows: Sequence[TokenizedRow], max_length: int) -> list[TokenizedRow]:
-    cut = [TokenizedRow(row.conversation, row.tokens.cut_to(max_length)) for row in rows]
+    cut = [TokenizedRow(row.row, row.tokens.cut_to(max_length)) for row in rows]
     return [row for row in cut if row.tokens.learned_tokens]
 
 

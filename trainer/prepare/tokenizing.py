@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainer.chat import Message, render
+from contract.conversation import Message
+from trainer.chat import render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from contract import paths
+from contract.conversation import Message
 from contract.errors import Problem, UserError, unknown_name
 from contract.evaluation import Item, Leak, Questions, QuestionsRequest
 from contract.metrics import METRICS, fitting_metric
 from contract.paths import StagePaths
 from contract.results.questions import QuestionsResult
 from contract.row_forms import BadRow, conversation_of
-from trainer.chat import Message
 from trainer.entrypoint import Reporter
 from trainer.prepare.reading import Row, is_dataset, read_rows
 from trainer.prepared import read_prepared
@@ -55,7 +55,7 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
 
 def _task(file: Path, request: QuestionsRequest, problems: list[Problem]) -> list[Item]:
     def messages_of(row: Row) -> list[Message]:
-        return conversation_of(row.values, request.columns, request.system_prompt)
+        return conversation_of(row.values, request.columns, request.system_prompt).messages
 
     return _read(
         file,
@@ -80,7 +80,7 @@ def _sets(folder: Path) -> list[Path]:
 
 def _skill(file: Path, problems: list[Problem]) -> list[Item]:
     def messages_of(row: Row) -> list[Message]:
-        return conversation_of(row.values, {}, None)
+        return conversation_of(row.values, {}, None).messages
 
     return _read(
         file,

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 from contract import paths
+from contract.conversation import Message
 from contract.paths import StagePaths
 from contract.recipe import Recipe
 from contract.reference import Agreement, Question, Reference
 from contract.results.reference import ReferenceResult
-from trainer.chat import Message, render
+from trainer.chat import render
 from trainer.entrypoint import Reporter
 from trainer.generation import end_tokens, greedy
 from trainer.loading import load_fp32, load_tokenizer
