@@ -11,7 +11,8 @@ class ChatFormat(Record):
     Attributes:
         template: the Jinja chat template that trains and is served, with nothing in it that moves
             (dates, switches).
-        ends: the tokens that end an answer, as text; the first is the one that is learned.
+        end: what the template writes after an answer, up to the token that ends the turn.
+        ends: the tokens that end an answer, as text; `end` ends with the first of them.
         end_ids: their ids, in the same order.
         thinking: whether served answers reason first; None where the base's template knows nothing
             of reasoning.
@@ -20,6 +21,7 @@ class ChatFormat(Record):
     """
 
     template: str
+    end: str
     ends: list[str]
     end_ids: list[int]
     thinking: bool | None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from contract.record import Record
 
@@ -57,6 +57,11 @@ def _quantization(name: str) -> str:
     return lowered
 
 
+def _switch(value: object) -> object:
+    # YAML 1.1 reads on and off as booleans, and people write true and false.
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 class SectionKind(Record):
     """What all sections have in common: every number is finite."""
 
@@ -80,6 +85,7 @@ class PrepareSection(SectionKind):
     held_out_fraction: float = Field(ge=0, le=0.5)
     max_length: int = Field(ge=16, description="tokens of prompt and completion together")
     system_prompt: str | None
+    thinking: Annotated[Literal["auto", "on", "off"], BeforeValidator(_switch)]
 
 
 class TrainSection(SectionKind):

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
 def greedy(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int],
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -26,6 +26,7 @@ def greedy(
     some (Qwen2.5's) sample and penalise repetition, which would make two runs differ.
 
     Args:
+        ends: the ids that end an answer (`ChatFormat.end_ids`).
         prompts: token ids; lengths may differ.
         max_new_tokens: where an answer that does not end by itself is truncated.
 
@@ -34,7 +35,7 @@ def greedy(
     """
     from transformers import GenerationConfig
 
-    stops = end_tokens(model, tokenizer)
+    stops = list(ends)
     settings = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -65,15 +66,6 @@ def greedy(
         answers += [_until_stop(row[width:].tolist(), stops) for row in generated]
         on_batch(len(answers), len(prompts))
     return answers
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids that end a turn: the tokenizer's own first, then those that the model declares."""
-    declared = getattr(model.generation_config, "eos_token_id", None)
-    if declared is None:
-        declared = []
-    ids = [tokenizer.eos_token_id, *(declared if isinstance(declared, list) else [declared])]
-    return list(dict.fromkeys(int(token) for token in ids if token is not None))
 
 
 def _until_stop(tokens: list[int], stops: list[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,23 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def declared_ends(base: Path) -> list[int]:
+    """The ids that a model's generation_config.json has as `eos_token_id`."""
+    path = base / "generation_config.json"
+    if not path.exists():
+        return []
+    declared = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    if declared is None:
+        return []
+    return [int(id) for id in (declared if isinstance(declared, list) else [declared])]
+
+
+def embedded_tokens(base: Path) -> int:
+    """How many tokens have a row in a model's embeddings, by its configuration."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("vocab_size") or config["text_config"]["vocab_size"])
 
 
 def load_fp32(model: Path) -> PreTrainedModel:

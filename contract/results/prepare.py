@@ -26,9 +26,10 @@ class PrepareResult(StageResult):
     """The data report: counts of rows, and lengths in tokens before any row is truncated.
 
     `lengths` has every row's length, sorted. `no_room` are rows with no answer left within
-    `max_length`. The last three are pairs of rows: equal ones, ones with the same question and
+    `max_length`. The next three are pairs of rows: equal ones, ones with the same question and
     two answers, and of a training row and a held-out row with the same question, which is not
-    scored.
+    scored. `laid_out` are conversations of which each answer is a row of its own, since the base's
+    template writes earlier turns in another way than it wrote them when they were answered.
     """
 
     stage = "prepare"
@@ -45,3 +46,4 @@ class PrepareResult(StageResult):
     duplicates: list[tuple[str, str]]
     conflicts: list[tuple[str, str]]
     in_both: list[tuple[str, str]]
+    laid_out: list[str]

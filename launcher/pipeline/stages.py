@@ -88,7 +88,12 @@ TRAIN = Stage(
     outputs=(str(paths.ADAPTER), str(paths.METRICS), str(paths.HELD_OUT_SCORES)),
     uses_gpu=True,
 )
-MERGE = Stage(name="merge", upstream=("train",), inputs=("base",), outputs=(str(paths.MERGED),))
+MERGE = Stage(
+    name="merge",
+    upstream=("prepare", "train"),
+    inputs=("base",),
+    outputs=(str(paths.MERGED),),
+)
 CONVERT = Stage(
     name="convert",
     section=ConvertSection,
@@ -106,7 +111,7 @@ QUANTIZE = Stage(
 MODELFILE = Stage(
     name="modelfile",
     section=ModelfileSection,
-    upstream=("convert",),
+    upstream=("prepare", "merge", "convert"),
     outputs=(str(paths.MODELFILE), str(paths.SERVING)),
 )
 REFERENCE = Stage(

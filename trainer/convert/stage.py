@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from contract import paths
+from contract.chat_format import ChatFormat
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import ConvertSection, Recipe
@@ -24,7 +25,7 @@ from trainer.convert.header import check_header
 from trainer.convert.llama_cpp import write_gguf
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
-from trainer.loading import load_fp32, load_tokenizer
+from trainer.loading import load_fp32
 from trainer.prepared import read_prepared
 
 _PROMPTS = 10
@@ -105,10 +106,13 @@ def _read_back(run: Path, types: Sequence[str], reporter: Reporter) -> ReadBack:
     lossless = _LOSSLESS_TYPE.get(dtype, "f16")
     kind = lossless if lossless in types else "f16"
     prompts = _prompts(run)
-    answers = _answers(merged, prompts, reporter=reporter)
+    ends = ChatFormat.read(run / paths.CHAT_FORMAT).end_ids
+    answers = _answers(merged, prompts, ends=ends, reporter=reporter)
     gguf = run / paths.gguf_name(kind)
     check_header(gguf, merged)
-    differing = _differing(answers, _answers(merged, prompts, gguf=gguf, reporter=reporter))
+    differing = _differing(
+        answers, _answers(merged, prompts, ends=ends, gguf=gguf, reporter=reporter)
+    )
     if differing:
         raise UserError.one(
             f"{paths.GGUF}/{gguf.name}",
@@ -131,6 +135,7 @@ def _answers(
     merged: Path,
     prompts: Sequence[Sequence[int]],
     *,
+    ends: Sequence[int],
     gguf: Path | None = None,
     reporter: Reporter,
 ) -> list[list[int]]:
@@ -141,7 +146,7 @@ def _answers(
     on_batch(0, len(prompts))
     return greedy(
         load_fp32(gguf or merged),
-        load_tokenizer(merged),
+        ends,
         prompts,
         max_new_tokens=_ANSWER_TOKENS,
         on_batch=on_batch,

@@ -11,24 +11,21 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
 from contract import paths
 from contract.atomic_write import atomic_write
+from contract.chat_format import ChatFormat
 from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.results.merge import MergeResult
 from trainer.adapter import Adapter
 from trainer.entrypoint import Reporter
-from trainer.loading import load_tokenizer
 from trainer.memory import check_memory
 from trainer.weights import INDEX, Weight, largest_bytes, targeted, weight_files, weights
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # Copied as they are: a tokenizer that is loaded and saved again can come back as another class.
 _TOKENIZER_FILES = (
@@ -37,10 +34,8 @@ _TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "chat_template.jinja",
     "vocab.json",
     "merges.txt",
-    "generation_config.json",
 )
 
 
@@ -62,7 +57,7 @@ def merge(stage_paths: StagePaths, reporter: Reporter) -> None:
     dtype = _write_config(base, folder)
     adapter = Adapter.read(stage_paths.run / paths.ADAPTER)
     merge_weights(base, adapter, folder, reporter=reporter)
-    _copy_tokenizer(base, folder)
+    _write_tokenizer(base, ChatFormat.read(stage_paths.run / paths.CHAT_FORMAT), folder)
     reporter.result(MergeResult(dtype=dtype, merged=len(adapter.modules)))
 
 
@@ -135,20 +130,33 @@ def _write_config(base: Path, folder: Path) -> str:
     return dtype
 
 
-def _copy_tokenizer(base: Path, merged: Path) -> None:
+def _write_tokenizer(base: Path, chat_format: ChatFormat, merged: Path) -> None:
+    """Copy the base's tokenizer, with what the run settled: its chat template and its ends.
+
+    One template, in the one place that every reader knows: a base may have several, in files of
+    their own.
+    """
     for name in _TOKENIZER_FILES:
         if (base / name).exists():
             shutil.copyfile(base / name, merged / name)
-    path = merged / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if "add_bos_token" not in config:
-        tokenizer = load_tokenizer(base)
-        # Without it, llama.cpp falls back on a default of its own, and the served model may read
-        # one token more than the trained one did.
-        config["add_bos_token"] = _adds_bos(tokenizer)
-        atomic_write(path, json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+            (merged / name).chmod(0o644)
+    _edit(
+        merged / "tokenizer_config.json",
+        chat_template=chat_format.template,
+        # The template writes the BOS where it wants one. Without this, llama.cpp falls back on a
+        # default of its own, and the served model may read one token more than the trained one.
+        add_bos_token=False,
+        eos_token=chat_format.ends[0],
+    )
+    if (merged / "special_tokens_map.json").exists():
+        _edit(merged / "special_tokens_map.json", eos_token=chat_format.ends[0])
+    if (base / "generation_config.json").exists():
+        shutil.copyfile(base / "generation_config.json", merged / "generation_config.json")
+    _edit(merged / "generation_config.json", eos_token_id=chat_format.end_ids)
 
 
-def _adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    ids = tokenizer("a")["input_ids"]
-    return bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
+def _edit(path: Path, **changes: Any) -> None:
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    text = json.dumps({**content, **changes}, ensure_ascii=False, indent=2)
+    path.unlink(missing_ok=True)
+    atomic_write(path, text + "\n")

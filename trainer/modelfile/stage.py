@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from contract import paths
 from contract.atomic_write import atomic_write
+from contract.chat_format import ChatFormat
 from contract.paths import StagePaths
 from contract.recipe import Recipe
 from contract.results.modelfile import ModelfileResult
@@ -16,22 +15,20 @@ from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.modelfile.template import ChatForm, chat_form
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
 
 def modelfile(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `serving.json`, and `Modelfile`, which says the same to `ollama create -f`."""
     recipe = Recipe.read(stage_paths.run / paths.RECIPE)
-    merged = stage_paths.run / paths.MERGED
-    tokenizer = load_tokenizer(merged)
-    form = chat_form(tokenizer)
+    tokenizer = load_tokenizer(stage_paths.run / paths.MERGED)
+    chat_format = ChatFormat.read(stage_paths.run / paths.CHAT_FORMAT)
+    form = None if chat_format.needs_template_engine else chat_form(tokenizer)
     if form is None:
+        why = chat_format.needs_template_engine or "the base's chat template does more than that"
         reporter.note(
-            "the base's chat template has no equivalent in Ollama's template language: "
-            "the Modelfile relies on the one in the GGUF, which Ollama uses from 0.30 on"
+            "Ollama's template language can put text before and after each turn, and "
+            f"{why}: the Modelfile relies on the GGUF's template, which Ollama uses from 0.30 on"
         )
-    stops = stop_tokens(tokenizer, merged, form)
+    stops = chat_format.ends
     serving = serving_of(recipe, form, stops)
     serving.write(stage_paths.run / paths.SERVING)
     atomic_write(
@@ -62,23 +59,6 @@ def serving_of(recipe: Recipe, form: ChatForm | None, stops: list[str]) -> Servi
             else recipe.temperature,
         },
     )
-
-
-def stop_tokens(
-    tokenizer: PreTrainedTokenizerBase, merged: Path, form: ChatForm | None
-) -> list[str]:
-    """The special tokens that end a turn: the template's, the tokenizer's, the model's own."""
-    found = []
-    if form is not None and form.assistant_suffix.strip() in tokenizer.all_special_tokens:
-        found.append(form.assistant_suffix.strip())
-    if tokenizer.eos_token:
-        found.append(str(tokenizer.eos_token))
-    path = merged / "generation_config.json"
-    declared = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
-    for token in declared if isinstance(declared, list) else [declared]:
-        if token is not None:
-            found.append(str(tokenizer.convert_ids_to_tokens(token)))
-    return list(dict.fromkeys(found))
 
 
 def modelfile_text(name: str, serving: Serving) -> str:

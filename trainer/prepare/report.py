@@ -14,16 +14,24 @@ from trainer.prepare.tokenizing import Tokens
 
 @dataclass(frozen=True)
 class TokenizedRow:
-    """A conversation and its tokens."""
+    """A conversation and its tokens: all of them, or those of one of its answers of `of`."""
 
     row: DatasetRow
     tokens: Tokens
+    of: int = 1
+
+    @property
+    def where(self) -> str:
+        """The row's place in the file, and which of its answers this is where it has several."""
+        answer = self.row.conversation.messages[: self.tokens.answer + 1]
+        number = sum(message["role"] == "assistant" for message in answer)
+        return self.row.where + (f" answer {number}" if self.of > 1 else "")
 
     def as_json(self) -> dict[str, Any]:
         """The row as the training stage reads it."""
         return {
-            "where": self.row.where,
-            "messages": self.row.conversation.messages,
+            "where": self.where,
+            "messages": self.row.conversation.messages[: self.tokens.answer + 1],
             "tools": self.row.conversation.tools,
             "input_ids": self.tokens.input_ids,
             "completion_mask": self.tokens.completion_mask,
@@ -47,12 +55,13 @@ def report_on(
         max_length: in tokens.
     """
     rows = [*train, *held_out]
-    conversations = [row.row for row in rows]
+    conversations = list({row.row.where: row.row for row in rows}.values())
     cut = [row for row in rows if len(row.tokens.input_ids) > max_length]
     no_room = [row for row in cut if not row.tokens.cut_to(max_length).learned_tokens]
+    several = {row.row.where for row in rows if row.of > 1}
     lengths = sorted(len(row.tokens.input_ids) for row in rows)
     return PrepareResult(
-        rows=len(rows) + len(both),
+        rows=len(conversations) + len(both),
         train=len(train),
         held_out=len(held_out),
         max_length=max_length,
@@ -60,13 +69,14 @@ def report_on(
         answer_tokens=length_figures(sorted(row.tokens.learned_tokens for row in rows)),
         lengths=lengths,
         cut=[
-            TruncatedRow(where=row.row.where, tokens=len(row.tokens.input_ids) - max_length)
+            TruncatedRow(where=row.where, tokens=len(row.tokens.input_ids) - max_length)
             for row in cut
         ],
-        no_room=[row.row.where for row in no_room],
+        no_room=[row.where for row in no_room],
         duplicates=duplicates(conversations),
         conflicts=conflicts(conversations),
         in_both=list(both),
+        laid_out=[row.where for row in conversations if row.where in several],
     )
 
 

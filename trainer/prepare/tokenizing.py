@@ -1,12 +1,16 @@
-"""Render a conversation with the base's chat template and mark which tokens are learned."""
+"""Turn a conversation into rows of tokens, and mark which tokens are learned."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from contract.conversation import Message
-from trainer.chat import render
+from contract.chat_format import ChatFormat
+from contract.conversation import Conversation
+from contract.row_forms import BadRow
+from trainer.prepare.answers import AnswerText, answer_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -14,21 +18,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """One conversation as the model sees it.
+    """A row as the model sees it.
 
     `input_ids` and `completion_mask` have the same length; the mask is 1 on tokens that are
     learned. `prompt_ids` is the conversation up to where its last answer begins, as a server
-    would receive it.
+    would receive it. `answer` is the index of that answer's turn in the conversation.
     """
 
     input_ids: list[int]
     completion_mask: list[int]
     prompt_ids: list[int]
+    answer: int = -1
 
     def cut_to(self, max_length: int) -> Tokens:
         """The first `max_length` tokens: what is lost is the end of the last answer."""
         return Tokens(
-            self.input_ids[:max_length], self.completion_mask[:max_length], self.prompt_ids
+            self.input_ids[:max_length],
+            self.completion_mask[:max_length],
+            self.prompt_ids,
+            self.answer,
         )
 
     @property
@@ -37,45 +45,69 @@ class Tokens:
         return sum(self.completion_mask)
 
 
-def tokenize(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Tokens:
-    """Tokenise a conversation whole; every assistant turn is learned, nothing else.
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, conversation: Conversation
+) -> list[Tokens]:
+    """The rows of a conversation: one, or one for each learned answer.
 
-    An earlier assistant turn is learned only where the template renders the conversation up to
-    it as a prefix of the whole. Templates that rewrite earlier turns (to drop their reasoning,
-    say) do not, and there only the last answer is learned, as it will be served.
+    All answers stand in one row where each one's prompt is the beginning of that row, token for
+    token. A template that writes the past in another way than it wrote the present (most drop
+    earlier reasoning) would make the model learn after prompts that no server sends; there, each
+    answer gets a row of its own, behind the prompt that it will be served with.
+
+    Args:
+        tokenizer: with the format's template.
+
+    Raises:
+        BadRow, jinja2.TemplateError: see `answer_texts`.
     """
-    whole = _ids(tokenizer, messages, add_generation_prompt=False)
-    mask = [0] * len(whole)
+    texts = answer_texts(tokenizer, chat_format, conversation)
+    if all(
+        later.prompt.startswith(earlier.prompt + earlier.completion)
+        for earlier, later in pairwise(texts)
+    ):
+        together = _together(tokenizer, texts)
+        if together is not None:
+            return [together]
+    return [_apart(tokenizer, chat_format, text) for text in texts]
+
+
+def _together(tokenizer: PreTrainedTokenizerBase, texts: Sequence[AnswerText]) -> Tokens | None:
+    """One row with all answers; None where tokens reach across the edge of an answer."""
+    last = texts[-1]
+    ids = _ids(tokenizer, last.prompt + last.completion)
+    mask = [0] * len(ids)
     prompt_ids: list[int] = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        is_last = index == len(messages) - 1
-        prompt_ids = _ids(tokenizer, messages[:index], add_generation_prompt=True)
-        start = _common_prefix(whole, prompt_ids)
-        so_far = whole
-        if not is_last:
-            so_far = _ids(tokenizer, messages[: index + 1], add_generation_prompt=False)
-        end = len(so_far)
-        rewritten = whole[:end] != so_far
-        if is_last or not (rewritten or start < len(prompt_ids)):
-            mask[start:end] = [1] * (end - start)
-    return Tokens(whole, mask, prompt_ids)
+    for text in texts:
+        prompt_ids = _ids(tokenizer, text.prompt)
+        answered = ids if text is last else _ids(tokenizer, text.prompt + text.completion)
+        start, end = len(prompt_ids), len(answered)
+        if ids[:start] != prompt_ids or ids[:end] != answered:
+            return None
+        mask[start:end] = [1] * (end - start)
+    return Tokens(ids, mask, prompt_ids, last.index)
 
 
-def _ids(
-    tokenizer: PreTrainedTokenizerBase, messages: list[Message], *, add_generation_prompt: bool
-) -> list[int]:
+def _apart(tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, text: AnswerText) -> Tokens:
+    """One answer's row: the tokens of its prompt, then those of the completion."""
+    together = _together(tokenizer, [text])
+    if together is not None:
+        return together
+    prompt_ids = _ids(tokenizer, text.prompt)
+    # Some tokenizers put a space before the beginning of a text; an end token keeps it away.
+    first, *rest = _ids(tokenizer, chat_format.ends[0] + text.completion)
+    ids = [*prompt_ids, *rest]
+    if first != chat_format.end_ids[0] or tokenizer.decode(ids) != tokenizer.decode(
+        _ids(tokenizer, text.prompt + text.completion)
+    ):
+        raise BadRow(
+            "has an answer whose first letters the base's tokenizer cannot tell from the prompt",
+            "Begin the answer with another character than white space.",
+        )
+    return Tokens(ids, [0] * len(prompt_ids) + [1] * len(rest), prompt_ids, text.index)
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     # The template writes its own special tokens: letting the tokenizer add them would double BOS.
-    text = render(tokenizer, messages, add_generation_prompt=add_generation_prompt)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
-
-
-def _common_prefix(left: list[int], right: list[int]) -> int:
-    length = 0
-    for one, other in zip(left, right, strict=False):
-        if one != other:
-            break
-        length += 1
-    return length

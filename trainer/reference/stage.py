@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from contract import paths
+from contract.chat_format import ChatFormat
 from contract.conversation import Message
 from contract.paths import StagePaths
 from contract.recipe import Recipe
@@ -22,7 +23,7 @@ from contract.reference import Agreement, Question, Reference
 from contract.results.reference import ReferenceResult
 from trainer.chat import render
 from trainer.entrypoint import Reporter
-from trainer.generation import end_tokens, greedy
+from trainer.generation import greedy
 from trainer.loading import load_fp32, load_tokenizer
 from trainer.modelfile.template import PROBES
 from trainer.prepared import PreparedRow, read_prepared
@@ -42,6 +43,7 @@ def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
     recipe = Recipe.read(stage_paths.run / paths.RECIPE)
     merged = stage_paths.run / paths.MERGED
     tokenizer = load_tokenizer(merged)
+    chat_format = ChatFormat.read(stage_paths.run / paths.CHAT_FORMAT)
     rows = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT) or read_prepared(
         stage_paths.run / paths.PREPARED_TRAIN
     )
@@ -57,12 +59,12 @@ def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
     model = load_fp32(merged)
     answers = greedy(
         model,
-        tokenizer,
+        chat_format.end_ids,
         tokens,
         max_new_tokens=_ANSWER_TOKENS,
         on_batch=reporter.progress_callback("answering", "prompts"),
     )
-    stops = end_tokens(model, tokenizer)
+    stops = chat_format.end_ids
     decided = [
         decided_tokens(
             model,

@@ -32,6 +32,7 @@ class Scores:
 def score(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    ends: Sequence[int],
     rows: Sequence[PreparedRow],
     *,
     answers: int,
@@ -42,6 +43,7 @@ def score(
     """Score a model on held-out rows.
 
     Args:
+        ends: the ids that end an answer.
         rows: at least one; all of them count for the loss.
         answers: how many of them, from the first on, are answered and compared.
         who: "base" or "tuned", for the progress line.
@@ -51,7 +53,7 @@ def score(
     answered = rows[:answers]
     replies = greedy(
         model,
-        tokenizer,
+        ends,
         [row["prompt_ids"] for row in answered],
         max_new_tokens=max_new_tokens,
         on_batch=reporter.progress_callback(f"held-out answers, {who}", "rows"),

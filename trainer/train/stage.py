@@ -7,6 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import torch
 from contract import paths
 from contract.atomic_write import atomic_write
 from contract.base import BaseIdentity
+from contract.chat_format import ChatFormat
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import Recipe, TrainSection
@@ -48,11 +50,16 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     rows = read_prepared(stage_paths.run / paths.PREPARED_TRAIN)
     held_out = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT)
     tokenizer = load_tokenizer(stage_paths.require("base"))
+    scorer = _Scorer(
+        tokenizer,
+        ChatFormat.read(stage_paths.run / paths.CHAT_FORMAT).end_ids,
+        held_out,
+        recipe,
+        reporter,
+    )
 
     try:
-        before = _score_base(
-            stage_paths.require("base"), tokenizer, held_out, recipe=recipe, reporter=reporter
-        )
+        before = _score_base(stage_paths.require("base"), scorer)
         model, losses = _train_adapter(
             stage_paths,
             tokenizer,
@@ -61,7 +68,7 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
             max_length=whole_recipe.max_length,
             reporter=reporter,
         )
-        after = _score(model, tokenizer, held_out, recipe=recipe, who="tuned", reporter=reporter)
+        after = scorer.score(model, who="tuned")
     except torch.OutOfMemoryError as error:
         raise UserError.one(
             "memory",
@@ -75,44 +82,41 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     reporter.result(TrainResult(device=device, train_loss=losses, held_out=scores))
 
 
-def _score_base(
-    base: Path,
-    tokenizer: PreTrainedTokenizerBase,
-    held_out: Sequence[PreparedRow],
-    *,
-    recipe: TrainSection,
-    reporter: Reporter,
-) -> Scores | None:
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores models on the held-out rows, in one way before and after the training."""
+
+    tokenizer: PreTrainedTokenizerBase
+    ends: Sequence[int]
+    held_out: Sequence[PreparedRow]
+    recipe: TrainSection
+    reporter: Reporter
+
+    def score(self, model: Any, *, who: str) -> Scores | None:
+        """The model's scores; None where no rows are held out."""
+        if not self.held_out:
+            return None
+        return score(
+            model,
+            self.tokenizer,
+            self.ends,
+            self.held_out,
+            answers=self.recipe.held_out_answers,
+            max_new_tokens=self.recipe.max_new_tokens,
+            who=who,
+            reporter=self.reporter,
+        )
+
+
+def _score_base(base: Path, scorer: _Scorer) -> Scores | None:
     # Loaded only for this and dropped: see load_base on 4-bit models that have scored.
-    model = load_base(base, recipe) if held_out else None
-    scores = _score(model, tokenizer, held_out, recipe=recipe, who="base", reporter=reporter)
+    model = load_base(base, scorer.recipe) if scorer.held_out else None
+    scores = scorer.score(model, who="base")
     del model
     gc.collect()
-    if recipe.device == "cuda":
+    if scorer.recipe.device == "cuda":
         torch.cuda.empty_cache()
     return scores
-
-
-def _score(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    held_out: Sequence[PreparedRow],
-    *,
-    recipe: TrainSection,
-    who: str,
-    reporter: Reporter,
-) -> Scores | None:
-    if not held_out:
-        return None
-    return score(
-        model,
-        tokenizer,
-        held_out,
-        answers=recipe.held_out_answers,
-        max_new_tokens=recipe.max_new_tokens,
-        who=who,
-        reporter=reporter,
-    )
 
 
 def _train_adapter(
