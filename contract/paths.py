@@ -56,6 +56,7 @@ PREPARED_TRAIN = PREPARED / "train.jsonl"
 PREPARED_HELD_OUT = PREPARED / "held_out.jsonl"
 CHAT_FORMAT = PREPARED / "chat_format.json"
 PREPARED_REPORT = PREPARED / "report.json"
+RENDERING = Path("rendering.json")
 ADAPTER = Path("adapter")
 METRICS = Path("metrics.jsonl")
 HELD_OUT_SCORES = Path("held_out.json")

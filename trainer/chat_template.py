@@ -320,6 +320,12 @@ def _ends(
     if _ANSWER in earlier:
         after = _common_prefix(after, earlier.partition(_ANSWER)[2])
     found = _special_in(after, special)
+    known = {tokenizer.eos_token_id, *declared}
+    for number, token in enumerate(found):
+        # What stands behind it begins the next turn.
+        if special[token[0]] in known:
+            found = found[: number + 1]
+            break
     end = after[: found[-1].end()] if found else str(tokenizer.eos_token or "")
     called = _try(tokenizer, template, _CALLED, add_generation_prompt=False, tools=[_TOOL])
     # A turn that calls tools may end in another way.

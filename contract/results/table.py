@@ -15,6 +15,7 @@ from contract.results.prepare import PrepareResult
 from contract.results.quantize import QuantizeResult
 from contract.results.questions import QuestionsResult
 from contract.results.reference import ReferenceResult
+from contract.results.rendering import RenderingResult
 from contract.results.stage_result import StageResult
 from contract.results.train import TrainResult
 
@@ -23,6 +24,7 @@ RESULTS: dict[str, type[StageResult]] = {
     for kind in (
         BaseResult,
         PrepareResult,
+        RenderingResult,
         TrainResult,
         MergeResult,
         ConvertResult,

@@ -80,6 +80,12 @@ PREPARE = Stage(
     inputs=("data", "evaluation", "base"),
     outputs=(str(paths.PREPARED),),
 )
+RENDERING = Stage(
+    name="rendering",
+    upstream=("prepare",),
+    inputs=("base", "tools"),
+    outputs=(str(paths.RENDERING),),
+)
 TRAIN = Stage(
     name="train",
     section=TrainSection,
@@ -135,17 +141,18 @@ BASELINE = Stage(
 )
 
 # `base` has a folder of its own in the cache, shared between runs.
-TRAINING_STAGES = (PREPARE, TRAIN, MERGE, CONVERT, QUANTIZE, MODELFILE, REFERENCE)
+TRAINING_STAGES = (PREPARE, RENDERING, TRAIN, MERGE, CONVERT, QUANTIZE, MODELFILE, REFERENCE)
 # In a folder of their own below the run's, so that evaluating leaves the run as it is.
 EVALUATION_STAGES = (QUESTIONS, BASELINE)
 ALL_STAGES = (BASE, *TRAINING_STAGES, *EVALUATION_STAGES)
 
 
 def training_stages(recipe: Recipe) -> list[Stage]:
-    """The stages of a run of this recipe, in their order; without `quantize` where no file of the
-    recipe's needs it.
+    """The stages of a run of this recipe, in their order; without those that have nothing to do for
+    want of llama.cpp's tools, where no file of the recipe's needs them.
     """
-    return [stage for stage in TRAINING_STAGES if stage != QUANTIZE or recipe.quantizer_types()]
+    compiled = (RENDERING, QUANTIZE)
+    return [stage for stage in TRAINING_STAGES if stage not in compiled or recipe.quantizer_types()]
 
 
 def stage_key(

@@ -110,11 +110,12 @@ PROBES: tuple[list[Message], ...] = (
         {"role": "assistant", "content": "日本語"},
         {"role": "user", "content": "fin"},
     ],
+    # Many templates trim what they are given, and Ollama's language cannot.
     [
         {"role": "system", "content": "Deux\nlignes"},
-        {"role": "user", "content": "a"},
+        {"role": "user", "content": " a\n"},
         {"role": "assistant", "content": "b"},
-        {"role": "user", "content": "c"},
+        {"role": "user", "content": "c\n\n"},
     ],
 )
 
