@@ -45,23 +45,23 @@ def test_the_loss_is_the_mean_over_completion_tokens(model, rows, reporter):
 
 def test_a_batch_answers_as_each_row_alone(model, tokenizer, rows):
     prompts = [row["prompt_ids"] for row in rows]
-    together = greedy(model, tokenizer, prompts, max_new_tokens=24)
-    alone = [greedy(model, tokenizer, [p], max_new_tokens=24)[0] for p in prompts]
+    together = greedy(model, [tokenizer.eos_token_id], prompts, max_new_tokens=24)
+    alone = [greedy(model, [tokenizer.eos_token_id], [p], max_new_tokens=24)[0] for p in prompts]
     assert together == alone
 
 
 def test_greedy_ignores_the_bases_own_sampling(model, tokenizer, rows):
     prompts = [row["prompt_ids"] for row in rows[:3]]
-    expected = greedy(model, tokenizer, prompts, max_new_tokens=24)
+    expected = greedy(model, [tokenizer.eos_token_id], prompts, max_new_tokens=24)
     model.generation_config.do_sample = True
     model.generation_config.temperature = 5.0
     model.generation_config.repetition_penalty = 3.0
-    assert greedy(model, tokenizer, prompts, max_new_tokens=24) == expected
+    assert greedy(model, [tokenizer.eos_token_id], prompts, max_new_tokens=24) == expected
 
 
 def test_an_answer_is_bounded_and_comes_without_its_stop(model, tokenizer, rows):
-    short = greedy(model, tokenizer, [rows[0]["prompt_ids"]], max_new_tokens=3)
-    whole = greedy(model, tokenizer, [rows[0]["prompt_ids"]], max_new_tokens=100)
+    short = greedy(model, [tokenizer.eos_token_id], [rows[0]["prompt_ids"]], max_new_tokens=3)
+    whole = greedy(model, [tokenizer.eos_token_id], [rows[0]["prompt_ids"]], max_new_tokens=100)
     assert len(short[0]) == 3
     assert tokenizer.eos_token_id not in whole[0]
 
