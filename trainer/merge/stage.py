@@ -23,6 +23,7 @@ from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.results.merge import MergeResult
 from trainer.adapter import Adapter
+from trainer.architecture import with_architecture
 from trainer.entrypoint import Reporter
 from trainer.memory import check_memory
 from trainer.weights import INDEX, Weight, largest_bytes, targeted, weight_files, weights
@@ -125,7 +126,7 @@ def _write_config(base: Path, folder: Path) -> str:
         )
     # `torch_dtype` before transformers 5.
     dtype = str(config.pop("torch_dtype", None) or config.get("dtype") or "float32")
-    config["dtype"] = dtype
+    config = with_architecture({**config, "dtype": dtype})
     atomic_write(folder / "config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
     return dtype
 
