@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contract import paths
+from contract.chat_format import ChatFormat
 from contract.errors import Problem, UserError
 from contract.paths import StagePaths
 from contract.recipe import PreflightSection, Recipe
 from contract.results.preflight import PreflightResult
 from trainer.architecture import attention_of, context_tokens, load_config, with_architecture
-from trainer.chat import check_chat_template
+from trainer.chat_template import chat_format
 from trainer.convert.llama_cpp import known_architectures
 from trainer.entrypoint import Reporter
-from trainer.loading import keep_default_template, read_tokenizer
+from trainer.loading import declared_ends, load_tokenizer
 from trainer.preflight import chain, resources
 from trainer.preflight.configuration import (
     check_converter,
@@ -70,16 +71,16 @@ def _inspect(
     problems += check_not_quantized(values)
     problems += check_model_class(values) or check_converter(values, known_architectures(llama_cpp))
     report(1, _STEPS)
-    read = _read_tokenizer(base, problems)
+    read = _read_tokenizer(base, recipe, problems)
     if problems or read is None:
         return None
-    tokenizer, notes = read
+    tokenizer, found_format, notes = read
     report(2, _STEPS)
     made = _model(base, problems)
     if made is None:
         return None
     config, model = made
-    problems += check_special_tokens(tokenizer, config)
+    problems += check_special_tokens(tokenizer, found_format, config)
     context = context_tokens(config)
     problems += resources.check_context(recipe, context)
     notes += [*tokenizer_notes(tokenizer, config), *resources.context_notes(recipe, context)]
@@ -87,7 +88,7 @@ def _inspect(
     with tempfile.TemporaryDirectory() as scratch:
         stand_in = Path(scratch) / "base"
         try:
-            write_folder(base, saved_weights(model), stand_in)
+            write_folder(base, found_format, saved_weights(model), stand_in)
         except UserError as error:
             problems += error.problems
         if not (stand_in / "config.json").exists():
@@ -121,10 +122,10 @@ def _inspect(
 
 
 def _read_tokenizer(
-    base: Path, problems: list[Problem]
-) -> tuple[PreTrainedTokenizerBase, list[str]] | None:
+    base: Path, recipe: PreflightSection, problems: list[Problem]
+) -> tuple[PreTrainedTokenizerBase, ChatFormat, list[str]] | None:
     try:
-        tokenizer = read_tokenizer(base)
+        tokenizer = load_tokenizer(base)
     # transformers raises whatever its parts do.
     except Exception as error:
         # Of an unknown model, the tokenizer's class may be unknown, too.
@@ -132,15 +133,21 @@ def _read_tokenizer(
             problems.append(_cannot("load its tokenizer", error))
         return None
     try:
-        others = keep_default_template(tokenizer)
-        check_chat_template(tokenizer)
+        found = chat_format(
+            tokenizer,
+            declared_ends(base),
+            thinking=recipe.thinking,
+            # What the data have is seen in `prepare`.
+            reasoning_in_data=False,
+        )
     except UserError as error:
         problems += error.problems
         return None
     notes = []
-    if others:
-        notes = [f"of the base's chat templates, 'default' is used (not {', '.join(others)})"]
-    return tokenizer, notes
+    if isinstance(tokenizer.chat_template, dict):
+        others = ", ".join(name for name in tokenizer.chat_template if name != "default")
+        notes = [f"of the base's chat templates, 'default' is used (not {others})"]
+    return tokenizer, found, notes
 
 
 def _model(base: Path, problems: list[Problem]) -> tuple[PreTrainedConfig, PreTrainedModel] | None:

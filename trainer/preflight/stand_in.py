@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contract.atomic_write import atomic_write
+from contract.chat_format import ChatFormat
 from contract.recipe import TrainSection
 from trainer.adapter import WEIGHTS
-from trainer.architecture import attention_of, with_architecture
+from trainer.architecture import attention_of
 from trainer.lora import lora_config
-from trainer.merge.sentencepiece_model import add_sentencepiece_model
+from trainer.merge.model_folder import write_config, write_tokenizer
 from trainer.weights import INDEX, weight_files
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel
 
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx")
 _SAFETENSORS_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -50,27 +49,24 @@ def saved_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return dict(revert_weight_conversion(model, untied))
 
 
-def write_folder(base: Path, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Write what `merge` would: the base's files as links, its configuration, its weights' names.
+def write_folder(
+    base: Path, chat_format: ChatFormat, weights: Mapping[str, torch.Tensor], folder: Path
+) -> None:
+    """Write what `merge` would, with links to the base's weights, or holes in their place.
 
     Raises:
-        UserError: the tokenizer has no form that the converter reads.
+        UserError: as where a model is merged.
     """
     folder.mkdir()
-    for file in base.iterdir():
-        if file.name != "config.json" and not file.name.endswith((*_WEIGHT_SUFFIXES, INDEX)):
-            (folder / file.name).symlink_to(file.absolute())
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    atomic_write(folder / "config.json", json.dumps(with_architecture(config)))
+    dtype = write_config(base, folder)
     files = weight_files(base)
     if files and all(file.is_file() for file in files):
         for file in [*files, *([base / INDEX] if (base / INDEX).is_file() else [])]:
             (folder / file.name).symlink_to(file.absolute())
     else:
-        dtype = config.get("torch_dtype") or config.get("dtype")
-        kind = _SAFETENSORS_TYPES.get(str(dtype), "F32")
+        kind = _SAFETENSORS_TYPES.get(dtype, "F32")
         _write_holes(folder / "model.safetensors", weights, kind)
-    add_sentencepiece_model(folder)
+    write_tokenizer(base, chat_format, folder)
 
 
 def _write_holes(file: Path, weights: Mapping[str, torch.Tensor], kind: str) -> None:

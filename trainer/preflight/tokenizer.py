@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from contract.chat_format import ChatFormat
 from contract.errors import Problem
 
 if TYPE_CHECKING:
@@ -20,15 +21,11 @@ def tokens_beyond(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) 
 
 
 def check_special_tokens(
-    tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase, chat_format: ChatFormat, config: PreTrainedConfig
 ) -> list[Problem]:
     """See that the tokens that stand in every row or batch have embeddings."""
     beyond = tokens_beyond(tokenizer, config)
-    special = {
-        "bos_token": tokenizer.bos_token,
-        "eos_token": tokenizer.eos_token,
-        "pad_token": tokenizer.pad_token,
-    }
+    needed = {"end of a turn": chat_format.ends[0], "pad_token": tokenizer.pad_token}
     return [
         Problem(
             where="model_to_fine_tune",
@@ -36,7 +33,7 @@ def check_special_tokens(
             f"{config.get_text_config().vocab_size - 1}",
             remedy="Resize the base's embeddings, or choose a token that they have.",
         )
-        for role, token in special.items()
+        for role, token in needed.items()
         if isinstance(token, str) and token in beyond
     ]
 
