@@ -49,6 +49,14 @@ _TRIM_TEMPLATE = (
     "{{ '<|im_start|>' + m.role + '\n' + m.content | trim + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# The system's words stand with the last question, as in Mistral's: no form for each turn has that.
+_QUESTION_FIRST_TEMPLATE = (
+    "{% if messages[0].role == 'system' %}{% set s = messages[0].content %}"
+    "{% set messages = messages[1:] %}{% else %}{% set s = '' %}{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if loop.last and s %}{{ s }}\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 _ENDS = {"bos_token_id": 1, "eos_token_id": 4, "pad_token_id": 5}
 
 
@@ -199,14 +207,14 @@ VARIANTS: dict[str, Callable[[Path], None]] = {
     "pad-beyond": _pad_beyond,
     "r1": lambda folder: _tokenizer(folder, chat_template=_R1_TEMPLATE),
     "trim": lambda folder: _tokenizer(folder, chat_template=_TRIM_TEMPLATE),
+    "question-first": lambda folder: _tokenizer(folder, chat_template=_QUESTION_FIRST_TEMPLATE),
     "no-architectures": _config(architectures=None),
     "granite": _of_class("Granite", embedding_multiplier=12.0, tie_word_embeddings=True),
     "gemma2": _of_class("Gemma2", head_dim=64),
     "gemma3-tokenizer-json": _without_sentencepiece_model,
     "gemma3-other-tokenizer": _without_any_byte_fallback,
-    "qwen3-moe": _of_class("Qwen3Moe", num_experts=4, moe_intermediate_size=64),
-    "gpt-oss": _of_class("GptOss", num_local_experts=4, head_dim=64),
-    "gpt2": _of_class("GPT2", n_positions=1024, n_embd=256, n_layer=2, n_head=4),
+    "mixtral": _of_class("Mixtral", num_local_experts=4),
+    "gpt2": _of_class("GPT2", n_positions=1024, n_ctx=1024, n_embd=256, n_layer=2, n_head=4),
     "unknown-pre-tokenizer": _unknown_pre_tokenizer,
     "vision": _config(vision_config={"model_type": "siglip_vision_model"}, model_type="gemma3"),
     "quantized": _config(quantization_config={"quant_method": "gptq", "bits": 4}),

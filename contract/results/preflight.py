@@ -13,6 +13,8 @@ class PreflightResult(StageResult):
         parameters: of the whole model, with tied weights counted once.
         attention: transformers' name of the implementation that the class takes.
         adapted: the number of modules that get an adapter.
+        go_template: whether Ollama's template language can write the base's chat template, as far
+            as that is known without the data.
         notes: what people should know and nobody has to change.
     """
 
@@ -22,4 +24,5 @@ class PreflightResult(StageResult):
     parameters: int
     attention: str
     adapted: int
+    go_template: bool | None
     notes: list[str]

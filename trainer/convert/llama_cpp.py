@@ -86,7 +86,7 @@ def _refusal(what: str) -> UserError:
     return UserError.one(
         "model_to_fine_tune",
         f"llama.cpp cannot convert it: {what}",
-        "Fine-tune a base whose architecture llama.cpp serves.",
+        "Fine-tune a base that llama.cpp serves, with the tokenizer that it came with.",
     )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.atomic_write import atomic_write
 from contract.chat_format import ChatFormat
 from contract.errors import UserError
 from trainer.architecture import with_architecture
 from trainer.merge.sentencepiece_model import add_sentencepiece_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Copied as they are: a tokenizer that is loaded and saved again can come back as another class.
 _TOKENIZER_FILES = (
@@ -45,11 +48,19 @@ def write_config(base: Path, folder: Path) -> str:
     return dtype
 
 
-def write_tokenizer(base: Path, chat_format: ChatFormat, merged: Path) -> None:
+def write_tokenizer(
+    base: Path,
+    chat_format: ChatFormat,
+    merged: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> None:
     """Copy the base's tokenizer, with what the run settled: its chat template and its ends.
 
     One template, in the one place that every reader knows: a base may have several, in files of
     their own. After `write_config`.
+
+    Args:
+        tokenizer: the base's, where it is loaded already.
 
     Raises:
         UserError: llama.cpp's converter needs another form of the tokenizer, and it cannot be made.
@@ -71,7 +82,7 @@ def write_tokenizer(base: Path, chat_format: ChatFormat, merged: Path) -> None:
     if (base / "generation_config.json").exists():
         shutil.copyfile(base / "generation_config.json", merged / "generation_config.json")
     _edit(merged / "generation_config.json", eos_token_id=chat_format.end_ids)
-    add_sentencepiece_model(merged)
+    add_sentencepiece_model(merged, tokenizer)
 
 
 def _edit(path: Path, **changes: Any) -> None:

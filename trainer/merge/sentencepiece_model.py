@@ -38,11 +38,12 @@ _PROBES = (
 )
 
 
-def add_sentencepiece_model(folder: Path) -> bool:
+def add_sentencepiece_model(folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> bool:
     """Write the model's `tokenizer.model` where the converter needs it and the base has none.
 
     Args:
         folder: a model's folder, with `config.json` and the tokenizer's files.
+        tokenizer: the one that is in it, where it is loaded already.
 
     Returns:
         Whether it was written.
@@ -59,7 +60,7 @@ def add_sentencepiece_model(folder: Path) -> bool:
     if model.get("type") != "BPE" or not model.get("byte_fallback"):
         raise _refusal("its tokenizer.json holds no byte-pair encoding with byte fallback")
     serialized = sentencepiece_model(content)
-    if different := first_difference(serialized, load_tokenizer(folder)):
+    if different := first_difference(serialized, tokenizer or load_tokenizer(folder)):
         raise _refusal(f"one made from tokenizer.json tokenizes {different!r} differently")
     (folder / MODEL).write_bytes(serialized)
     return True

@@ -14,7 +14,7 @@ from trainer.convert.adapter import refusal, write_adapter
 from trainer.convert.llama_cpp import write_gguf
 from trainer.lora import adapted_modules
 from trainer.preflight.stand_in import adapt, write_zero_adapter
-from trainer.weights import Weight, check_mergeable, targeted
+from trainer.weights import EMBEDDINGS, Weight, check_mergeable, targeted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,6 +32,7 @@ def check_targets(recipe: PreflightSection, model: PreTrainedModel) -> list[Prob
             name.rpartition(".")[2]
             for name, module in model.named_modules()
             if type(module).__name__ in ("Linear", "Conv1D")
+            and name.rpartition(".")[2] not in EMBEDDINGS
         }
     )
     return [
@@ -52,7 +53,12 @@ def make_adapter(
     try:
         adapted = adapt(model, recipe)
     except (ValueError, TypeError, NotImplementedError, KeyError) as error:
-        found.append(Problem(where="lora_target_modules", what=f"PEFT refuses it: {error}"))
+        found.append(
+            Problem(
+                where="lora_target_modules",
+                what=f"PEFT refuses it: {str(error).partition('. ')[0]}",
+            )
+        )
         return None
     # What training would adapt; saved, a fused weight's adapter may have another name.
     names = adapted_modules(adapted)
@@ -109,6 +115,7 @@ def check_merge(adapter: Adapter, stand_in: Path, found: Mapping[str, Weight]) -
                     where="model_to_fine_tune",
                     what=f"{name} has the shape {weight.shape} in the files, and config.json says "
                     f"{shape}",
+                    remedy="Use the config.json that belongs to these weights.",
                 )
             ]
     return []

@@ -34,8 +34,6 @@ _BYTES_PER_WEIGHT = {
     "q3_k_l": 110 / 256,
     "q2_k": 84 / 256,
 }
-# With the scales of double quantization.
-_NF4_BYTES_PER_WEIGHT = 0.52
 _K_QUANTS_BLOCK = 256
 _BLOCK = 32
 
@@ -104,20 +102,14 @@ def _size_bytes(folders: Iterable[Path]) -> int:
     )
 
 
-def check_host_memory(
-    recipe: PreflightSection, found: Mapping[str, Weight], adapted: Iterable[str]
-) -> list[Problem]:
-    """See that a CPU training has memory for the base; a GPU's is looked at when it is used."""
-    if recipe.device != "cpu":
-        return []
-    # Only the modules that PEFT can adapt are quantized, and the rest is unpacked.
-    in_nf4 = {f"{name}.weight" for name in adapted} if recipe.quantize_base == "nf4" else set()
-    needed = sum(
-        math.prod(weight.shape) * (_NF4_BYTES_PER_WEIGHT if name in in_nf4 else 4)
-        for name, weight in found.items()
-    )
+def check_host_memory(found: Mapping[str, Weight]) -> list[Problem]:
+    """See that the merged model fits into memory in fp32, as `reference` asks it.
+
+    A training on a CPU needs no less; a GPU's memory is looked at when it is used.
+    """
+    needed = sum(4 * math.prod(weight.shape) for weight in found.values())
     try:
-        check_memory("training on this base", int(needed))
+        check_memory("asking the merged model for its answers", needed)
     except UserError as error:
         return list(error.problems)
     return []

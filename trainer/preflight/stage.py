@@ -23,6 +23,7 @@ from trainer.chat_template import chat_format
 from trainer.convert.llama_cpp import known_architectures
 from trainer.entrypoint import Reporter
 from trainer.loading import declared_ends, load_tokenizer
+from trainer.modelfile.template import chat_form
 from trainer.preflight import chain, resources
 from trainer.preflight.configuration import (
     check_converter,
@@ -75,6 +76,7 @@ def _inspect(
     if problems or read is None:
         return None
     tokenizer, found_format, notes = read
+    go_template = _go_template(tokenizer, found_format, recipe)
     report(2, _STEPS)
     made = _model(base, problems)
     if made is None:
@@ -88,28 +90,28 @@ def _inspect(
     with tempfile.TemporaryDirectory() as scratch:
         stand_in = Path(scratch) / "base"
         try:
-            write_folder(base, found_format, saved_weights(model), stand_in)
+            write_folder(base, tokenizer, found_format, saved_weights(model), stand_in)
         except UserError as error:
             problems += error.problems
-        if not (stand_in / "config.json").exists():
             return None
         found = weights(stand_in)
         parameters = sum(math.prod(weight.shape) for weight in found.values())
         problems += resources.check_disk(recipe, found, stage_paths.run)
+        problems += resources.check_host_memory(found)
         notes += resources.block_notes(recipe, found)
-        problems += chain.check_targets(recipe, model)
+        unknown = chain.check_targets(recipe, model)
+        problems += unknown
         adapter = None
-        if not problems:
+        if not unknown:
             adapter = chain.make_adapter(recipe, model, Path(scratch) / "adapter", problems)
         if adapter is not None:
-            problems += resources.check_host_memory(recipe, found, adapter.modules)
             problems += chain.check_merge(adapter, stand_in, found)
             problems += chain.check_served_adapter(recipe, adapter)
         report(4, _STEPS)
         beyond = tokens_beyond(tokenizer, config)
-        if (stand_in / "config.json").exists():
-            problems += chain.check_conversion(llama_cpp, stand_in, Path(scratch), beyond)
-        if adapter is not None and not problems:
+        unconverted = chain.check_conversion(llama_cpp, stand_in, Path(scratch), beyond)
+        problems += unconverted
+        if adapter is not None and not unconverted:
             problems += chain.check_adapter_conversion(llama_cpp, stand_in, adapter, Path(scratch))
     report(_STEPS, _STEPS)
     return PreflightResult(
@@ -117,6 +119,7 @@ def _inspect(
         parameters=parameters,
         attention=attention_of(config),
         adapted=len(adapter.modules) if adapter is not None else 0,
+        go_template=go_template,
         notes=notes,
     )
 
@@ -148,6 +151,16 @@ def _read_tokenizer(
         others = ", ".join(name for name in tokenizer.chat_template if name != "default")
         notes = [f"of the base's chat templates, 'default' is used (not {others})"]
     return tokenizer, found, notes
+
+
+def _go_template(
+    tokenizer: PreTrainedTokenizerBase, found: ChatFormat, recipe: PreflightSection
+) -> bool | None:
+    if found.thinking is not None and recipe.thinking == "auto":
+        # With reasoning in the data, the template is settled in another way.
+        return None
+    tokenizer.chat_template = found.template
+    return chat_form(tokenizer) is not None
 
 
 def _model(base: Path, problems: list[Problem]) -> tuple[PreTrainedConfig, PreTrainedModel] | None:

@@ -23,7 +23,7 @@ from trainer.weights import INDEX, weight_files
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _SAFETENSORS_TYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -50,7 +50,11 @@ def saved_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def write_folder(
-    base: Path, chat_format: ChatFormat, weights: Mapping[str, torch.Tensor], folder: Path
+    base: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    chat_format: ChatFormat,
+    weights: Mapping[str, torch.Tensor],
+    folder: Path,
 ) -> None:
     """Write what `merge` would, with links to the base's weights, or holes in their place.
 
@@ -66,7 +70,7 @@ def write_folder(
     else:
         kind = _SAFETENSORS_TYPES.get(dtype, "F32")
         _write_holes(folder / "model.safetensors", weights, kind)
-    write_tokenizer(base, chat_format, folder)
+    write_tokenizer(base, chat_format, folder, tokenizer)
 
 
 def _write_holes(file: Path, weights: Mapping[str, torch.Tensor], kind: str) -> None:
