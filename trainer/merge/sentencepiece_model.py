@@ -22,6 +22,7 @@ MODEL = "tokenizer.model"
 # Whose vocabularies the converter reads from `tokenizer.model` alone.
 _READ_FROM_MODEL = {"gemma", "gemma2", "gemma3", "gemma3_text"}
 _SPACE = "▁"
+_UNKNOWN = "<unk>"
 _PROBES = (
     "Hello, world!",
     " a space in front,  two within, three   and one behind ",
@@ -72,7 +73,7 @@ def sentencepiece_model(content: dict[str, Any]) -> bytes:
 
     vocabulary: dict[str, int] = content["model"]["vocab"]
     added = {token["content"]: token for token in content.get("added_tokens", [])}
-    unknown = content["model"].get("unk_token")
+    unknown = content["model"].get("unk_token") or _UNKNOWN
     kind = proto.ModelProto.SentencePiece
     written = proto.ModelProto()
     for number, (piece, _) in enumerate(sorted(vocabulary.items(), key=lambda item: item[1])):
@@ -91,8 +92,8 @@ def sentencepiece_model(content: dict[str, Any]) -> bytes:
     trainer.model_type = proto.TrainerSpec.BPE
     trainer.byte_fallback = True
     trainer.vocab_size = len(written.pieces)
-    trainer.unk_piece = str(unknown)
-    trainer.unk_id = vocabulary.get(str(unknown), 0)
+    trainer.unk_piece = unknown
+    trainer.unk_id = vocabulary.get(unknown, 0)
     # None of them is added by itself; -1 is SentencePiece's word for that.
     trainer.bos_id = trainer.eos_id = trainer.pad_id = -1
     written.normalizer_spec.name = "identity"

@@ -57,6 +57,7 @@ def make_adapter(
             Problem(
                 where="lora_target_modules",
                 what=f"PEFT refuses it: {str(error).partition('. ')[0]}",
+                remedy="Use --set lora_target_modules=all-linear, or names of linear modules.",
             )
         )
         return None
