@@ -163,6 +163,12 @@ def _of_class(name: str, **settings: Any) -> Callable[[Path], None]:
     return write
 
 
+def _gemma_2(folder: Path) -> None:
+    """Its embeddings are tied, which its public configuration leaves to the class."""
+    _of_class("Gemma2", head_dim=64)(folder)
+    _edit(folder / "config.json", tie_word_embeddings=None)
+
+
 def _unknown_pre_tokenizer(folder: Path) -> None:
     """A byte-level tokenizer of one's own: llama.cpp's converter knows them by a list."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -210,7 +216,7 @@ VARIANTS: dict[str, Callable[[Path], None]] = {
     "question-first": lambda folder: _tokenizer(folder, chat_template=_QUESTION_FIRST_TEMPLATE),
     "no-architectures": _config(architectures=None),
     "granite": _of_class("Granite", embedding_multiplier=12.0, tie_word_embeddings=True),
-    "gemma2": _of_class("Gemma2", head_dim=64),
+    "gemma2": _gemma_2,
     "gemma3-tokenizer-json": _without_sentencepiece_model,
     "gemma3-other-tokenizer": _without_any_byte_fallback,
     "mixtral": _of_class("Mixtral", num_local_experts=4),
