@@ -266,15 +266,16 @@ def rollback(_context: Context, role: str) -> None:
         commands.rollback(role)
 
 
-@task(iterable=["set"], help=_FLAGS)
+@task(iterable=["set"], help={**_FLAGS, "engine": _ENGINE})
 def plan(
     _context: Context,
     profile: str = "rtx",
     config: str = "",
     set: list[str] | None = None,
     data: str = "",
+    engine: str = "auto",
 ) -> None:
-    """Print what `train` would do with the same flags, without doing it.
+    """Print what `train` would do with the same flags, and what would end it; train nothing.
 
     Example:
       ./invoke plan --profile smoke --set epochs=2
@@ -282,7 +283,7 @@ def plan(
     with _exit_on_error():
         from launcher.cli import commands
 
-        commands.plan(profile=profile, config=config, settings=set or [], data=data)
+        commands.plan(profile=profile, config=config, settings=set or [], data=data, engine=engine)
 
 
 @task(

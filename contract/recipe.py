@@ -161,6 +161,10 @@ class ModelfileSection(SectionKind):
     temperature: float = Field(ge=0)
 
 
+class PreflightSection(PrepareSection, TrainSection, QuantizeSection, ModelfileSection):
+    """What can be held against the base's configuration and tokenizer before anything is done."""
+
+
 class VerifySection(SectionKind):
     """How far a quantized GGUF may be from the f16 one, over held-out tokens."""
 

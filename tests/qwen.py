@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.runtime.llama_cpp_sources import download
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _VOCABULARY = "vendor/llama.cpp/models/ggml-vocab-qwen2.gguf"
 TEMPLATE = (
@@ -20,16 +24,24 @@ TEMPLATE = (
 )
 
 
+def tokenizer(scratch: Path, template: str = TEMPLATE) -> PreTrainedTokenizerBase:
+    """The real vocabulary, with turns that end by `<|im_end|>`."""
+    from transformers import AutoTokenizer
+
+    found = AutoTokenizer.from_pretrained(scratch, gguf_file=_vocabulary(scratch).name)
+    found.chat_template = template
+    found.eos_token = "<|im_end|>"
+    found.pad_token = "<|endoftext|>"
+    return found
+
+
 def write_base(folder: Path, scratch: Path, template: str = TEMPLATE, width: int = 256) -> Path:
     """Write a bf16 Qwen2 of two layers with tied embeddings; the weights are a seed's."""
     import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=_vocabulary(scratch).name)
-    tokenizer.chat_template = template
-    tokenizer.eos_token = "<|im_end|>"
-    tokenizer.pad_token = "<|endoftext|>"
-    tokenizer.save_pretrained(folder)
+    its_tokenizer = tokenizer(scratch, template)
+    its_tokenizer.save_pretrained(folder)
     torch.manual_seed(7)
     config = Qwen2Config(
         vocab_size=151936,
@@ -41,7 +53,7 @@ def write_base(folder: Path, scratch: Path, template: str = TEMPLATE, width: int
         max_position_embeddings=2048,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
         tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=its_tokenizer.eos_token_id,
         bos_token_id=None,
     )
     model = Qwen2ForCausalLM(config)
@@ -49,8 +61,8 @@ def write_base(folder: Path, scratch: Path, template: str = TEMPLATE, width: int
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=0.1)
     model = model.to(torch.bfloat16)
     model.generation_config.eos_token_id = [
-        tokenizer.eos_token_id,
-        tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        its_tokenizer.eos_token_id,
+        its_tokenizer.convert_tokens_to_ids("<|endoftext|>"),
     ]
     model.save_pretrained(folder)
     return folder

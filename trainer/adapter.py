@@ -102,6 +102,16 @@ class Adapter:
             product = product.T
         return product * self.scale(module, a.shape[0])
 
+    def delta_shape(self, module: str) -> tuple[int, ...]:
+        """The shape of `delta`, from the file's header."""
+        with safe_open(self.folder / WEIGHTS, framework="pt") as file:
+            embedding = f"{_PREFIX}{module}{_EMBEDDING[0]}" in file.keys()  # noqa: SIM118
+            down, up = _EMBEDDING if embedding else _LINEAR
+            _, width = file.get_slice(f"{_PREFIX}{module}{down}").get_shape()
+            height, _ = file.get_slice(f"{_PREFIX}{module}{up}").get_shape()
+        turned = embedding or self.settings.get("fan_in_fan_out")
+        return (width, height) if turned else (height, width)
+
     def write_scaled(self, folder: Path) -> None:
         """Write the same adapter with every s multiplied into its B, and alpha 0: no scale.
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.architecture import load_config
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,7 +16,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in a model's folder, as its own configuration has it."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def declared_ends(base: Path) -> list[int]:
@@ -30,8 +32,7 @@ def declared_ends(base: Path) -> list[int]:
 
 def embedded_tokens(base: Path) -> int:
     """How many tokens have a row in a model's embeddings, by its configuration."""
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("vocab_size") or config["text_config"]["vocab_size"])
+    return int(load_config(base).get_text_config().vocab_size)
 
 
 def load_fp32(model: Path) -> PreTrainedModel:

@@ -22,6 +22,7 @@ INDEX = "model.safetensors.index.json"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # The two ends of a model, which are one weight where embeddings are tied.
 EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out")
+_HEADS = ("lm_head", "embed_out", "output")
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,18 @@ def check_mergeable(modules: Iterable[str], model: Path) -> None:
     targeted(modules, weights(model))
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     ends = [name for name in modules if name.rpartition(".")[2] in EMBEDDINGS]
-    if ends and config.get("tie_word_embeddings"):
+    # Gemma's files leave it to the class, which ties them.
+    if ends and (config.get("tie_word_embeddings") or not _has_own_head(model)):
         raise UserError.one(
             "lora_target_modules",
             f"{ends[0]} is tied to the model's other end: an adapter on one of the two cannot be "
             "merged without changing the other",
             "Remove it from lora_target_modules.",
         )
+
+
+def _has_own_head(model: Path) -> bool:
+    return any(name.rpartition(".")[0].endswith(_HEADS) for name in weights(model))
 
 
 def largest_bytes(found: Mapping[str, Weight], names: Iterable[str]) -> int:

@@ -11,6 +11,7 @@ from contract.results.baseline import BaselineResult
 from contract.results.convert import ConvertResult
 from contract.results.merge import MergeResult
 from contract.results.modelfile import ModelfileResult
+from contract.results.preflight import PreflightResult
 from contract.results.prepare import PrepareResult
 from contract.results.quantize import QuantizeResult
 from contract.results.questions import QuestionsResult
@@ -23,6 +24,7 @@ RESULTS: dict[str, type[StageResult]] = {
     kind.stage: kind
     for kind in (
         BaseResult,
+        PreflightResult,
         PrepareResult,
         RenderingResult,
         TrainResult,

@@ -31,7 +31,7 @@ from launcher.runtime import dependency_locks, gpus, images
 from launcher.runtime.engine_choice import choose_engine
 from launcher.runtime.llama_cpp_tools import tools
 from launcher.serving import verification
-from launcher.serving.compatibility import check_adapter
+from launcher.serving.compatibility import check_adapter, check_templates
 from launcher.serving.model_import import Imported, import_run
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.server_choice import Ollama, choose_server, demand_server
@@ -62,7 +62,17 @@ def train(
     chosen = choose_server(ollama, display)
     if chosen is not None and chosen.version is not None:
         check_adapter(chosen.version, served=recipe.serving == "adapter")
-    outcome = training.train(recipe, choose_engine(engine, memory, display), display)
+
+    def check_server(needs_template_engine: str | None) -> None:
+        if chosen is not None and chosen.version is not None:
+            check_templates(chosen.version, needs_template_engine)
+
+    outcome = training.train(
+        recipe,
+        choose_engine(engine, memory, display),
+        display,
+        check_templates=check_server,
+    )
     imported = None
     if chosen is not None:
         with chosen.running() as server:
@@ -214,11 +224,12 @@ def _server_to_ask(model: str, run: Run | None, *, ollama: str, display: Display
     return None
 
 
-def plan(*, profile: str, config: str, settings: Sequence[str], data: str) -> None:
-    """Print each stage and what a run would do with it."""
+def plan(*, profile: str, config: str, settings: Sequence[str], data: str, engine: str) -> None:
+    """Print each stage and what a run would do with it; exit 2 where the base has problems."""
     console = Console(highlight=False)
     recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
-    for stage, state in training.plan(recipe, Display()):
+    display = Display()
+    for stage, state in training.plan(recipe, choose_engine(engine, "", display), display):
         console.print(f"{stage:<10} {state}", markup=False)
 
 

@@ -17,6 +17,7 @@ from contract.recipe import (
     QUANTIZER_TYPES,
     ConvertSection,
     ModelfileSection,
+    PreflightSection,
     PrepareSection,
     QuantizeSection,
     Recipe,
@@ -73,6 +74,13 @@ BASE = Stage(
     # The hub's client keeps its own notes in hidden files there.
     outputs=(f"{paths.BASE_MODEL}/[!.]*", str(paths.BASE_RECORD)),
     continues=True,
+)
+# Nothing stands on it: its code may change without anything being trained again.
+PREFLIGHT = Stage(
+    name="preflight",
+    section=PreflightSection,
+    inputs=("base", "llama_cpp"),
+    outputs=(),
 )
 PREPARE = Stage(
     name="prepare",
@@ -141,7 +149,17 @@ BASELINE = Stage(
 )
 
 # `base` has a folder of its own in the cache, shared between runs.
-TRAINING_STAGES = (PREPARE, RENDERING, TRAIN, MERGE, CONVERT, QUANTIZE, MODELFILE, REFERENCE)
+TRAINING_STAGES = (
+    PREFLIGHT,
+    PREPARE,
+    RENDERING,
+    TRAIN,
+    MERGE,
+    CONVERT,
+    QUANTIZE,
+    MODELFILE,
+    REFERENCE,
+)
 # In a folder of their own below the run's, so that evaluating leaves the run as it is.
 EVALUATION_STAGES = (QUESTIONS, BASELINE)
 ALL_STAGES = (BASE, *TRAINING_STAGES, *EVALUATION_STAGES)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from contract import paths
+from contract.chat_format import ChatFormat
 from contract.manifest import Machine, Manifest
 from contract.recipe import Recipe
+from contract.results.preflight import PreflightResult
 from launcher.display import Display
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.inputs import RunInputs, gather, inputs_at_hand
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
-from launcher.pipeline.stages import TRAIN, stage_key, training_stages
-from launcher.project import VERSION, lock_file
+from launcher.pipeline.stages import PREFLIGHT, PREPARE, TRAIN, Stage, stage_key, training_stages
+from launcher.project import CACHE, VERSION, lock_file
 from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.engine import Engine
 from launcher.runtime.exclusive_lock import exclusive_lock
+from launcher.runtime.llama_cpp_sources import is_fetched
 
 # The run's folder is named after this stage's key: what comes after it is rebuilt in place.
 _NAMING_STAGE = TRAIN.name
@@ -47,8 +51,18 @@ class Outcome:
     ran: tuple[str, ...]
 
 
-def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
+def train(
+    recipe: Recipe,
+    engine: Engine,
+    display: Display,
+    *,
+    check_templates: Callable[[str | None], None] = lambda _: None,
+) -> Outcome:
     """Bring every stage up to date and write the manifest.
+
+    Args:
+        check_templates: is told, before anything is trained, why Ollama's template language cannot
+            write this run's conversations, or None; it raises where the server knows no other.
 
     Raises:
         UserError: bad input, or a condition that a person can fix.
@@ -58,30 +72,42 @@ def train(recipe: Recipe, engine: Engine, display: Display) -> Outcome:
     inputs = gather(recipe, engine=engine, display=display, digests=digests)
     keys = training_keys(recipe, inputs)
     folder = StageFolder(run_folder(recipe, keys), digests)
-    context = StageContext(
-        lock=recipe.lock,
-        inputs=inputs.by_name,
-        gpu=recipe.device == "cuda",
-        exporter=bool(recipe.quantizer_types()),
-        labels={"run": keys[_NAMING_STAGE], "profile": recipe.profile},
-    )
+    context = _context(recipe, inputs, keys)
     runner = StageRunner(folder, context, engine=engine, display=display)
     with exclusive_lock(folder.path):
         recipe.write(folder.path / paths.RECIPE)
         inputs.base.write(folder.path / paths.BASE_RECORD)
-        ran = tuple(
-            stage.name
-            for stage in training_stages(recipe)
-            if runner.bring_up_to_date(stage, keys[stage.name])
-        )
+        ran = []
+        for stage in training_stages(recipe):
+            # The disk and the memory are other ones at every start.
+            if stage == PREFLIGHT and not folder.is_current(TRAIN, keys[TRAIN.name]):
+                runner.run(stage, keys[stage.name])
+                ran.append(stage.name)
+            elif runner.bring_up_to_date(stage, keys[stage.name]):
+                ran.append(stage.name)
+            check_templates(_needs_template_engine(stage, folder))
         run = Run(folder.path)
         _write_manifest(run, recipe, inputs=inputs, keys=keys, folder=folder)
     digests.save()
-    return Outcome(run, ran)
+    return Outcome(run, tuple(ran))
 
 
-def plan(recipe: Recipe, display: Display) -> list[tuple[str, str]]:
-    """Each stage and what a run would do with it, without doing anything."""
+def _needs_template_engine(stage: Stage, folder: StageFolder) -> str | None:
+    """Why Ollama's template language cannot write the conversations, as far as the stage knows."""
+    if stage == PREPARE:
+        return ChatFormat.read(folder.path / paths.CHAT_FORMAT).needs_template_engine
+    record = folder.record(stage.name) if stage == PREFLIGHT else None
+    if record is None or record.typed_result(PreflightResult).go_template is not False:
+        return None
+    return "the base's chat template does more than they can"
+
+
+def plan(recipe: Recipe, engine: Engine, display: Display) -> list[tuple[str, str]]:
+    """Each stage and what a run would do with it, having done none but `preflight`.
+
+    Raises:
+        UserError: the problems that `preflight` found, where the base is there.
+    """
     digests = FileDigests()
     inputs = inputs_at_hand(recipe, display=display, digests=digests)
     if inputs is None:
@@ -94,10 +120,48 @@ def plan(recipe: Recipe, display: Display) -> list[tuple[str, str]]:
     lines = [("base", f"{inputs.base.source} {inputs.base.digest[:12]}")]
     stale = False
     for stage in training_stages(recipe):
+        if stage == PREFLIGHT:
+            lines.append(
+                (stage.name, _planned_preflight(recipe, inputs, folder, keys, engine, display))
+            )
+            continue
         # What an earlier stage writes anew, the later ones read anew.
         stale = stale or not folder.is_current(stage, keys[stage.name])
         lines.append((stage.name, "to run" if stale else "up to date"))
     return lines
+
+
+def _planned_preflight(
+    recipe: Recipe,
+    inputs: RunInputs,
+    folder: StageFolder,
+    keys: Mapping[str, str],
+    engine: Engine,
+    display: Display,
+) -> str:
+    """Look for problems where that takes seconds, in a folder that is not the run's."""
+    key = keys[PREFLIGHT.name]
+    if folder.is_current(PREFLIGHT, key) and folder.is_current(TRAIN, keys[TRAIN.name]):
+        return "up to date"
+    context = _context(recipe, inputs, keys)
+    if not (engine.is_ready(recipe.lock, exporter=context.exporter) and is_fetched()):
+        return "to run"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="plan-") as scratch:
+        apart = StageFolder(Path(scratch), FileDigests())
+        recipe.write(apart.path / paths.RECIPE)
+        StageRunner(apart, context, engine=engine, display=display).run(PREFLIGHT, key)
+    return "no problem found"
+
+
+def _context(recipe: Recipe, inputs: RunInputs, keys: Mapping[str, str]) -> StageContext:
+    return StageContext(
+        lock=recipe.lock,
+        inputs=inputs.by_name,
+        gpu=recipe.device == "cuda",
+        exporter=bool(recipe.quantizer_types()),
+        labels={"run": keys[_NAMING_STAGE], "profile": recipe.profile},
+    )
 
 
 def training_keys(recipe: Recipe, inputs: RunInputs) -> dict[str, str]:

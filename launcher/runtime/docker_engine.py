@@ -141,6 +141,10 @@ class DockerEngine:
             )
         return ImageRecord(digest=str(found.id), builder=images.built_by(str(found.id)))
 
+    def is_ready(self, lock: str, *, exporter: bool = False) -> bool:
+        """See `Engine.is_ready`."""
+        return self.has_current(images.exporter(lock) if exporter else lock)
+
     def has_current(self, target: str) -> bool:
         """Whether the target's image is there, made from the sources as they are."""
         found = self._find(target)

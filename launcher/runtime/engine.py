@@ -125,6 +125,10 @@ class Engine(Protocol):
         """The image that this lock's jobs run in, built where it must be; None without images."""
         ...
 
+    def is_ready(self, lock: str, *, exporter: bool = False) -> bool:
+        """Whether this lock's jobs can run at once, with nothing to be built or fetched first."""
+        ...
+
     def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
         """Run the job to its end.
 

@@ -19,6 +19,8 @@ from launcher.runtime.logged_process import run_logged
 
 # Measured on the rtx lock: 5.0 GB installed, and the downloads beside it while they unpack.
 _ENVIRONMENT_BYTES = 12 * 10**9
+# Beside an environment that is whole: the digests of the locks that it was made from.
+_MARKER = ".locks"
 
 
 def ensure_environment(name: str, locks: Sequence[str], display: Display) -> Path:
@@ -35,6 +37,11 @@ def ensure_environment(name: str, locks: Sequence[str], display: Display) -> Pat
         return _made(folder, locks, display)
 
 
+def has_environment(name: str, locks: Sequence[str]) -> bool:
+    """Whether `ensure_environment` has nothing to make."""
+    return _ready(locks) is not None or _current(environment_folder(name), locks)
+
+
 def environment_folder(name: str) -> Path:
     """Where the environment `name` is that is made with this launcher's Python.
 
@@ -47,12 +54,10 @@ def environment_folder(name: str) -> Path:
 def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
     name = folder.name
     python = folder / "bin" / "python"
-    marker = folder / ".locks"
-    wanted = "".join(f"{lock} {lock_digest(lock)}\n" for lock in locks)
-    # The interpreter is a link out of the environment: it may have become another one.
-    usable = python.exists() and (folder / "lib" / f"python{python_version()}").is_dir()
-    if usable and marker.exists() and marker.read_text() == wanted:
+    marker = folder / _MARKER
+    if _current(folder, locks):
         return python
+    usable = _usable(folder)
     # Without the marker it is unfinished; it is written again when all is in place.
     marker.unlink(missing_ok=True)
     if not usable:
@@ -69,8 +74,23 @@ def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
             + [str(lock_file(lock)) for lock in locks],
             log,
         )
-    atomic_write(marker, wanted)
+    atomic_write(marker, _digests(locks))
     return python
+
+
+def _current(folder: Path, locks: Sequence[str]) -> bool:
+    marker = folder / _MARKER
+    return _usable(folder) and marker.exists() and marker.read_text() == _digests(locks)
+
+
+def _usable(folder: Path) -> bool:
+    # The interpreter is a link out of the environment: it may have become another one.
+    here = folder / "lib" / f"python{python_version()}"
+    return (folder / "bin" / "python").exists() and here.is_dir()
+
+
+def _digests(locks: Sequence[str]) -> str:
+    return "".join(f"{lock} {lock_digest(lock)}\n" for lock in locks)
 
 
 def _ready(locks: Sequence[str]) -> Path | None:

@@ -47,7 +47,7 @@ def llama_cpp(display: Display) -> Path:
     Raises:
         UserError: the package cannot be had, or is not the one that was locked.
     """
-    folder = CACHE / "llama.cpp" / lock_digest("llama-cpp")[:12]
+    folder = _folder()
     if not folder.is_dir():
         wanted = digest_of_value([lock_digest("llama-cpp"), _CONVERTERS])
 
@@ -57,6 +57,15 @@ def llama_cpp(display: Display) -> Path:
 
         take_or_make(folder, f"converters-{wanted[:12]}", fetch)
     return folder
+
+
+def is_fetched() -> bool:
+    """Whether `llama_cpp` has nothing to fetch."""
+    return _folder().is_dir()
+
+
+def _folder() -> Path:
+    return CACHE / "llama.cpp" / lock_digest("llama-cpp")[:12]
 
 
 def unpack_sources(folder: Path, display: Display) -> None:

@@ -11,7 +11,7 @@ from contract.events import Event, parse_event
 from launcher.display import Display
 from launcher.project import ROOT
 from launcher.runtime.engine import CERTIFICATES, STOPPING, TIME_TO_STOP_S, Ending, Job
-from launcher.runtime.environment import ensure_environment
+from launcher.runtime.environment import ensure_environment, has_environment
 
 # What a stage may know of this machine's environment. All else is decided by the recipe.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
@@ -25,6 +25,11 @@ class LocalEngine:
     def image(self, _lock: str, _display: Display, *, exporter: bool = False) -> None:
         """See `Engine.image`."""
         return
+
+    def is_ready(self, lock: str, *, exporter: bool = False) -> bool:
+        """See `Engine.is_ready`."""
+        del exporter
+        return has_environment(lock, [lock])
 
     def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
         """See `Engine.run`. Standard error goes to the job's log."""

@@ -36,6 +36,23 @@ def check_form(version: str, serving: Serving) -> None:
         )
 
 
+def check_templates(version: str, needs_template_engine: str | None) -> None:
+    """See, before training, that a server of this version can write what the data have.
+
+    Args:
+        needs_template_engine: why Ollama's own template language cannot; None where it can.
+
+    Raises:
+        UserError: the server knows no other.
+    """
+    if needs_template_engine is not None and numbers(version) < _READS_JINJA:
+        raise _refusal(
+            version,
+            f"supports only Go templates, and {needs_template_engine}: conversations would be lost",
+            "0.30 or newer, or --ollama none to train without a server",
+        )
+
+
 def check_adapter(version: str, *, served: bool) -> None:
     """See that a server of this version takes adapters, where one is to be served.
 

@@ -4,7 +4,7 @@ import pytest
 
 from contract.errors import UserError
 from contract.serving import Serving
-from launcher.serving.compatibility import check_form, numbers
+from launcher.serving.compatibility import check_form, check_templates, numbers
 
 
 def serving(*, template="{{ .Prompt }}", adapter=None):
@@ -46,3 +46,11 @@ def test_a_server_of_the_right_age_is_taken(version, form):
 def test_versions_are_compared_by_their_numbers():
     assert numbers("0.5.11") > numbers("0.5.5")
     assert numbers("0.34.1-rc2") == (0, 34, 1)
+
+
+def test_what_an_old_server_cannot_write_is_refused_before_training():
+    with pytest.raises(UserError, match="only Go templates, and the data have tools") as caught:
+        check_templates("0.6.5", "the data have tools")
+    assert "--ollama none" in str(caught.value)
+    check_templates("0.6.5", None)
+    check_templates("0.30.0", "the data have tools")

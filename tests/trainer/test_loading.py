@@ -8,7 +8,8 @@ import torch
 from contract.errors import UserError
 from contract.recipe import TrainSection
 from launcher.configuration import resolve
-from trainer.train.loading import check_device
+from tests import bases
+from trainer.train.loading import check_device, load_base
 
 
 @pytest.fixture
@@ -44,3 +45,10 @@ def test_bf16_that_would_be_emulated_is_refused(card):
 def test_a_precision_that_the_card_computes_in_is_let_through(card, capability, profile):
     card(*capability)
     assert check_device(recipe(profile)) == "A card"
+
+
+@pytest.mark.parametrize(("variant", "attention"), [("gemma2", "eager"), ("smoke", "sdpa")])
+def test_a_base_is_loaded_with_the_attention_that_it_takes(untrained, tmp_path, variant, attention):
+    base = bases.make(variant, untrained, tmp_path / variant)
+    settings = recipe("smoke").model_copy(update={"quantize_base": "none"})
+    assert load_base(base, settings).config._attn_implementation == attention

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import runpy
 import sys
@@ -13,7 +14,13 @@ from contract.errors import UserError
 
 
 def write_gguf(
-    llama_cpp: Path, merged: Path, gguf: Path, *, quantization: str, model_name: str
+    llama_cpp: Path,
+    merged: Path,
+    gguf: Path,
+    *,
+    quantization: str,
+    model_name: str,
+    dry_run: bool = False,
 ) -> None:
     """Convert a Hugging Face folder into one GGUF file.
 
@@ -23,15 +30,19 @@ def write_gguf(
     Args:
         quantization: one of `contract.recipe.CONVERTER_TYPES`.
         model_name: what the file says it is called.
+        dry_run: go through all of it, tokenizer and tensors, and write nothing.
 
     Raises:
         UserError: llama.cpp does not know the architecture or the tokenizer.
     """
     arguments = [str(merged), "--outfile", str(gguf), "--outtype", quantization]
-    _run(llama_cpp / "convert_hf_to_gguf.py", [*arguments, "--model-name", model_name])
+    arguments += ["--model-name", model_name, *(["--dry-run"] if dry_run else [])]
+    _run(llama_cpp / "convert_hf_to_gguf.py", arguments)
 
 
-def write_adapter_gguf(llama_cpp: Path, *, base: Path, adapter: Path, gguf: Path) -> None:
+def write_adapter_gguf(
+    llama_cpp: Path, *, base: Path, adapter: Path, gguf: Path, dry_run: bool = False
+) -> None:
     """Convert a plain LoRA adapter into a GGUF file that llama.cpp adds to the base when loading.
 
     Args:
@@ -41,7 +52,22 @@ def write_adapter_gguf(llama_cpp: Path, *, base: Path, adapter: Path, gguf: Path
         UserError: as `write_gguf`.
     """
     arguments = ["--base", str(base), "--outfile", str(gguf), "--outtype", "f32", str(adapter)]
+    arguments += ["--dry-run"] if dry_run else []
     _run(llama_cpp / "convert_lora_to_gguf.py", arguments)
+
+
+def known_architectures(llama_cpp: Path) -> frozenset[str]:
+    """The classes of text models that the converter knows, out of its own table.
+
+    Raises:
+        LookupError: the table is not where it was (another version of llama.cpp).
+    """
+    table = llama_cpp / "conversion" / "__init__.py"
+    for node in ast.parse(table.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "TEXT_MODEL_MAP":
+            assert node.value is not None
+            return frozenset(ast.literal_eval(node.value))
+    raise LookupError(f"{table} has no TEXT_MODEL_MAP")
 
 
 def _run(script: Path, arguments: list[str]) -> None:
@@ -60,7 +86,7 @@ def _refusal(what: str) -> UserError:
     return UserError.one(
         "model_to_fine_tune",
         f"llama.cpp cannot convert it: {what}",
-        "Fine-tune a base whose architecture llama.cpp serves.",
+        "Fine-tune a base that llama.cpp serves, with the tokenizer that it came with.",
     )
 
 

@@ -8,15 +8,12 @@ So the memory needed is that of the largest of them, whatever the size of the mo
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.chat_format import ChatFormat
 from contract.disk_space import check_disk_space
 from contract.errors import UserError
@@ -25,19 +22,8 @@ from contract.results.merge import MergeResult
 from trainer.adapter import Adapter
 from trainer.entrypoint import Reporter
 from trainer.memory import check_memory
+from trainer.merge.model_folder import write_config, write_tokenizer
 from trainer.weights import INDEX, Weight, largest_bytes, targeted, weight_files, weights
-
-# Copied as they are: a tokenizer that is loaded and saved again can come back as another class.
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
-
 
 # The weight, the delta, and the product before it is scaled.
 _COPIES_IN_MEMORY = 3
@@ -54,10 +40,10 @@ def merge(stage_paths: StagePaths, reporter: Reporter) -> None:
     folder = stage_paths.run / paths.MERGED
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    dtype = _write_config(base, folder)
+    dtype = write_config(base, folder)
     adapter = Adapter.read(stage_paths.run / paths.ADAPTER)
     merge_weights(base, adapter, folder, reporter=reporter)
-    _write_tokenizer(base, ChatFormat.read(stage_paths.run / paths.CHAT_FORMAT), folder)
+    write_tokenizer(base, ChatFormat.read(stage_paths.run / paths.CHAT_FORMAT), folder)
     reporter.result(MergeResult(dtype=dtype, merged=len(adapter.modules)))
 
 
@@ -112,51 +98,3 @@ def merge_weights(base: Path, adapter: Adapter, folder: Path, *, reporter: Repor
 
 def _position(weight: Weight) -> tuple[str, int]:
     return weight.file.name, weight.offset
-
-
-def _write_config(base: Path, folder: Path) -> str:
-    """Write the base's `config.json` with today's key for the type of the weights; return it."""
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    if config.get("quantization_config"):
-        raise UserError.one(
-            "model_to_fine_tune",
-            "the base's own weights are quantized, and an adapter cannot be merged into them",
-            "Fine-tune the full-precision model that it was made from.",
-        )
-    # `torch_dtype` before transformers 5.
-    dtype = str(config.pop("torch_dtype", None) or config.get("dtype") or "float32")
-    config["dtype"] = dtype
-    atomic_write(folder / "config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
-    return dtype
-
-
-def _write_tokenizer(base: Path, chat_format: ChatFormat, merged: Path) -> None:
-    """Copy the base's tokenizer, with what the run settled: its chat template and its ends.
-
-    One template, in the one place that every reader knows: a base may have several, in files of
-    their own.
-    """
-    for name in _TOKENIZER_FILES:
-        if (base / name).exists():
-            shutil.copyfile(base / name, merged / name)
-            (merged / name).chmod(0o644)
-    _edit(
-        merged / "tokenizer_config.json",
-        chat_template=chat_format.template,
-        # The template writes the BOS where it wants one. Without this, llama.cpp falls back on a
-        # default of its own, and the served model may read one token more than the trained one.
-        add_bos_token=False,
-        eos_token=chat_format.ends[0],
-    )
-    if (merged / "special_tokens_map.json").exists():
-        _edit(merged / "special_tokens_map.json", eos_token=chat_format.ends[0])
-    if (base / "generation_config.json").exists():
-        shutil.copyfile(base / "generation_config.json", merged / "generation_config.json")
-    _edit(merged / "generation_config.json", eos_token_id=chat_format.end_ids)
-
-
-def _edit(path: Path, **changes: Any) -> None:
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    text = json.dumps({**content, **changes}, ensure_ascii=False, indent=2)
-    path.unlink(missing_ok=True)
-    atomic_write(path, text + "\n")

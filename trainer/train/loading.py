@@ -9,6 +9,7 @@ import torch
 
 from contract.errors import UserError
 from contract.recipe import TrainSection
+from trainer.architecture import attention_of, load_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -65,7 +66,7 @@ def load_base(base: Path, recipe: TrainSection) -> PreTrainedModel:
         dtype=dtype,
         quantization_config=quantization,
         device_map={"": "cpu" if recipe.device == "cpu" else 0},
-        attn_implementation="sdpa",
+        attn_implementation=attention_of(load_config(base)),
         local_files_only=True,
     )
     return model

@@ -23,6 +23,7 @@ from contract.recipe import Recipe, TrainSection
 from contract.results.train import BaseAndTuned, Example, HeldOutScores, TrainResult
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
+from trainer.lora import adapted_modules, lora_config
 from trainer.prepared import PreparedRow, labels_of, read_prepared
 from trainer.train.callbacks import MetricsCallback
 from trainer.train.loading import check_device, load_base
@@ -147,10 +148,10 @@ def _train_adapter(
                 }
             ),
             processing_class=tokenizer,
-            peft_config=_lora(recipe),
+            peft_config=lora_config(recipe),
             callbacks=[metrics_callback],
         )
-        check_mergeable(_changed_modules(trainer.model), stage_paths.require("base"))
+        check_mergeable(adapted_modules(trainer.model), stage_paths.require("base"))
         # TRL casts a QLoRA adapter to bf16, whatever the precision: fp16's gradient scaler then
         # fails on a T4, and a CPU loses digits. bf16 training keeps fp32 weights as well.
         for parameter in trainer.model.parameters():
@@ -162,16 +163,6 @@ def _train_adapter(
         torch.utils.deterministic.fill_uninitialized_memory = False
         trainer.train()
     return trainer.model, metrics_callback.losses
-
-
-def _changed_modules(model: Any) -> list[str]:
-    from peft.tuners.lora import LoraLayer
-
-    return [
-        name.removeprefix("base_model.model.")
-        for name, module in model.named_modules()
-        if isinstance(module, LoraLayer)
-    ]
 
 
 def _arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
@@ -203,20 +194,6 @@ def _arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
         seed=recipe.seed,
         data_seed=recipe.seed,
         full_determinism=recipe.full_determinism,
-    )
-
-
-def _lora(recipe: TrainSection) -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=recipe.lora_dropout,
-        target_modules=recipe.lora_target_modules,
-        use_rslora=recipe.use_rslora,
-        bias="none",
-        task_type="CAUSAL_LM",
     )
 
 
