@@ -95,7 +95,7 @@ def test_legacy_text_of_several_turns():
         ({"text": "<s>[INST] Q [/INST] </s>"}, {}, "has an empty answer", ""),
         ({"messages": []}, {}, "messages is not a list of turns", ""),
         ({"messages": "Q"}, {}, "messages is not a list of turns", ""),
-        ({"messages": [{"role": "user"}]}, {}, "turn 1 has no 'role' and 'content'", ""),
+        ({"messages": [{"role": "user"}]}, {}, "turn 1 has no 'content'", ""),
         ({"messages": PLAIN[:1]}, {}, "ends with a user turn", ""),
         ({"messages": PLAIN[1:]}, {}, "has no user turn", ""),
         ({"messages": [*PLAIN, SYSTEM, *PLAIN]}, {}, "system turn after the first", ""),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.results.prepare import LengthFigures, PrepareResult, TruncatedRow
-from trainer.prepare.splitting import DatasetRow, conflicts, duplicates
+from trainer.prepare.splitting import DatasetRow, conflicts, duplicates, unread_columns
 from trainer.prepare.tokenizing import Tokens
 
 
@@ -67,6 +67,8 @@ def report_on(
         duplicates=duplicates(conversations),
         conflicts=conflicts(conversations),
         in_both=list(both),
+        # By place: a row of several answers may stand here more than once.
+        unread=unread_columns({row.where: row.conversation for row in conversations}.values()),
     )
 
 

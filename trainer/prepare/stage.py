@@ -12,7 +12,7 @@ from contract.atomic_write import atomic_write
 from contract.errors import Problem, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
-from contract.results.prepare import PrepareResult
+from contract.results.prepare import PrepareResult, not_read
 from contract.row_forms import BadRow, conversation_of
 from trainer.chat import check_chat_template
 from trainer.entrypoint import Reporter
@@ -110,6 +110,8 @@ def _write(path: Path, rows: Iterable[TokenizedRow]) -> None:
 
 def _notes(report: PrepareResult) -> list[str]:
     notes = []
+    if report.unread:
+        notes.append(not_read(report.unread))
     if cut := report.cut:
         lost = sum(row.tokens for row in cut)
         notes.append(
