@@ -213,5 +213,4 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Flaw:
     if len(found) == len(pairs):
         return found
     twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-    shown = twice.encode("utf-8", "backslashreplace").decode()
-    return Flaw(f"has the key {shown!r} twice in one object", "Keep one of them.")
+    return Flaw(f"has the key {twice!r} twice in one object", "Keep one of them.")

@@ -103,7 +103,7 @@ def _form_of(row: Keys, columns: Mapping[str, str]) -> RowForm:
             return form
     guessed = guess_columns(row, columns)
     for form in fitting:
-        if form.required[0] in row:
+        if form.required[0] in row or columns.keys() & set(form.required):
             missing = next(name for name in form.required if name not in row)
             there = f"; its columns: {', '.join(row.names())}" if guessed else ""
             raise BadRow(
@@ -113,11 +113,12 @@ def _form_of(row: Keys, columns: Mapping[str, str]) -> RowForm:
             )
     raise BadRow(
         f"has no known form; its columns: {', '.join(row.names()) or 'none'}",
-        "Name them",
-        columns=guessed or {"instruction": "COLUMN", "output": "COLUMN"},
+        "Name them" if guessed else _NAME_THEM,
+        columns=guessed,
     )
 
 
+_NAME_THEM = "Map them: --set columns.instruction=COLUMN --set columns.output=COLUMN."
 # The answer that was rejected, where a row has two: TRL's and LLaMA-Factory's name, ms-swift's.
 _REJECTED = ("rejected", "rejected_response", "rejected_messages")
 _ANSWERS = {"messages", "conversations", "output", "completion", "text"}

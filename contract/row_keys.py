@@ -33,7 +33,7 @@ class BadRow(ValueError):
     @property
     def remedy_without_flags(self) -> str:
         """The remedy where no flag can map columns."""
-        renamed = [f"{theirs} to {ours}" for ours, theirs in self.columns.items()]
+        renamed = [f"{theirs} to {ours}" for ours, theirs in self.columns.items() if theirs != ours]
         return f"Rename its columns: {', '.join(renamed)}." if renamed else self.remedy
 
 

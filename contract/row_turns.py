@@ -329,11 +329,14 @@ def _tool(value: Any, where: str) -> Tool:
         value = parsed(value, where)
     if not isinstance(value, Mapping):
         raise BadRow(f"{where} is not an object", _TOOL_FORM)
-    wrapped = value if isinstance(value.get("function"), Mapping) else {"function": value}
-    wrapped = {"type": "function", **wrapped}
-    function = wrapped["function"]
-    if wrapped["type"] != "function":
-        raise BadRow(f"{where} has the type {str(wrapped['type'])!r}", _TOOL_FORM)
+    kind, function = value.get("type") or "function", value.get("function")
+    if kind != "function":
+        raise BadRow(f"{where} has the type {str(kind)!r}", _TOOL_FORM)
+    if isinstance(function, Mapping):
+        wrapper = {**value, "type": "function"}
+    else:
+        wrapper = {"type": "function"}
+        function = {key: item for key, item in value.items() if key != "type"}
     if not isinstance(function.get("name"), str) or not function["name"]:
         raise BadRow(f"{where} has no name", _TOOL_FORM)
     if "parameters" not in function and "input_schema" in function:
@@ -341,4 +344,4 @@ def _tool(value: Any, where: str) -> Tool:
         function = {
             "parameters" if key == "input_schema" else key: item for key, item in function.items()
         }
-    return dict(_native({**wrapped, "function": function}, where))
+    return dict(_native({**wrapper, "function": function}, where))

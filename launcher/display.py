@@ -29,7 +29,7 @@ class Display:
     """Shows stages, notes and progress on one console."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Console(stderr=True, highlight=False, emoji=False)
         self.quiet = quiet
 
     def note(self, text: str) -> None:

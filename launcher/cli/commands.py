@@ -37,6 +37,11 @@ from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.server_choice import Ollama, choose_server, demand_server
 
 
+def _console() -> Console:
+    """Standard output, with text as it is: `d.jsonl:100: ...` holds no emoji."""
+    return Console(highlight=False, emoji=False)
+
+
 def train(
     *,
     profile: str,
@@ -76,7 +81,7 @@ def train(
     if quiet:
         print(outcome.run.folder)
     else:
-        summary.show(outcome.run, Console(highlight=False), imported=imported, ollama=chosen)
+        summary.show(outcome.run, _console(), imported=imported, ollama=chosen)
 
 
 def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
@@ -106,7 +111,7 @@ def verify(model: str, *, run: str, ollama: str) -> None:
                 f"./invoke import --model {model}{by}",
             )
         checks = verification.prove(found, server, model, display=display)
-    verification.show(checks, Console(highlight=False))
+    verification.show(checks, _console())
 
 
 def _import(
@@ -141,7 +146,7 @@ def evaluate(
     if quiet:
         print(home / paths.EVALUATION)
         return
-    report.show(evaluation, Console(highlight=False))
+    report.show(evaluation, _console())
     display.note(f"full results: {shown(home / paths.EVALUATION)}")
     if found is not None:
         display.note(f"next:  ./invoke gate --model {model}")
@@ -155,7 +160,7 @@ def gate(model: str, *, run: str, policy: str) -> None:
     decision = decide(found, evaluation, _policy(policy))
     evaluation.model_copy(update={"gate": decision}).write(found.folder / paths.EVALUATION)
     atomic_write(found.folder / paths.CARD, card.markdown(evaluation, decision))
-    card.show(evaluation, decision, Console(highlight=False))
+    card.show(evaluation, decision, _console())
     Display().note(f"Markdown for a pull request: {shown(found.folder / paths.CARD)}")
     if not decision.ship:
         raise SystemExit(int(ExitCode.GATE_REFUSED))
@@ -216,7 +221,7 @@ def _server_to_ask(model: str, run: Run | None, *, ollama: str, display: Display
 
 def plan(*, profile: str, config: str, settings: Sequence[str], data: str) -> None:
     """Print each stage and what a run would do with it."""
-    console = Console(highlight=False)
+    console = _console()
     recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
     for stage, state in training.plan(recipe, Display()):
         console.print(f"{stage:<10} {state}", markup=False)
@@ -230,7 +235,7 @@ def data(
     find_data(recipe)
     display = Display(quiet=quiet)
     found = data_report.prepare(recipe, choose_engine(engine, "", display), display)
-    data_report.show(found, recipe, Console(highlight=False))
+    data_report.show(found, recipe, _console())
 
 
 def build(
@@ -268,7 +273,7 @@ def doctor(profile: str, engine: str) -> None:
     from launcher.cli.doctor import examine, show
 
     findings = examine(profile, engine)
-    show(findings, Console(highlight=False))
+    show(findings, _console())
     if any(finding.state == "fail" for finding in findings):
         raise SystemExit(int(ExitCode.USER_ERROR))
 
