@@ -164,7 +164,7 @@ def test_a_row_that_teaches_nothing_is_explained(row, columns, said, remedy):
     assert remedy in caught.value.remedy
 
 
-TOOL = {
+TOOL: dict = {
     "type": "function",
     "function": {
         "name": "lire_stock",
@@ -172,7 +172,7 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"depot": {"type": "string"}}},
     },
 }
-BARE_TOOL = TOOL["function"]
+BARE_TOOL: dict = TOOL["function"]
 ARGUMENTS = {"depot": "Lyon", "rayon": 0}
 CALL = {"type": "function", "function": {"name": "lire_stock", "arguments": ARGUMENTS}}
 CALLING = {"role": "assistant", "content": "", "tool_calls": [CALL]}

@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,7 +168,7 @@ def _read_csv(path: Path, problems: list[Problem]) -> Iterator[Row]:
                         remedy="Quote text that contains the separator or a line break.",
                     )
                 )
-            elif [value.removeprefix("\ufeff") for value in values.values()] == list(header):
+            elif _is_header(list(values.values()), header):
                 problems.append(
                     Problem(
                         where=where,
@@ -182,6 +182,13 @@ def _read_csv(path: Path, problems: list[Problem]) -> Iterator[Row]:
         raise UserError.one(
             f"{path.name}:{reader.line_num}", f"is not valid CSV: {error}"
         ) from None
+
+
+def _is_header(fields: list[str], header: Sequence[str]) -> bool:
+    # Behind a byte order mark, quotes do not begin a field, and stand in it.
+    if fields[0].startswith("\ufeff"):
+        fields = [fields[0].removeprefix("\ufeff").strip('"'), *fields[1:]]
+    return fields == list(header)
 
 
 def _twice(names: Iterable[str]) -> str | None:
