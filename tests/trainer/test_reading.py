@@ -283,7 +283,7 @@ def test_a_table_with_one_column_twice_is_refused(tmp_path):
 
     table = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["output", "output"])
     parquet.write_table(table, tmp_path / "d.parquet")
-    with pytest.raises(UserError, match="output"):
+    with pytest.raises(UserError, match="has two columns named 'output'"):
         read_rows(tmp_path / "d.parquet", [])
 
 

@@ -200,12 +200,14 @@ def _read_parquet(path: Path, problems: list[Problem]) -> Iterator[Row]:
     from pyarrow import parquet
 
     try:
+        if twice := _twice(parquet.read_schema(path).names):
+            raise UserError.one(
+                path.name, f"has two columns named {twice!r}", "Rename one of them."
+            )
         table = parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         first_line = str(error).splitlines()[0]
         raise UserError.one(path.name, f"is not a readable parquet file: {first_line}") from None
-    if twice := _twice(table.column_names):
-        raise UserError.one(path.name, f"has two columns named {twice!r}", "Rename one of them.")
     table = _with_short_floats(table)
     for number in range(table.num_rows):
         where = f"{path.name} row {number + 1}"
