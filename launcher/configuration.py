@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from contract import exact_json
 from contract.errors import Problem, UserError, did_you_mean, unknown_name
 from contract.metrics import METRICS
 from contract.recipe import Recipe
@@ -146,10 +147,17 @@ def _read_file(path: Path) -> dict[str, Any]:
             "Use .json or .yaml.",
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+        # What YAML refuses as well: one key twice, half characters.
+        flaw = exact_json.flaw(exact_json.loads(text))
+        content = json.loads(text) if flaw is None else None
+    except RecursionError:
+        flaw = exact_json.TOO_DEEP
+    except (ValueError, UnicodeDecodeError) as error:
         line = getattr(error, "lineno", 1)
         raise UserError.one(f"{shown(path)}:{line}", f"is not valid JSON: {error}") from None
+    if flaw is not None:
+        raise UserError.one(shown(path), flaw.what, flaw.remedy)
     return _as_keys(content, path)
 
 

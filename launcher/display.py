@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,11 +26,16 @@ from contract import events
 _PLAIN_EVERY_S = 10.0
 
 
+def plain_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
+    """A terminal that shows text as it is: `d.jsonl:100:` has no emoji in it."""
+    return Console(stderr=stderr, file=file, highlight=False, emoji=False)
+
+
 class Display:
     """Shows stages, notes and progress on one console."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or plain_console(stderr=True)
         self.quiet = quiet
 
     def note(self, text: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pydantic import Field
+
 from contract.record import Record
 from contract.results.stage_result import StageResult
 
@@ -26,10 +30,12 @@ class PrepareResult(StageResult):
     """The data report: counts of rows, and lengths in tokens before any row is truncated.
 
     `lengths` has every row's length, sorted. `no_room` are rows with no answer left within
-    `max_length`. The next three are pairs of rows: equal ones, ones with the same question and
-    two answers, and of a training row and a held-out row with the same question, which is not
-    scored. `laid_out` are conversations of which each answer is a row of its own, since the base's
-    template writes earlier turns in another way than it wrote them when they were answered.
+    `max_length`. `duplicates`, `conflicts` and `in_both` are pairs of rows: equal ones, ones with
+    the same question and two answers, and of a training row and a held-out row with the same
+    question, which is not scored. `unread`: columns and keys that were not read, such as `id` and
+    `messages[].date`, and how many rows have each. `laid_out` are conversations of
+    which each answer is a row of its own, since the base's template writes earlier turns in another
+    way than it wrote them when they were answered.
     """
 
     stage = "prepare"
@@ -47,3 +53,19 @@ class PrepareResult(StageResult):
     conflicts: list[tuple[str, str]]
     in_both: list[tuple[str, str]]
     laid_out: list[str]
+    unread: dict[str, int] = Field(default_factory=dict)
+
+
+_MOST_NAMED = 12
+
+
+def not_read(unread: Mapping[str, int]) -> str:
+    """`not read: id (800 rows), messages[].date (12 rows)`."""
+    names = [
+        f"{name if name and name.isprintable() else repr(name)} "
+        f"({count} {'row' if count == 1 else 'rows'})"
+        for name, count in unread.items()
+    ]
+    if (more := len(names) - _MOST_NAMED) > 0:
+        names[_MOST_NAMED:] = [f"and {more} more"]
+    return f"not read: {', '.join(names)}"

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from contract import paths
 from contract.atomic_write import atomic_write
 from contract.errors import ExitCode, UserError
 from contract.recipe import Recipe
 from launcher.cli import data_report, summary
 from launcher.configuration import profile_values, resolve
-from launcher.display import Display
+from launcher.display import Display, plain_console
 from launcher.evaluate import report
 from launcher.evaluate.evaluation import EvaluationRequest, Evaluator
 from launcher.evaluate.record import Evaluation
@@ -86,7 +84,7 @@ def train(
     if quiet:
         print(outcome.run.folder)
     else:
-        summary.show(outcome.run, Console(highlight=False), imported=imported, ollama=chosen)
+        summary.show(outcome.run, plain_console(), imported=imported, ollama=chosen)
 
 
 def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
@@ -116,7 +114,7 @@ def verify(model: str, *, run: str, ollama: str) -> None:
                 f"./invoke import --model {model}{by}",
             )
         checks = verification.prove(found, server, model, display=display)
-    verification.show(checks, Console(highlight=False))
+    verification.show(checks, plain_console())
 
 
 def _import(
@@ -151,7 +149,7 @@ def evaluate(
     if quiet:
         print(home / paths.EVALUATION)
         return
-    report.show(evaluation, Console(highlight=False))
+    report.show(evaluation, plain_console())
     display.note(f"full results: {shown(home / paths.EVALUATION)}")
     if found is not None:
         display.note(f"next:  ./invoke gate --model {model}")
@@ -165,7 +163,7 @@ def gate(model: str, *, run: str, policy: str) -> None:
     decision = decide(found, evaluation, _policy(policy))
     evaluation.model_copy(update={"gate": decision}).write(found.folder / paths.EVALUATION)
     atomic_write(found.folder / paths.CARD, card.markdown(evaluation, decision))
-    card.show(evaluation, decision, Console(highlight=False))
+    card.show(evaluation, decision, plain_console())
     Display().note(f"Markdown for a pull request: {shown(found.folder / paths.CARD)}")
     if not decision.ship:
         raise SystemExit(int(ExitCode.GATE_REFUSED))
@@ -226,7 +224,7 @@ def _server_to_ask(model: str, run: Run | None, *, ollama: str, display: Display
 
 def plan(*, profile: str, config: str, settings: Sequence[str], data: str, engine: str) -> None:
     """Print each stage and what a run would do with it; exit 2 where the base has problems."""
-    console = Console(highlight=False)
+    console = plain_console()
     recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
     display = Display()
     for stage, state in training.plan(recipe, choose_engine(engine, "", display), display):
@@ -241,7 +239,7 @@ def data(
     find_data(recipe)
     display = Display(quiet=quiet)
     found = data_report.prepare(recipe, choose_engine(engine, "", display), display)
-    data_report.show(found, recipe, Console(highlight=False))
+    data_report.show(found, recipe, plain_console())
 
 
 def build(
@@ -279,7 +277,7 @@ def doctor(profile: str, engine: str) -> None:
     from launcher.cli.doctor import examine, show
 
     findings = examine(profile, engine)
-    show(findings, Console(highlight=False))
+    show(findings, plain_console())
     if any(finding.state == "fail" for finding in findings):
         raise SystemExit(int(ExitCode.USER_ERROR))
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from contract import paths
 from contract.recipe import Recipe
-from contract.results.prepare import LengthFigures, PrepareResult
+from contract.results.prepare import LengthFigures, PrepareResult, not_read
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.inputs import gather
@@ -50,7 +51,7 @@ def prepare(recipe: Recipe, engine: Engine, display: Display) -> PrepareResult:
 
 def show(report: PrepareResult, recipe: Recipe, console: Console) -> None:
     """Print the report, with a picture of the lengths."""
-    console.print(f"\n[bold]{report.rows} rows[/]  {recipe.dataset_path}", soft_wrap=True)
+    console.print(f"\n[bold]{report.rows} rows[/]  {escape(recipe.dataset_path)}", soft_wrap=True)
     console.print(f"  train {report.train}, held out {report.held_out}")
     table = Table.grid(padding=(0, 2))
     table.add_row("", *(f"[dim]{name}[/]" for name in ("min", "median", "p95", "max")))
@@ -120,5 +121,8 @@ def _show_findings(report: PrepareResult, console: Console) -> None:
             console.print(f"    {row}", markup=False, soft_wrap=True)
         if len(rows) > _MOST_SHOWN:
             console.print(f"    ... and {len(rows) - _MOST_SHOWN} more", markup=False)
+    if report.unread:
+        console.print(f"[yellow]·[/] {escape(not_read(report.unread))}", soft_wrap=True)
     if clean:
-        console.print("[green]✓[/] no problem found: nothing truncated, no duplicates, no overlap")
+        found = "" if report.unread else "no problem found: "
+        console.print(f"[green]✓[/] {found}nothing truncated, no duplicates, no overlap")

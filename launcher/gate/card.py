@@ -17,7 +17,7 @@ def show(evaluation: Evaluation, decision: GateDecision, console: Console) -> No
     table = Table.grid(padding=(0, 2))
     for line in decision.lines:
         mark = "[green]✓[/]" if line.passed else "[red]✗[/]"
-        table.add_row(mark, line.name, escape(line.found))
+        table.add_row(mark, escape(line.name), escape(line.found))
     console.print(table)
 
 

@@ -155,6 +155,10 @@ def test_a_configuration_of_the_guides_own_trainer_is_refused_key_by_key(tmp_pat
     ("name", "content", "said"),
     [
         ("c.json", '{"epochs": 1,}', "is not valid JSON"),
+        ("c.json", '{"epochs": 1, "epochs": 2}', "has the key 'epochs' twice"),
+        ("c.json", '{"system_prompt": "\\ud83d"}', "half a character"),
+        ("c.json", "[" * 10**5, "is nested more than 100 levels deep"),
+        ("c.json", '{"epochs": ' + "9" * 5000 + "}", "is not valid JSON: Exceeds"),
         ("c.json", "[1, 2]", "is not a mapping of keys to values"),
         ("c.yaml", "epochs: [1\nx: 2", "c.yaml:2: is not valid YAML"),
         ("c.toml", "epochs = 1", ".toml is not a configuration format"),

@@ -10,9 +10,12 @@ from rich.console import Console
 
 from contract.errors import Problem, UserError
 from contract.events import Note, Progress
+from contract.results.prepare import PrepareResult
+from launcher.cli import data_report
 from launcher.cli.data_report import histogram
 from launcher.cli.summary import sparkline
-from launcher.display import Display, duration
+from launcher.configuration import resolve
+from launcher.display import Display, duration, plain_console
 from launcher.error_messages import exit_on_error
 from launcher.serving import ollama_server
 
@@ -78,6 +81,39 @@ def test_the_histogram_counts_every_row_once_and_marks_the_cut():
 
 def test_a_histogram_of_equal_lengths_is_one_bar():
     assert len(histogram([7, 7, 7], 100)) == 1
+
+
+def report(**more):
+    figures = {"min": 5, "median": 5, "p95": 5, "max": 5}
+    empty = {name: [] for name in ("cut", "no_room", "duplicates", "conflicts", "in_both")}
+    counts = {"rows": 2, "train": 1, "held_out": 1, "max_length": 16, "lengths": [5, 5]}
+    return PrepareResult(**counts, tokens=figures, answer_tokens=figures, **{**empty, **more})
+
+
+def shown(found, path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    data_report.show(found, resolve("smoke", data=path), plain_console())
+    return capsys.readouterr().out
+
+
+def test_the_data_report_lists_what_was_not_read(monkeypatch, capsys):
+    text = shown(report(unread={"id": 800, "messages[].date": 12}), "d.jsonl", monkeypatch, capsys)
+    assert "· not read: id (800 rows), messages[].date (12 rows)" in text
+    assert "no problem found" not in text
+    assert "no problem found" in shown(report(), "d.jsonl", monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("name", ["tickets [bold].json", "a[/v2]/d.jsonl", "d:100:.jsonl", "[x]\\"])
+def test_names_are_shown_as_they_are(monkeypatch, capsys, name):
+    found = report(unread={name: 1}, no_room=[name], conflicts=[(name, name)])
+    text = shown(found, name, monkeypatch, capsys)
+    for line in (f"2 rows  {name}", f"    {name}", f"{name} and {name}", f"not read: {name} (1"):
+        assert line in text
+    stream = io.StringIO()
+    display = Display(console=plain_console(file=stream))
+    with display.working("prepare", name) as line:
+        line.on_event(Note(text=name))
+    assert stream.getvalue().count(name) == 2
 
 
 def test_off_a_terminal_the_display_writes_plain_lines():

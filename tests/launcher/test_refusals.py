@@ -9,8 +9,10 @@ from tests.conftest import invoke
 
 
 def test_the_data_report_shows_what_will_be_cut(plain_project, untrained, tmp_path):
-    data = tmp_path / "d.jsonl"
-    rows = [{"prompt": f"q{n}", "completion": "mot " * (4 + 30 * n)} for n in range(12)]
+    # Names that look like markup are shown as they are.
+    data = tmp_path / "[" / "v2]" / "tickets [bold].jsonl"
+    data.parent.mkdir(parents=True)
+    rows = [{"prompt": f"q{n}", "completion": "mot " * (4 + 30 * n), "id": n} for n in range(12)]
     data.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
     done = invoke(
         plain_project,
@@ -22,7 +24,10 @@ def test_the_data_report_shows_what_will_be_cut(plain_project, untrained, tmp_pa
     assert "median" in done.stdout
     assert "truncated at 128" in done.stdout
     assert "1 rows occur twice" in done.stdout
-    assert "d.jsonl:1 and d.jsonl:13" in done.stdout
+    assert "tickets [bold].jsonl:1 and tickets [bold].jsonl:13" in done.stdout
+    assert "[/v2]/tickets [bold].jsonl\n" in done.stdout
+    assert "not read: id (13 rows)" in done.stdout
+    assert "not read: id (13 rows)" in done.stderr
     assert "█" in done.stdout
 
 

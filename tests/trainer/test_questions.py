@@ -19,7 +19,10 @@ def write(path, *rows):
 
 @pytest.fixture
 def ask(tmp_path):
-    """Run the stage on these rows; its exit code, and its events or questions."""
+    """Run the stage on these rows; its exit code, and its problems or questions.
+
+    `asked.notes` has what it said besides.
+    """
 
     def asked(*rows, skills=None, trained=None, file="à moi.jsonl", **request):
         run = tmp_path / "run"
@@ -53,6 +56,7 @@ def ask(tmp_path):
             flags += ["--trained", str(tmp_path / "trained")]
         code, events, log = stage("trainer.questions", *flags)
         assert code in (0, 2), log
+        asked.notes = [event["text"] for event in events if event["event"] == "note"]
         if code == 2:
             return code, "\n".join(str(p) for p in events[-1]["problems"])
         return code, Questions.read(run / paths.QUESTIONS)
@@ -180,3 +184,76 @@ def test_a_tasks_own_instruction_is_no_leak():
     assert leaks(f"{instruction}\n\nquestion neuve", *trained) == []
     # On one line with the question as well: many rows have it.
     assert leaks(f"{instruction} question neuve", *(f"{instruction} {n}" for n in range(40))) == []
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+
+
+def test_tools_and_calls_of_earlier_turns_are_part_of_the_question(ask):
+    turns = [
+        {"role": "user", "content": "Combien ?"},
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "3"},
+        {"role": "assistant", "content": "Trois."},
+    ]
+    code, found = ask({"messages": turns, "tools": [TOOL]})
+    assert code == 0
+    assert found.items[0].messages == turns[:-1]
+    assert found.items[0].tools == [TOOL]
+    assert found.items[0].expected == "Trois."
+    assert ask.notes == []
+
+
+def test_rows_that_end_with_a_call_are_not_asked_and_counted(ask):
+    call = {
+        "messages": [
+            {"role": "user", "content": "Combien ?"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        ]
+    }
+    code, found = ask(row("Un ?", "1"), call, call)
+    assert code == 0
+    assert [item.expected for item in found.items] == ["1"]
+    assert ask.notes == [
+        "2 rows end with a tool call, which no metric scores, and are not asked, "
+        "the first at à moi.jsonl:2"
+    ]
+    code, said = ask(call)
+    assert code == 2
+    assert "all of its rows end with a tool call" in said
+
+
+def test_what_was_not_read_is_said_for_each_set(ask):
+    code, _ = ask(
+        row("Un ?", "1", id=1, metric="number", example="1"),
+        row("Deux ?", "2", id=2, metric=None),
+        skills={"faits": [row("Où ?", "ici", source="x", where="y")]},
+    )
+    assert code == 0
+    assert ask.notes == [
+        "à moi.jsonl: not read: id (2 rows)",
+        "faits.jsonl: not read: source (1 row), where (1 row)",
+    ]
+
+
+def test_rows_that_were_held_out_are_read_without_a_word(ask):
+    held_out = {
+        "where": "d:3",
+        "messages": messages("Un ?", "1"),
+        "tools": [TOOL],
+        "input_ids": [1, 2],
+        "completion_mask": [0, 1],
+        "prompt_ids": [1],
+    }
+    code, found = ask(held_out)
+    assert code == 0
+    assert found.items[0].tools == [TOOL]
+    assert ask.notes == []
+
+
+def test_columns_of_an_evaluation_set_are_renamed_not_mapped(ask):
+    code, said = ask({"question": "Un ?", "answer": "1"})
+    assert code == 2
+    assert "Rename its columns: question to instruction, answer to output." in said
+    assert "--set" not in said

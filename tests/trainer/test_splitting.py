@@ -3,9 +3,18 @@
 import pytest
 
 from contract.conversation import Conversation
-from contract.results.prepare import LengthFigures
-from trainer.prepare.report import length_figures
-from trainer.prepare.splitting import DatasetRow, conflicts, duplicates, in_both, split
+from contract.digest import digest_of_value
+from contract.results.prepare import LengthFigures, not_read
+from trainer.prepare.report import TokenizedRow, length_figures, report_on
+from trainer.prepare.splitting import (
+    DatasetRow,
+    conflicts,
+    duplicates,
+    in_both,
+    split,
+    unread_columns,
+)
+from trainer.prepare.tokenizing import Tokens
 
 
 def row(question, answer="A", where=None):
@@ -61,3 +70,43 @@ def test_length_figures_are_nearest_rank():
     hundred = LengthFigures(min=1, median=50, p95=95, max=100)
     assert length_figures(list(range(1, 101))) == hundred
     assert length_figures([5]) == LengthFigures(min=5, median=5, p95=5, max=5)
+
+
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
+def test_a_row_without_tools_stays_on_its_side_and_tools_are_part_of_the_question():
+    plain = row("Où ?")
+    asked = [{"role": "user", "content": "Où ?"}]
+    assert plain.question_digest == digest_of_value(asked)
+    with_tools = DatasetRow("d:1", Conversation(plain.conversation.messages, tools=[TOOL]))
+    other = DatasetRow("d:2", Conversation(plain.conversation.messages, tools=[TOOL, TOOL]))
+    assert len({one.question_digest for one in (plain, with_tools, other)}) == 3
+
+
+def test_prepared_rows_keep_their_tools():
+    conversation = Conversation(row("Où ?").conversation.messages, tools=[TOOL])
+    written = TokenizedRow(DatasetRow("d:1", conversation), Tokens([1, 2], [0, 1], [1])).as_json()
+    assert written["tools"] == [TOOL]
+    assert written["messages"] == conversation.messages
+
+
+def read_row(where, *unread):
+    return DatasetRow(where, Conversation(row("q").conversation.messages, unread=frozenset(unread)))
+
+
+def test_unread_columns_are_counted_by_rows_the_most_frequent_first():
+    rows = [read_row("1", "id", "messages[].date"), read_row("2", "id"), read_row("3", "id", "a")]
+    counts = unread_columns(row.conversation for row in rows)
+    assert list(counts.items()) == [("id", 3), ("a", 1), ("messages[].date", 1)]
+    assert not_read(counts) == "not read: id (3 rows), a (1 row), messages[].date (1 row)"
+    # A row of two answers is one row.
+    tokenized = [TokenizedRow(one, Tokens([1, 2], [0, 1], [1])) for one in [*rows, rows[0]]]
+    report = report_on(tokenized[:3], tokenized[3:], both=[], max_length=16)
+    assert report.unread == counts
+
+
+def test_many_unread_columns_are_named_in_part_and_strange_names_are_shown():
+    named = not_read({f"c{n}": 1 for n in range(40)})
+    assert named.endswith("c11 (1 row), and 28 more")
+    assert not_read({"": 2, "a\x1b[1m": 1}) == "not read: '' (2 rows), 'a\\x1b[1m' (1 row)"

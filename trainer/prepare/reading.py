@@ -9,11 +9,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from contract import exact_json
 from contract.errors import Problem, UserError
+from contract.exact_json import MAX_DEPTH, TOO_DEEP, Flaw, Number, is_missing
 
 
 class Row(NamedTuple):
@@ -65,11 +69,13 @@ def _read_jsonl(path: Path, problems: list[Problem]) -> Iterator[Row]:
         where = f"{path.name}:{number}"
         if line.strip():
             try:
-                values = json.loads(line)
+                values = exact_json.loads(line)
             except json.JSONDecodeError as error:
                 problems.append(_bad_json(where, error, line))
-                continue
-            yield from _as_row(where, values, problems)
+            except RecursionError:
+                problems.append(_problem(where, TOO_DEEP))
+            else:
+                yield from _as_row(where, values, problems)
 
 
 def _bad_json(where: str, error: json.JSONDecodeError, line: str) -> Problem:
@@ -86,12 +92,20 @@ def _bad_json(where: str, error: json.JSONDecodeError, line: str) -> Problem:
     )
 
 
+def _problem(where: str, flaw: Flaw) -> Problem:
+    return Problem(where=where, what=flaw.what, remedy=flaw.remedy)
+
+
 def _as_row(where: str, values: Any, problems: list[Problem]) -> Iterator[Row]:
-    if isinstance(values, dict):
-        yield Row(where, values)
-    else:
-        kind = type(values).__name__
+    if isinstance(values, Flaw):
+        problems.append(_problem(where, values))
+    elif not isinstance(values, dict):
+        kind = "number" if isinstance(values, Number) else type(values).__name__
         problems.append(Problem(where=where, what=f"is a {kind}, not an object with columns"))
+    elif flaw := exact_json.flaw_of_row(values):
+        problems.append(_problem(where, flaw))
+    else:
+        yield Row(where, values)
 
 
 def _read_json(path: Path, problems: list[Problem]) -> Iterator[Row]:
@@ -99,7 +113,9 @@ def _read_json(path: Path, problems: list[Problem]) -> Iterator[Row]:
     if not text.strip():
         return
     try:
-        content = json.loads(text)
+        content = exact_json.loads(text)
+    except RecursionError:
+        raise UserError.one(f"{path.name}:{_deepest_line(text)}", TOO_DEEP.what) from None
     except json.JSONDecodeError as error:
         remedy = "Put one object per line into a .jsonl file." if error.lineno == 2 else ""
         raise UserError.one(
@@ -113,48 +129,122 @@ def _read_json(path: Path, problems: list[Problem]) -> Iterator[Row]:
         yield from _as_row(f"{path.name} row {number}", values, problems)
 
 
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])', re.DOTALL)
+
+
+def _deepest_line(text: str) -> int:
+    """The line in which a document is nested too deeply."""
+    depth = 0
+    for found in _BRACKET.finditer(text):
+        depth += bool(found[1]) - bool(found[2])
+        # Rows are one level below the array that holds them.
+        if depth > MAX_DEPTH + 1:
+            return text.count("\n", 0, found.start()) + 1
+    return 1
+
+
 def _read_csv(path: Path, problems: list[Problem]) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)
     text = _text(path)
-    header = text.partition("\n")[0]
+    first_line = text.partition("\n")[0]
     # A spreadsheet set to French writes semicolons.
-    delimiter = max(",;\t", key=header.count)
+    delimiter = max(",;\t", key=first_line.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
+        header = reader.fieldnames or ()
+        if twice := _twice(header):
+            raise UserError.one(
+                f"{path.name}:1", f"has two columns named {twice!r}", "Rename one of them."
+            )
         for values in reader:
             where = f"{path.name}:{reader.line_num}"
             if None in values or None in values.values():
-                given = sum(value is not None for name, value in values.items() if name) + len(
-                    values.get(None) or ()
-                )
+                fields = [value for name, value in values.items() if name is not None]
+                given = sum(value is not None for value in fields) + len(values.get(None) or ())
                 problems.append(
                     Problem(
                         where=where,
-                        what=f"has {given} fields where the header has "
-                        f"{len(reader.fieldnames or ())}",
+                        what=f"has {given} fields where the header has {len(header)}",
                         remedy="Quote text that contains the separator or a line break.",
                     )
                 )
-                continue
-            yield Row(where, values)
+            elif _is_header(list(values.values()), header):
+                problems.append(
+                    Problem(
+                        where=where,
+                        what="repeats the header",
+                        remedy="Two files were joined: remove the second header.",
+                    )
+                )
+            else:
+                yield from _as_row(where, values, problems)
     except csv.Error as error:
         raise UserError.one(
             f"{path.name}:{reader.line_num}", f"is not valid CSV: {error}"
         ) from None
 
 
+def _is_header(fields: list[str], header: Sequence[str]) -> bool:
+    # Behind a byte order mark, quotes do not begin a field, and stand in it.
+    if fields[0].startswith("\ufeff"):
+        fields = [fields[0].removeprefix("\ufeff").strip('"'), *fields[1:]]
+    return fields == list(header)
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    return next((name for name, times in Counter(names).items() if times > 1), None)
+
+
 def _read_parquet(path: Path, problems: list[Problem]) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
-    del problems  # A parquet file is read or refused as a whole.
     try:
+        if twice := _twice(parquet.read_schema(path).names):
+            raise UserError.one(
+                path.name, f"has two columns named {twice!r}", "Rename one of them."
+            )
         table = parquet.read_table(path)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
         first_line = str(error).splitlines()[0]
         raise UserError.one(path.name, f"is not a readable parquet file: {first_line}") from None
-    for number, values in enumerate(table.to_pylist(), 1):
-        yield Row(f"{path.name} row {number}", values)
+    table = _with_short_floats(table)
+    for number in range(table.num_rows):
+        where = f"{path.name} row {number + 1}"
+        try:
+            (values,) = table.slice(number, 1).to_pylist(maps_as_pydicts="strict")
+        except (ValueError, KeyError, OverflowError) as error:
+            # Not UTF-8, a date beyond the year 9999, one key twice in a map.
+            what = f"contains a value that cannot be read: {error}"
+            problems.append(Problem(where=where, what=what))
+        else:
+            cells = {name: _without_absent(value) for name, value in values.items()}
+            yield from _as_row(where, cells, problems)
+
+
+def _with_short_floats(table: Any) -> Any:
+    """The table with its float32 and float16 columns as the doubles that print as they do.
+
+    0.1 as a float32 would otherwise be 0.10000000149011612.
+    """
+    import pyarrow
+    from pyarrow import types
+
+    for index, field in enumerate(table.schema):
+        if types.is_float16(field.type) or types.is_float32(field.type):
+            as_text = table.column(index).cast(pyarrow.float32()).cast(pyarrow.string())
+            table = table.set_column(index, field.name, as_text.cast(pyarrow.float64()))
+    return table
+
+
+def _without_absent(value: Any) -> Any:
+    """Structs without their null fields: Arrow has no other way to say that a key is absent.
+
+    One row's arguments or schema would otherwise carry every other row's keys.
+    """
+    if isinstance(value, dict):
+        return {key: _without_absent(item) for key, item in value.items() if not is_missing(item)}
+    return [_without_absent(item) for item in value] if isinstance(value, list) else value
 
 
 _READERS: dict[str, Callable[[Path, list[Problem]], Iterator[Row]]] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.results.prepare import LengthFigures, PrepareResult, TruncatedRow
-from trainer.prepare.splitting import DatasetRow, conflicts, duplicates
+from trainer.prepare.splitting import DatasetRow, conflicts, duplicates, unread_columns
 from trainer.prepare.tokenizing import Tokens
 
 
@@ -77,6 +77,7 @@ def report_on(
         conflicts=conflicts(conversations),
         in_both=list(both),
         laid_out=[row.where for row in conversations if row.where in several],
+        unread=unread_columns([row.conversation for row in conversations]),
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from contract.conversation import Conversation, Message
@@ -30,6 +31,12 @@ class DatasetRow:
 def _digest(conversation: Conversation, messages: Sequence[Message]) -> str:
     said = list(messages)
     return digest_of_value([said, conversation.tools] if conversation.tools else said)
+
+
+def unread_columns(conversations: Iterable[Conversation]) -> dict[str, int]:
+    """Columns and keys that were not read, and how many rows have each; the most frequent first."""
+    counts = Counter(name for one in conversations for name in sorted(one.unread))
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def split(

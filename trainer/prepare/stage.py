@@ -16,7 +16,7 @@ from contract.conversation import Conversation
 from contract.errors import Problem, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
-from contract.results.prepare import PrepareResult
+from contract.results.prepare import PrepareResult, not_read
 from contract.row_forms import BadRow, conversation_of
 from trainer.chat_template import chat_format
 from trainer.entrypoint import Reporter
@@ -186,6 +186,8 @@ def _write(path: Path, rows: Iterable[TokenizedRow]) -> None:
 
 def _notes(report: PrepareResult) -> list[str]:
     notes = []
+    if report.unread:
+        notes.append(not_read(report.unread))
     if cut := report.cut:
         lost = sum(row.tokens for row in cut)
         notes.append(

@@ -4,22 +4,31 @@ find out how each answer is scored, and see that none of it was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from contract import paths
-from contract.conversation import Message
+from contract.conversation import Conversation, Message
 from contract.errors import Problem, UserError, unknown_name
 from contract.evaluation import Item, Leak, Questions, QuestionsRequest
+from contract.exact_json import is_missing
 from contract.metrics import METRICS, fitting_metric
 from contract.paths import StagePaths
+from contract.results.prepare import not_read
 from contract.results.questions import QuestionsResult
 from contract.row_forms import BadRow, conversation_of
 from trainer.entrypoint import Reporter
 from trainer.prepare.reading import Row, is_dataset, read_rows
-from trainer.prepared import read_prepared
+from trainer.prepare.splitting import unread_columns
+from trainer.prepared import PreparedRow, read_prepared
 from trainer.questions.leakage import QuestionText, find_leaks
+
+# Columns of an evaluation set that say how it is scored, and not what is asked.
+_SCORING = {"metric", "example"}
+# What `prepare` adds to the rows that it holds out.
+_PREPARED = PreparedRow.__annotations__.keys() - {"messages", "tools"}
 
 
 def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
@@ -31,12 +40,15 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
     """
     request = QuestionsRequest.read(stage_paths.run / paths.QUESTIONS_REQUEST)
     problems: list[Problem] = []
-    items = _task(stage_paths.require("data"), request, problems)
+    sets = [_task(stage_paths.require("data"), request, problems)]
     if stage_paths.skills is not None:
-        for file in _sets(stage_paths.skills):
-            items += _skill(file, problems)
+        sets += [_skill(file, problems) for file in _sets(stage_paths.skills)]
     if problems:
         raise UserError(problems)
+    items = [item for found in sets for item in found.items]
+    for found in sets:
+        for note in found.notes():
+            reporter.note(note)
     leaks = _leaks(items, stage_paths.trained)
     if leaks and not request.drop_leaked:
         raise UserError([_as_problem(leak) for leak in leaks])
@@ -48,23 +60,49 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
         )
     if leaks:
         reporter.note(f"{len(leaks)} rows are in the training data and are dropped")
-    found = Questions(items=kept, dropped=leaks)
-    found.write(stage_paths.run / paths.QUESTIONS)
+    Questions(items=kept, dropped=leaks).write(stage_paths.run / paths.QUESTIONS)
     reporter.result(QuestionsResult(items=len(kept), dropped=len(leaks)))
 
 
-def _task(file: Path, request: QuestionsRequest, problems: list[Problem]) -> list[Item]:
-    def messages_of(row: Row) -> list[Message]:
-        return conversation_of(row.values, request.columns, request.system_prompt).messages
+@dataclass(frozen=True)
+class _Set:
+    """A file's questions, and what of its rows is not asked or not read."""
 
-    return _read(
+    file: str
+    items: list[Item]
+    conversations: list[Conversation]
+    calls: list[str]
+
+    def notes(self) -> list[str]:
+        """Sentences for people."""
+        notes = []
+        if unread := unread_columns(self.conversations):
+            notes.append(f"{self.file}: {not_read(unread)}")
+        if self.calls:
+            notes.append(
+                f"{len(self.calls)} rows end with a tool call, which no metric scores, and are not "
+                f"asked, the first at {self.calls[0]}"
+            )
+        return notes
+
+
+def _task(file: Path, request: QuestionsRequest, problems: list[Problem]) -> _Set:
+    found = _read(
         file,
         name=request.task,
         kind="task",
-        messages_of=messages_of,
+        columns=request.columns,
+        system_prompt=request.system_prompt,
         metric=request.metric,
         problems=problems,
     )
+    if not problems and not found.items:
+        raise UserError.one(
+            request.task,
+            "all of its rows end with a tool call, which no metric scores",
+            "Use rows that end with a text: --data FILE.",
+        )
+    return found
 
 
 def _sets(folder: Path) -> list[Path]:
@@ -78,15 +116,13 @@ def _sets(folder: Path) -> list[Path]:
     return found
 
 
-def _skill(file: Path, problems: list[Problem]) -> list[Item]:
-    def messages_of(row: Row) -> list[Message]:
-        return conversation_of(row.values, {}, None).messages
-
+def _skill(file: Path, problems: list[Problem]) -> _Set:
     return _read(
         file,
         name=file.stem,
         kind="skill",
-        messages_of=messages_of,
+        columns={},
+        system_prompt=None,
         metric=None,
         problems=problems,
     )
@@ -97,25 +133,34 @@ def _read(
     *,
     name: str,
     kind: Literal["task", "skill"],
-    messages_of: Callable[[Row], list[Message]],
+    columns: Mapping[str, str],
+    system_prompt: str | None,
     metric: str | None,
     problems: list[Problem],
-) -> list[Item]:
-    read: list[tuple[Row, list[Message]]] = []
+) -> _Set:
+    read: list[tuple[Row, Conversation]] = []
+    calls = []
     for row in read_rows(file, problems):
         try:
-            read.append((row, messages_of(row)))
+            conversation = conversation_of(_said(row, columns), columns, system_prompt)
         except BadRow as bad:
-            problems.append(Problem(where=row.where, what=bad.what, remedy=bad.remedy))
-    fitting = metric or fitting_metric([messages[-1]["content"] for _, messages in read])
+            remedy = bad.remedy_without_flags
+            problems.append(Problem(where=row.where, what=bad.what, remedy=remedy))
+            continue
+        if "tool_calls" in conversation.messages[-1]:
+            calls.append(row.where)
+        else:
+            read.append((row, conversation))
+    expected = [conversation.messages[-1]["content"].strip() for _, conversation in read]
+    fitting = metric or fitting_metric(expected)
     items = []
-    for row, messages in read:
-        scored_by = str(row.values.get("metric") or fitting)
-        expected = messages[-1]["content"].strip()
+    for (row, conversation), answer in zip(read, expected, strict=True):
+        named = row.values.get("metric")
+        scored_by = fitting if is_missing(named) or named == "" else str(named)
         if scored_by not in METRICS:
             problems.append(unknown_name(scored_by, METRICS, kind="metric", where=row.where))
             continue
-        if complaint := METRICS[scored_by].complaint(expected):
+        if complaint := METRICS[scored_by].complaint(answer):
             problems.append(Problem(where=row.where, what=complaint))
             continue
         items.append(
@@ -123,12 +168,20 @@ def _read(
                 set=name,
                 kind=kind,
                 where=row.where,
-                messages=messages[:-1],
-                expected=expected,
+                messages=conversation.messages[:-1],
+                tools=conversation.tools,
+                expected=answer,
                 metric=scored_by,
             )
         )
-    return items
+    return _Set(file.name, items, [conversation for _, conversation in read], calls)
+
+
+def _said(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
+    passed_over = _SCORING - set(columns.values())
+    if row.values.keys() >= _PREPARED:
+        passed_over |= _PREPARED
+    return {name: value for name, value in row.values.items() if name not in passed_over}
 
 
 def _leaks(items: Sequence[Item], trained: Path | None) -> list[Leak]:
