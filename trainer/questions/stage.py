@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from contract import paths
-from contract.conversation import Message
+from contract.answer_text import answer_text
+from contract.conversation import Conversation, Message
 from contract.errors import Problem, UserError, unknown_name
 from contract.evaluation import Item, Leak, Questions, QuestionsRequest
-from contract.metrics import METRICS, fitting_metric
+from contract.metrics import METRICS, complaint, fitting_metric
 from contract.paths import StagePaths
 from contract.results.questions import QuestionsResult
 from contract.row_forms import BadRow, conversation_of
@@ -54,14 +55,14 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
 
 
 def _task(file: Path, request: QuestionsRequest, problems: list[Problem]) -> list[Item]:
-    def messages_of(row: Row) -> list[Message]:
-        return conversation_of(row.values, request.columns, request.system_prompt).messages
+    def conversation(row: Row) -> Conversation:
+        return conversation_of(row.values, request.columns, request.system_prompt)
 
     return _read(
         file,
         name=request.task,
         kind="task",
-        messages_of=messages_of,
+        conversation=conversation,
         metric=request.metric,
         problems=problems,
     )
@@ -79,14 +80,14 @@ def _sets(folder: Path) -> list[Path]:
 
 
 def _skill(file: Path, problems: list[Problem]) -> list[Item]:
-    def messages_of(row: Row) -> list[Message]:
-        return conversation_of(row.values, {}, None).messages
+    def conversation(row: Row) -> Conversation:
+        return conversation_of(row.values, {}, None)
 
     return _read(
         file,
         name=file.stem,
         kind="skill",
-        messages_of=messages_of,
+        conversation=conversation,
         metric=None,
         problems=problems,
     )
@@ -97,33 +98,38 @@ def _read(
     *,
     name: str,
     kind: Literal["task", "skill"],
-    messages_of: Callable[[Row], list[Message]],
+    conversation: Callable[[Row], Conversation],
     metric: str | None,
     problems: list[Problem],
 ) -> list[Item]:
-    read: list[tuple[Row, list[Message]]] = []
+    read: list[tuple[Row, Conversation, str]] = []
     for row in read_rows(file, problems):
         try:
-            read.append((row, messages_of(row)))
+            found = conversation(row)
         except BadRow as bad:
             problems.append(Problem(where=row.where, what=bad.what, remedy=bad.remedy))
-    fitting = metric or fitting_metric([messages[-1]["content"] for _, messages in read])
+            continue
+        # As an answer is read: a call as JSON, and without the reasoning before it.
+        read.append((row, found, answer_text(found.messages[-1]).strip()))
+    fitting = metric or fitting_metric([expected for _, _, expected in read])
     items = []
-    for row, messages in read:
+    for row, found, expected in read:
         scored_by = str(row.values.get("metric") or fitting)
-        expected = messages[-1]["content"].strip()
         if scored_by not in METRICS:
             problems.append(unknown_name(scored_by, METRICS, kind="metric", where=row.where))
             continue
-        if complaint := METRICS[scored_by].complaint(expected):
-            problems.append(Problem(where=row.where, what=complaint))
+        if METRICS[scored_by].expects_pattern:
+            expected = found.messages[-1]["content"].strip()
+        if said := complaint(scored_by, expected):
+            problems.append(Problem(where=row.where, what=said))
             continue
         items.append(
             Item(
                 set=name,
                 kind=kind,
                 where=row.where,
-                messages=messages[:-1],
+                messages=found.messages[:-1],
+                tools=found.tools,
                 expected=expected,
                 metric=scored_by,
             )
