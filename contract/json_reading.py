@@ -18,6 +18,13 @@ class BadJson(ValueError):
     """Why a text is no JSON, in a few words."""
 
 
+class TooDeep(BadJson):
+    """It may be JSON, and is nested more than `MAX_DEPTH` deep."""
+
+    def __init__(self) -> None:
+        super().__init__("nested too deeply")
+
+
 def read_json(text: str, *, unique_keys: bool = False) -> Any:
     """The value of a JSON text, with exact numbers: each a `Decimal`.
 
@@ -29,7 +36,7 @@ def read_json(text: str, *, unique_keys: bool = False) -> Any:
         unique_keys: whether a key that stands twice is an error.
 
     Raises:
-        BadJson: it is no JSON, or nested more than `MAX_DEPTH` deep.
+        BadJson: it is no JSON, or nested too deeply.
     """
     try:
         value = json.loads(
@@ -42,9 +49,9 @@ def read_json(text: str, *, unique_keys: bool = False) -> Any:
     except json.JSONDecodeError as error:
         raise BadJson(error.msg) from None
     except RecursionError:
-        raise BadJson("nested too deeply") from None
+        raise TooDeep from None
     if _deeper_than(value, MAX_DEPTH):
-        raise BadJson("nested too deeply")
+        raise TooDeep
     return value
 
 
@@ -52,7 +59,8 @@ def read_reply(text: bytes | str) -> Any:
     """A server's reply, whose strings and tool calls are a model's: integers too long are texts.
 
     Raises:
-        BadJson: it is no JSON, or nested too deeply.
+        TooDeep: what the model wrote is nested too deeply.
+        BadJson: it is no JSON.
     """
     try:
         value = json.loads(text, parse_int=_integer_or_digits)
@@ -61,9 +69,9 @@ def read_reply(text: bytes | str) -> Any:
     except UnicodeDecodeError:
         raise BadJson("not UTF-8") from None
     except RecursionError:
-        raise BadJson("nested too deeply") from None
+        raise TooDeep from None
     if _deeper_than(value, MAX_DEPTH):
-        raise BadJson("nested too deeply")
+        raise TooDeep
     return value
 
 
