@@ -1,7 +1,5 @@
 """A promotion changes one value in one line, and everything can be taken back."""
 
-import os
-
 import pytest
 
 from contract.errors import UserError
@@ -67,44 +65,6 @@ def test_a_file_that_somebody_changed_meanwhile_is_left_alone(models):
     assert "model_name: x" not in models.read_text()
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("A=1\n# KEY=no\nexport KEY = old\nB=2\n", "A=1\n# KEY=no\nexport KEY = {}\nB=2\n"),
-        ("A=1", "A=1\nKEY={}\n"),
-        ("", "KEY={}\n"),
-        ("KEY=x\r\nB=2\r\n", "KEY={}\r\nB=2\r\n"),
-        ("MY_KEY=1\nKEYS=2\n", "MY_KEY=1\nKEYS=2\nKEY={}\n"),
-    ],
-)
-def test_one_variable_is_set_and_the_rest_untouched(tmp_path, before, after):
-    path = tmp_path / ".env"
-    path.write_bytes(before.encode())
-    path.chmod(0o600)
-    EnvVariable.read(path, "KEY").write("/data/models/x")
-    assert path.read_bytes().decode() == after.format("/data/models/x")
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert EnvVariable.read(path, "KEY").value == "/data/models/x"
-
-
-@pytest.mark.parametrize("value", ["/mes modèles/d'été", 'a "b" $c \\d', "it's"])
-def test_a_value_with_spaces_and_quotes_is_read_back(tmp_path, value):
-    path = tmp_path / ".env"
-    path.write_text("KEY=old\n")
-    EnvVariable.read(path, "KEY").write(value)
-    assert EnvVariable.read(path, "KEY").value == value
-    os.environ.pop("READ_BACK", None)
-    # As a shell reads it, too.
-    assert os.popen(f'. {path}; printf %s "$KEY"').read() == value
-
-
-def test_a_variable_that_cannot_be_is_a_sentence(tmp_path):
-    with pytest.raises(UserError, match="there is no file"):
-        EnvVariable.read(tmp_path / "none", "KEY")
-    with pytest.raises(UserError, match="not a valid variable name"):
-        EnvVariable.read(tmp_path / "none", "RAISE LORA")
-
-
 def entry(before, after, did="promote", **more):
     values = {
         "at": "2026-01-01T00:00:00+00:00",
@@ -145,6 +105,24 @@ def test_a_rollback_gives_the_variable_back_as_well(models, tmp_path):
     RoleEntry.read("sfd_analyzer", models).write("a:1")
     rollback(RoleEntry.read("sfd_analyzer", models), log)
     assert env.read_text() == "SECRET=s\n"
+
+
+def test_a_rollback_gives_the_line_back_as_it_was(models, tmp_path):
+    log = PromotionLog(tmp_path / "log.jsonl")
+    env = tmp_path / ".env"
+    before = b"\xef\xbb\xbfexport K = '../lora/v1' # note\r\nB=2"
+    env.write_bytes(before)
+    variable = EnvVariable.read(env, "K")
+    change = EnvChange(
+        file=str(env), key="K", before=variable.value, after="/new", written=variable.written
+    )
+    first = RoleEntry.read("sfd_analyzer", models).model_name
+    log.append(entry(first, "a:1", env=change))
+    RoleEntry.read("sfd_analyzer", models).write("a:1")
+    variable.write("/new")
+    assert env.read_bytes() == before.replace(b"'../lora/v1'", b"/new")
+    rollback(RoleEntry.read("sfd_analyzer", models), log)
+    assert env.read_bytes() == before
 
 
 def test_what_was_changed_by_hand_is_not_rolled_back(models, tmp_path):
