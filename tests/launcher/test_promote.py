@@ -1,6 +1,9 @@
 """A promotion changes one value in one line, and everything can be taken back."""
 
+import re
+
 import pytest
+from ruamel.yaml import YAML
 
 from contract.errors import UserError
 from launcher.project import MODELS_FILE
@@ -43,6 +46,110 @@ def test_comments_quotes_and_line_ends_stay(tmp_path):
     RoleEntry.read("role", path).write("true")
     assert RoleEntry.read("role", path).model_name == "true"
     assert '"true"' in path.read_text()
+
+
+SHARED = """\
+models:
+  base: &m   # shared
+    model_name: old:1
+    k: [1, 2]
+  merged:
+    <<: *m
+    z: 1   # ours
+  flow: {<<: *m, z: 2}
+  list:
+    <<: [*m]
+    own: é
+  same: *m
+  own:
+    <<: *m
+    model_name: other:1
+"""
+SCALARS = """\
+x: &name
+  y: 1
+models:
+  one: {model_name: &m old:1, k: 1}
+  two: {model_name: *m}
+  three:
+    model_name: *m   # the same
+  four: {model_name: &alone old:1}
+"""
+BLOCKS = """\
+models:
+  folded:
+    model_name: >-  # why
+      old
+      1
+
+    # behind it
+    k: 1
+  literal:
+    model_name: |
+        old:1
+  next:
+    model_name: !!str old:1   # n
+  quoted:
+    ? "model_name"
+    : 'old:1'
+  last:
+    k: 1
+    model_name: >
+      old:1"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("new", ["new:2", "12:30", 'a "b": #c', "on"])
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [
+        (text, role)
+        for text in (SHARED, SCALARS, BLOCKS)
+        for role in YAML(typ="safe").load(text)["models"]
+    ],
+)
+def test_one_role_changes_whatever_it_shares(tmp_path, text, role, new, newline):
+    path = tmp_path / "m.yaml"
+    path.write_bytes(text.replace("\n", newline).encode())
+    before = YAML(typ="safe").load(text)["models"]
+    RoleEntry.read(role, path).write(new)
+    after = YAML(typ="safe").load(path)["models"]
+    assert after.pop(role) == {**before.pop(role), "model_name": new}
+    assert after == before
+    for comment in re.findall("#.*", text):
+        assert comment in path.read_text(encoding="utf-8")
+    assert "\n" not in path.read_bytes().decode().replace(newline, "")
+    # And back: what the file says is what it said.
+    RoleEntry.read(role, path).write(YAML(typ="safe").load(text)["models"][role]["model_name"])
+    assert YAML(typ="safe").load(path) == YAML(typ="safe").load(text)
+
+
+def test_a_link_and_the_mode_stay(models):
+    models.chmod(0o664)
+    link = models.with_name("link.yaml")
+    link.symlink_to(models.name)
+    RoleEntry.read("sfd_analyzer", link).write("x:1")
+    assert link.is_symlink()
+    assert RoleEntry.read("sfd_analyzer", models).model_name == "x:1"
+    assert models.stat().st_mode & 0o777 == 0o664
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # All roles are another mapping's.
+        "x: &x\n  role: {model_name: a}\nmodels: *x\n",
+        "x: &x\n  role: {model_name: a}\nmodels:\n  <<: *x\n",
+        # The role is part of itself.
+        "models:\n  role: &r\n    model_name: a\n    me: *r\n",
+    ],
+)
+def test_what_cannot_be_changed_in_one_place_is_refused_and_left(tmp_path, text):
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="set it to new:2 by hand"):
+        RoleEntry.read("role", path).write("new:2")
+    assert path.read_text() == text
 
 
 def test_a_role_that_is_not_there_is_a_sentence(models):
