@@ -56,6 +56,13 @@ def test_a_display_shows_names_as_they_are(console, name):
 
 
 @NAMES
+def test_a_text_that_nobody_styled_is_shown_as_it_is(name):
+    console = terminal(file=io.StringIO(), width=200)
+    console.print(f"said {name}")
+    assert shown(console) == f"said {name}\n"
+
+
+@NAMES
 def test_styles_are_ours_and_words_are_theirs(name):
     text = styled("[bold]{}[/] in {} [dim]{}[/]", name, name, 3)
     assert text.plain == f"{name} in {name} 3"
