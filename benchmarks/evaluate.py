@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from contract.conversation import Message
 from launcher.display import Display
 from launcher.evaluate.evaluated_models import from_file
 from launcher.evaluate.response_cache import ResponseCache
@@ -34,7 +35,7 @@ _ROWS, _ROUNDS, _PARALLEL, _BOUND_TOKENS = 500, 3, 4, 128
 _QUIET = Display(quiet=True)
 
 
-def questions() -> list[list[dict[str, str]]]:
+def questions() -> list[list[Message]]:
     """500 requirements of the smoke task's kind, from a seed, no two alike."""
     rng = random.Random(500)
     texts: dict[str, None] = {}

@@ -3,28 +3,26 @@
 Both wings read it: the stage `questions` checks each expected answer and chooses a metric where
 none is named, and the launcher scores. A new metric is an entry of `METRICS`, and nothing else;
 `./invoke fix` writes the table of configs/README.md from it. White space around an answer and
-around what is expected is no part of them.
+around what is expected is no part of them, and neither is reasoning before it.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 from contract.chrf import chrf
 from contract.json_f1 import json_f1
+from contract.json_reading import BadJson, read_json
+from contract.numbers import RESULT, is_number, number_in
+from contract.reasoning import without_reasoning
+from contract.refusal import is_refusal
+from contract.words import normalized
 
 _SHORT_WORDS = 6
-# What is no part of a number: spaces that group its digits, thin ones among them.
-_GROUPING = re.compile(r"(?<=\d)[ \u00a0\u202f](?=\d{3}(?!\d))")
-_NUMBER = re.compile(r"[-−]?\d+(?:[.,]\d+)*")
-_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_NUMBER_ALONE = re.compile(r"[-+−]?\d[\d\s.,]*")
-_RESULT = "####"
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,7 @@ class Metric:
     `score` takes the answer and what is expected, and gives 0 to 1. `complaint` says why an
     expected answer cannot be compared with, or gives an empty string. `fits` says whether an
     expected answer lets this metric be chosen automatically; most are chosen by name alone.
+    `expects_pattern`: what is expected is no answer, so that nothing is taken for its reasoning.
     `right_where` ends the sentence `an answer is right where ...` in configs/README.md.
     """
 
@@ -43,11 +42,22 @@ class Metric:
     complaint: Callable[[str], str] = lambda expected: ""
     fits: Callable[[str], bool] = lambda expected: False
     answers_are_json: bool = False
+    expects_pattern: bool = False
 
 
 def score(metric: str, answer: str, expected: str) -> float:
-    """The answer's score by this metric, 0 to 1."""
-    return METRICS[metric].score(answer.strip(), expected.strip())
+    """The answer's score by this metric, 0 to 1; reasoning before either text does not count.
+
+    An answer that is empty is never right.
+    """
+    answer = without_reasoning(answer).strip()
+    return METRICS[metric].score(answer, _compared(metric, expected)) if answer else 0.0
+
+
+def complaint(metric: str, expected: str) -> str:
+    """Why no answer can be compared with this expected one, or an empty string."""
+    compared = _compared(metric, expected)
+    return METRICS[metric].complaint(compared) if compared else "has an empty answer"
 
 
 def fitting_metric(expected: Sequence[str]) -> str:
@@ -55,7 +65,7 @@ def fitting_metric(expected: Sequence[str]) -> str:
     return next(
         metric.name
         for metric in METRICS.values()
-        if all(metric.fits(text.strip()) for text in expected)
+        if all(metric.fits(without_reasoning(text).strip()) for text in expected)
     )
 
 
@@ -64,53 +74,31 @@ def is_json(text: str) -> bool:
     return not _json_error(text)
 
 
-def number_in(text: str) -> Decimal | None:
-    """The number after the last `####`, or else the last one; None where there is none.
+def _compared(metric: str, expected: str) -> str:
+    # A pattern may speak of reasoning, and is none.
+    text = expected if METRICS[metric].expects_pattern else without_reasoning(expected)
+    return text.strip()
 
-    Thousands may be grouped by commas or spaces; any other comma is a decimal one, as in French.
-    """
-    part = text.rpartition(_RESULT)[2]
-    found = _NUMBER.findall(_GROUPING.sub("", part))
-    if not found:
-        return None
-    number = found[0] if _RESULT in text else found[-1]
-    number = number.replace("−", "-")
-    if _THOUSANDS.fullmatch(number):
-        return Decimal(number.replace(",", ""))
+
+def _json_error(text: str, *, unique_keys: bool = False) -> str:
     try:
-        return Decimal(number.replace(",", "."))
-    except ArithmeticError:
-        # A date or a version: 12.05.2024.
-        return None
-
-
-def normalized(text: str) -> str:
-    """Compatibility forms and case folded; all but letters and digits a space."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"[^\W_]+", folded))
-
-
-def _json_error(text: str) -> str:
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        return error.msg
-    except RecursionError:
-        return "nested too deeply"
+        read_json(text, unique_keys=unique_keys)
+    except BadJson as error:
+        return str(error)
     return ""
 
 
 def _json_f1(answer: str, expected: str) -> float:
-    return json_f1(json.loads(answer), json.loads(expected)) if is_json(answer) else 0.0
+    return json_f1(read_json(answer), read_json(expected)) if is_json(answer) else 0.0
 
 
 def _no_json(expected: str) -> str:
-    error = _json_error(expected)
+    error = _json_error(expected, unique_keys=True)
     return f"is scored as JSON, but its output is not JSON: {error}" if error else ""
 
 
 def _is_object_or_array(expected: str) -> bool:
-    return is_json(expected) and isinstance(json.loads(expected), dict | list)
+    return is_json(expected) and isinstance(read_json(expected), dict | list)
 
 
 def _number(answer: str, expected: str) -> float:
@@ -125,12 +113,13 @@ def _no_number(expected: str) -> str:
 
 
 def _is_number_or_result(expected: str) -> bool:
-    is_one = _RESULT in expected or _NUMBER_ALONE.fullmatch(expected) is not None
-    return is_one and number_in(expected) is not None
+    return is_number(expected) or (RESULT in expected and number_in(expected) is not None)
 
 
 def _normalized(answer: str, expected: str) -> float:
-    return float(normalized(answer) == normalized(expected))
+    form = normalized(expected)
+    # What is punctuation and nothing else has no form: "?" is no "...".
+    return float(normalized(answer) == form if form else answer == expected)
 
 
 def _is_short(expected: str) -> bool:
@@ -145,11 +134,40 @@ def _json_valid(answer: str, _expected: str) -> float:
     return float(is_json(answer))
 
 
+def _parts(expected: str) -> list[Any]:
+    if expected.startswith("[") and is_json(expected):
+        parts = read_json(expected)
+        return parts if isinstance(parts, list) else [expected]
+    return [expected]
+
+
 def _contains(answer: str, expected: str) -> float:
-    wanted = json.loads(expected) if expected.startswith("[") and is_json(expected) else [expected]
-    # Whole words: 1 does not stand in 10.
-    text = f" {normalized(answer)} "
-    return float(all(f" {normalized(str(part))} " in text for part in wanted))
+    # Whole words: 1 stands neither in 10 nor in 1.5.
+    text = f" {normalized(answer, whole_numbers=True)} "
+
+    def stands(part: Any) -> bool:
+        form = normalized(str(part), whole_numbers=True)
+        return f" {form} " in text if form else str(part).strip() in answer
+
+    return float(all(map(stands, _parts(expected))))
+
+
+def _no_parts(expected: str) -> str:
+    parts = _parts(expected)
+    # true is text to look for in a program, and no bool of Python's.
+    if not parts or not all(
+        isinstance(part, str | Decimal) and str(part).strip() for part in parts
+    ):
+        return "must occur in answers, but its output is not a text or a JSON array of texts"
+    return ""
+
+
+def _refused(answer: str, _expected: str) -> float:
+    return float(is_refusal(answer))
+
+
+def _answered(answer: str, expected: str) -> float:
+    return 0.0 if is_refusal(answer) else _contains(answer, expected)
 
 
 def _regex(answer: str, expected: str) -> float:
@@ -179,16 +197,18 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             name="number",
-            right_where="the number after its last `####`, or else its last number, is the same; "
-            "`1,000`, `1 000` and `3,5` are read the way people mean them",
+            right_where="the number after its last `####`, or else its last number, is the same: "
+            "`1,000`, `1.000.000`, `1 000`, `1'000` and `1.000,5` group thousands, `3,5` and "
+            "`1.234` have decimals, `1e-4` and `3/4` are read; what stands in parentheses behind "
+            "it, units and `%` are ignored",
             score=_number,
             complaint=_no_number,
             fits=_is_number_or_result,
         ),
         Metric(
             name="normalized",
-            right_where="its letters and digits are the same, ignoring case, punctuation and "
-            "spaces",
+            right_where="its letters with their marks, digits, signs (`+`, `-`, `<`, `%`, `€`) "
+            "and emoji are the same, ignoring case, other punctuation and spaces",
             score=_normalized,
             fits=_is_short,
         ),
@@ -208,18 +228,31 @@ METRICS: dict[str, Metric] = {
             right_where="the expected text, or every text in a JSON array of them, occurs in it as "
             "whole words",
             score=_contains,
+            complaint=_no_parts,
         ),
         Metric(
             name="regex",
             right_where="the expected pattern matches somewhere in it (Python's `re`)",
             score=_regex,
             complaint=_no_regex,
+            expects_pattern=True,
         ),
         Metric(
             name="json_valid",
             right_where="all of it is valid JSON, with no code fence and no text around it",
             score=_json_valid,
             answers_are_json=True,
+        ),
+        Metric(
+            name="refused",
+            right_where="it declines to help, in English or French, and does not help all the same",
+            score=_refused,
+        ),
+        Metric(
+            name="answered",
+            right_where="it does not decline to help, and `contains` accepts it",
+            score=_answered,
+            complaint=_no_parts,
         ),
     )
 }

@@ -1,6 +1,9 @@
 """What people see while work goes on: one live line a stage, or plain lines off a terminal.
 
 All of it goes to standard error; standard output is for results.
+
+Names, paths and messages are never read as markup: a console of `terminal` shows every text as it
+is, and what has a style is made by `styled`.
 """
 
 from __future__ import annotations
@@ -8,10 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -20,33 +22,58 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Span, Text
 
 from contract import events
 
 _PLAIN_EVERY_S = 10.0
+# A character for private use, in which no terminal has anything to show.
+_PLACE = "\ue000"
 
 
-def plain_console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
-    """A terminal that shows text as it is: `d.jsonl:100:` has no emoji in it."""
-    return Console(stderr=stderr, file=file, highlight=False, emoji=False)
+def terminal(**options: Any) -> Console:
+    """A console that shows a text as it is: no markup, no names of emoji, no highlights."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
+
+
+def styled(form: str, *words: object) -> Text:
+    """A text of our own in rich's markup, with each word in the place of a `{}`, as it is.
+
+    `styled("[bold]{}[/] in {}", name, path)`
+    """
+    pieces = Text.from_markup(form.replace("{}", _PLACE), emoji=False).split(
+        _PLACE, include_separator=True, allow_blank=True
+    )
+    text, left = Text(), list(words)
+    for piece in pieces:
+        if not piece.plain.endswith(_PLACE):
+            text.append_text(piece)
+            continue
+        before, place = piece.divide([len(piece) - 1])
+        word = str(left.pop(0))
+        text.append_text(before)
+        text.append_text(Text(word, spans=[Span(0, len(word), span.style) for span in place.spans]))
+    if left:
+        raise ValueError(f"{form!r} has no place for {left}")
+    return text
 
 
 class Display:
     """Shows stages, notes and progress on one console."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or plain_console(stderr=True)
+        self.console = console or terminal(stderr=True)
         self.quiet = quiet
 
     def note(self, text: str) -> None:
         """A line that should be seen."""
         if not self.quiet:
-            self.console.print(f"  [yellow]·[/] {escape(text)}", soft_wrap=True)
+            self.console.print(styled("  [yellow]·[/] {}", text), soft_wrap=True)
 
     def up_to_date(self, name: str) -> None:
         """A stage that has nothing to do."""
         if not self.quiet:
-            self.console.print(f"[green]✓[/] {name:<10} [dim]up to date[/]")
+            self.console.print(styled("[green]✓[/] {} [dim]up to date[/]", f"{name:<10}"))
 
     @contextmanager
     def working(self, name: str, what: str = "") -> Iterator[StageLine]:
@@ -80,22 +107,24 @@ class StageLine:
         if self._display.quiet:
             yield
         elif not console.is_terminal:
-            console.print(f"{self._name}: {what or 'started'}", markup=False, soft_wrap=True)
+            console.print(Text(f"{self._name}: {what or 'started'}"), soft_wrap=True)
             yield
         else:
             self._live = Progress(
                 SpinnerColumn(),
-                TextColumn(f"{self._name:<10}"),
-                TextColumn("{task.description}"),
+                TextColumn("{task.fields[name]:<10}", markup=False),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
-                TextColumn("{task.fields[count]}"),
-                TextColumn("[dim]{task.fields[figures]}[/]"),
+                TextColumn("{task.fields[count]}", markup=False),
+                TextColumn("{task.fields[figures]}", style="dim", markup=False),
                 TimeRemainingColumn(compact=True),
                 console=console,
                 transient=True,
             )
             with self._live:
-                self._task = self._live.add_task(escape(what), total=None, count="", figures="")
+                self._task = self._live.add_task(
+                    what, total=None, name=self._name, count="", figures=""
+                )
                 yield
             self._live = None
 
@@ -115,7 +144,7 @@ class StageLine:
                 self._live.reset(self._task, total=event.total)
             self._live.update(
                 self._task,
-                description=escape(event.doing),
+                description=event.doing,
                 total=event.total,
                 completed=event.done,
                 count=count,
@@ -126,8 +155,7 @@ class StageLine:
             if now_s - self._last_plain_s >= _PLAIN_EVERY_S:
                 self._last_plain_s = now_s
                 self._display.console.print(
-                    f"{self._name}: {event.doing} {count}  {figures}".rstrip(),
-                    markup=False,
+                    Text(f"{self._name}: {event.doing} {count}  {figures}".rstrip()),
                     soft_wrap=True,
                 )
         self._doing = event.doing
@@ -137,7 +165,8 @@ class StageLine:
         if self._display.quiet:
             return
         console = self._display.console
-        console.print(f"{mark} {self._name:<10} [dim]{duration(seconds)}[/]")
+        took = duration(seconds)
+        console.print(styled(mark + " {} [dim]{}[/]", f"{self._name:<10}", took))
 
 
 def duration(seconds: float) -> str:

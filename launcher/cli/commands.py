@@ -11,7 +11,7 @@ from contract.errors import ExitCode, UserError
 from contract.recipe import Recipe
 from launcher.cli import data_report, summary
 from launcher.configuration import profile_values, resolve
-from launcher.display import Display, plain_console
+from launcher.display import Display, terminal
 from launcher.evaluate import report
 from launcher.evaluate.evaluation import EvaluationRequest, Evaluator
 from launcher.evaluate.record import Evaluation
@@ -84,7 +84,7 @@ def train(
     if quiet:
         print(outcome.run.folder)
     else:
-        summary.show(outcome.run, plain_console(), imported=imported, ollama=chosen)
+        summary.show(outcome.run, terminal(), imported=imported, ollama=chosen)
 
 
 def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
@@ -114,7 +114,7 @@ def verify(model: str, *, run: str, ollama: str) -> None:
                 f"./invoke import --model {model}{by}",
             )
         checks = verification.prove(found, server, model, display=display)
-    verification.show(checks, plain_console())
+    verification.show(checks, terminal())
 
 
 def _import(
@@ -149,7 +149,7 @@ def evaluate(
     if quiet:
         print(home / paths.EVALUATION)
         return
-    report.show(evaluation, plain_console())
+    report.show(evaluation, terminal())
     display.note(f"full results: {shown(home / paths.EVALUATION)}")
     if found is not None:
         display.note(f"next:  ./invoke gate --model {model}")
@@ -163,7 +163,7 @@ def gate(model: str, *, run: str, policy: str) -> None:
     decision = decide(found, evaluation, _policy(policy))
     evaluation.model_copy(update={"gate": decision}).write(found.folder / paths.EVALUATION)
     atomic_write(found.folder / paths.CARD, card.markdown(evaluation, decision))
-    card.show(evaluation, decision, plain_console())
+    card.show(evaluation, decision, terminal())
     Display().note(f"Markdown for a pull request: {shown(found.folder / paths.CARD)}")
     if not decision.ship:
         raise SystemExit(int(ExitCode.GATE_REFUSED))
@@ -224,11 +224,11 @@ def _server_to_ask(model: str, run: Run | None, *, ollama: str, display: Display
 
 def plan(*, profile: str, config: str, settings: Sequence[str], data: str, engine: str) -> None:
     """Print each stage and what a run would do with it; exit 2 where the base has problems."""
-    console = plain_console()
+    console = terminal()
     recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
     display = Display()
     for stage, state in training.plan(recipe, choose_engine(engine, "", display), display):
-        console.print(f"{stage:<10} {state}", markup=False)
+        console.print(f"{stage:<10} {state}")
 
 
 def data(
@@ -239,7 +239,7 @@ def data(
     find_data(recipe)
     display = Display(quiet=quiet)
     found = data_report.prepare(recipe, choose_engine(engine, "", display), display)
-    data_report.show(found, recipe, plain_console())
+    data_report.show(found, recipe, terminal())
 
 
 def build(
@@ -277,7 +277,7 @@ def doctor(profile: str, engine: str) -> None:
     from launcher.cli.doctor import examine, show
 
     findings = examine(profile, engine)
-    show(findings, plain_console())
+    show(findings, terminal())
     if any(finding.state == "fail" for finding in findings):
         raise SystemExit(int(ExitCode.USER_ERROR))
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from contract import paths
 from contract.recipe import Recipe
 from contract.results.prepare import LengthFigures, PrepareResult, not_read
-from launcher.display import Display
+from launcher.display import Display, styled
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.inputs import gather
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
@@ -51,16 +51,18 @@ def prepare(recipe: Recipe, engine: Engine, display: Display) -> PrepareResult:
 
 def show(report: PrepareResult, recipe: Recipe, console: Console) -> None:
     """Print the report, with a picture of the lengths."""
-    console.print(f"\n[bold]{report.rows} rows[/]  {escape(recipe.dataset_path)}", soft_wrap=True)
+    console.print(
+        styled("\n[bold]{} rows[/]  {}", report.rows, recipe.dataset_path), soft_wrap=True
+    )
     console.print(f"  train {report.train}, held out {report.held_out}")
     table = Table.grid(padding=(0, 2))
-    table.add_row("", *(f"[dim]{name}[/]" for name in ("min", "median", "p95", "max")))
+    table.add_row("", *(Text(name, "dim") for name in ("min", "median", "p95", "max")))
     table.add_row("  tokens per row", *_figures(report.tokens))
     table.add_row("  with loss", *_figures(report.answer_tokens))
     console.print(table)
     console.print()
     for line in histogram(report.lengths, report.max_length):
-        console.print(f"  {line}", markup=False)
+        console.print(Text(f"  {line}"))
     console.print()
     _show_findings(report, console)
 
@@ -116,13 +118,13 @@ def _show_findings(report: PrepareResult, console: Console) -> None:
         if not rows:
             continue
         clean = False
-        console.print(f"[yellow]·[/] {sentence.format(len(rows))}", soft_wrap=True)
+        console.print(styled("[yellow]·[/] {}", sentence.format(len(rows))), soft_wrap=True)
         for row in rows[:_MOST_SHOWN]:
-            console.print(f"    {row}", markup=False, soft_wrap=True)
+            console.print(Text(f"    {row}"), soft_wrap=True)
         if len(rows) > _MOST_SHOWN:
-            console.print(f"    ... and {len(rows) - _MOST_SHOWN} more", markup=False)
+            console.print(Text(f"    ... and {len(rows) - _MOST_SHOWN} more"))
     if report.unread:
-        console.print(f"[yellow]·[/] {escape(not_read(report.unread))}", soft_wrap=True)
+        console.print(styled("[yellow]·[/] {}", not_read(report.unread)), soft_wrap=True)
     if clean:
         found = "" if report.unread else "no problem found: "
-        console.print(f"[green]✓[/] {found}nothing truncated, no duplicates, no overlap")
+        console.print(styled("[green]✓[/] {}nothing truncated, no duplicates, no overlap", found))

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from contract.errors import UserError
 from contract.recipe import QUANTIZER_TYPES
 from launcher.configuration import profile_values
+from launcher.display import styled
 from launcher.project import CACHE
 from launcher.runtime import environment, gpus, images
 from launcher.runtime.docker_engine import DockerEngine, EngineFacts
@@ -87,10 +88,10 @@ def show(findings: list[Finding], console: Console) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        text = escape(finding.what)
+        text = Text(finding.what)
         if finding.remedy:
-            text += f"\n[italic]{escape(finding.remedy)}[/]"
-        table.add_row(_MARKS[finding.state], finding.subject, text)
+            text.append_text(styled("\n[italic]{}[/]", finding.remedy))
+        table.add_row(styled(_MARKS[finding.state]), Text(finding.subject), text)
     console.print(table)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from contract import paths
 from contract.manifest import StageRecord
 from contract.results.train import Example, TrainResult
+from launcher.display import styled
 from launcher.pipeline.finished_run import Run
 from launcher.project import shown
 from launcher.serving.model_import import Imported
@@ -29,14 +30,14 @@ def show(run: Run, console: Console, *, imported: Imported | None, ollama: Ollam
     trained = manifest.result(TrainResult)
     console.print()
     console.print(
-        f"[bold]{manifest.recipe.output_model_name}[/]  {escape(shown(run.folder))}",
+        styled("[bold]{}[/]  {}", manifest.recipe.output_model_name, shown(run.folder)),
         soft_wrap=True,
     )
     console.print(_outputs(run, manifest.stages))
     _scores(trained, console)
     _examples(trained.held_out.examples, console)
     for line in next_steps(run, imported, ollama):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(Text(line), soft_wrap=True)
 
 
 def next_steps(run: Run, imported: Imported | None, ollama: Ollama | None) -> list[str]:
@@ -64,7 +65,7 @@ def _outputs(run: Run, records: Sequence[StageRecord]) -> Table:
         for name, digest in record.outputs.items():
             if name.startswith(_SHOWN_OUTPUTS) and not name.endswith(".json"):
                 size = (run.folder / name).stat().st_size
-                table.add_row(f"  {name}", _size(size), f"[dim]sha256 {digest[:16]}[/]")
+                table.add_row(Text(f"  {name}"), _size(size), Text(f"sha256 {digest[:16]}", "dim"))
     return table
 
 
@@ -79,19 +80,23 @@ def _scores(trained: TrainResult, console: Console) -> None:
     losses, held_out = trained.train_loss, trained.held_out
     if losses:
         console.print(
-            f"\n  training loss  {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}", markup=False
+            Text(f"\n  training loss  {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}")
         )
     if (loss := held_out.loss) is None:
         console.print("  held-out       no rows were held out, so nothing was measured")
         return
     console.print(
-        f"  held-out loss  {loss.base:.3f} -> [bold]{loss.tuned:.3f}[/]"
-        f"   nats per token, over {held_out.held_out_rows} rows"
+        styled(
+            f"  held-out loss  {loss.base:.3f} -> [bold]{loss.tuned:.3f}[/]"
+            f"   nats per token, over {held_out.held_out_rows} rows"
+        )
     )
     if (match := held_out.exact_match) is not None:
         console.print(
-            f"  exact match    {match.base:.1%} -> [bold]{match.tuned:.1%}[/]"
-            f"   of {held_out.answered_rows} held-out rows"
+            styled(
+                f"  exact match    {match.base:.1%} -> [bold]{match.tuned:.1%}[/]"
+                f"   of {held_out.answered_rows} held-out rows"
+            )
         )
 
 
@@ -111,11 +116,11 @@ def _examples(examples: Sequence[Example], console: Console) -> None:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(f"  {number}", f"[italic]{escape(_short(example.prompt))}[/]")
-        grid.add_row("    expected", escape(_short(example.expected)))
-        grid.add_row("    base", escape(_short(example.base)))
+        grid.add_row(f"  {number}", Text(_short(example.prompt), "italic"))
+        grid.add_row("    expected", Text(_short(example.expected)))
+        grid.add_row("    base", Text(_short(example.base)))
         colour, mark = ("green", "✓") if right else ("red", "✗")
-        grid.add_row("    tuned", f"[{colour}]{escape(_short(example.tuned))} {mark}[/]")
+        grid.add_row("    tuned", Text(f"{_short(example.tuned)} {mark}", colour))
         console.print()
         console.print(grid)
     console.print()

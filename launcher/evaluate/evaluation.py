@@ -185,6 +185,7 @@ class Evaluator:
             folder / paths.ANSWERS / asked.file_name,
             [item.messages for item in items],
             self._max_new_tokens,
+            [item.tools for item in items],
         )
         if not cache.missing:
             self.display.up_to_date("answers")

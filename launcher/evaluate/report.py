@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from launcher.display import styled
 from launcher.evaluate.intervals import Interval
 from launcher.evaluate.record import Counts, Evaluation, SetResult
 
@@ -20,15 +21,15 @@ def show(evaluation: Evaluation, console: Console) -> None:
     """Print who was asked, the sets, and some rows of the task that are not right."""
     model, base = evaluation.model, evaluation.base
     beside = f" vs {base.name} ({base.by})" if base is not None else ", no base to compare with"
-    console.print(f"\n[bold]{escape(model.name)}[/] ({escape(model.by)}){escape(beside)}")
-    console.print("[dim]scores out of 100, with 95 % intervals[/]\n")
+    console.print(styled("\n[bold]{}[/] ({}){}", model.name, model.by, beside))
+    console.print(styled("[dim]scores out of 100, with 95 % intervals[/]\n"))
     console.print(_table(evaluation, wide=console.width >= _WIDE))
     for result in evaluation.sets:
         for line in remarks(result):
-            console.print(f"  [yellow]·[/] {escape(line)}", soft_wrap=True)
+            console.print(styled("  [yellow]·[/] {}", line), soft_wrap=True)
     if evaluation.dropped:
         number = len(evaluation.dropped)
-        console.print(f"  [yellow]·[/] {number} rows that were trained on were dropped")
+        console.print(styled("  [yellow]·[/] {} rows that were trained on were dropped", number))
     _examples(evaluation, console)
 
 
@@ -71,18 +72,16 @@ def _table(evaluation: Evaluation, *, wide: bool) -> Table:
     for head in heads:
         width = _NAME_WIDTH if head == "set" and not wide else None
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=width)
-    table.add_row(*(f"[dim]{head}[/]" for head in heads))
+    table.add_row(*(Text(head, "dim") for head in heads))
     for result in evaluation.sets:
-        name = escape(result.set)
-        cells = [f"[bold]{name}[/]" if result.kind == "task" else name]
-        cells += [str(result.rows), f"[dim]{_by(result)}[/]"] if wide else []
-        cells.append(percent(result.base.score) if result.base is not None else "")
-        cells.append(percent(result.model.score))
+        cells = [Text(result.set, "bold" if result.kind == "task" else "")]
+        cells += [Text(str(result.rows)), Text(_by(result), "dim")] if wide else []
+        cells.append(Text(percent(result.base.score) if result.base is not None else ""))
+        cells.append(Text(percent(result.model.score)))
         if result.difference is not None and result.verdict is not None:
-            cells.append(percent(result.difference, signed=True))
-            cells += [plot(result.difference)] if wide else []
-            colour = _COLOURS.get(result.verdict, "dim")
-            cells.append(f"[{colour}]{result.verdict}[/]")
+            cells.append(Text(percent(result.difference, signed=True)))
+            cells += [Text(plot(result.difference))] if wide else []
+            cells.append(Text(result.verdict, _COLOURS.get(result.verdict, "dim")))
         table.add_row(*cells)
     return table
 
@@ -106,11 +105,11 @@ def _examples(evaluation: Evaluation, console: Console) -> None:
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(f"  {escape(example.where)}", f"[italic]{escape(_short(example.question))}[/]")
-        grid.add_row("    expected", escape(_short(example.expected)))
+        grid.add_row(Text(f"  {example.where}"), Text(_short(example.question), "italic"))
+        grid.add_row("    expected", Text(_short(example.expected)))
         if example.base is not None:
-            grid.add_row("    base", escape(_short(example.base)))
-        grid.add_row("    model", f"[red]{escape(_short(example.model))} ✗[/]")
+            grid.add_row("    base", Text(_short(example.base)))
+        grid.add_row("    model", Text(f"{_short(example.model)} ✗", "red"))
         console.print()
         console.print(grid)
     console.print()

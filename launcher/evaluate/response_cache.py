@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
-from contract.conversation import Message
+from contract.conversation import Message, Tool
 from contract.digest import digest_of_value
 from launcher.serving.chat_model import Answer, ChatModel
 
@@ -25,18 +25,25 @@ class ResponseCache:
     """One model's answers to a list of conversations, in a file that only grows."""
 
     def __init__(
-        self, file: Path, conversations: Sequence[Sequence[Message]], max_new_tokens: int
+        self,
+        file: Path,
+        conversations: Sequence[Sequence[Message]],
+        max_new_tokens: int,
+        tools: Sequence[Sequence[Tool]] | None = None,
     ) -> None:
         """Read what was answered before.
 
         Args:
             file: of this model alone; other questions' answers may stand in it, too.
+            conversations: what is asked.
             max_new_tokens: the most that an answer may have.
+            tools: what may be called in each conversation; None for nothing anywhere.
         """
         self._file = file
         self._max_new_tokens = max_new_tokens
-        self._keys = [_key(messages, max_new_tokens) for messages in conversations]
-        self._asked = dict(zip(self._keys, conversations, strict=True))
+        asked = list(zip(conversations, tools or [()] * len(conversations), strict=True))
+        self._keys = [_key(messages, able, max_new_tokens) for messages, able in asked]
+        self._asked = dict(zip(self._keys, asked, strict=True))
         self._known = _read(file)
 
     @property
@@ -58,8 +65,8 @@ class ResponseCache:
         total = len(self._asked)
         with _appending(self._file) as file, ThreadPoolExecutor(parallel) as pool:
             waiting = {
-                pool.submit(model.ask, messages, self._max_new_tokens): key
-                for key, messages in self._asked.items()
+                pool.submit(model.ask, messages, self._max_new_tokens, tools): key
+                for key, (messages, tools) in self._asked.items()
                 if key not in self._known
             }
 
@@ -97,8 +104,10 @@ def _read(file: Path) -> dict[str, Answer]:
     return found
 
 
-def _key(messages: Sequence[Message], max_new_tokens: int) -> str:
-    return digest_of_value({"messages": list(messages), "bound": max_new_tokens})[:32]
+def _key(messages: Sequence[Message], tools: Sequence[Tool], max_new_tokens: int) -> str:
+    asked = {"messages": list(messages), "tools": list(tools), "bound": max_new_tokens}
+    # What is taken for the answer, of what a server says: see `contract.answer_text`.
+    return digest_of_value({**asked, "answers": "without reasoning"})[:32]
 
 
 @contextmanager

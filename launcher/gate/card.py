@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from launcher.display import styled
 from launcher.evaluate.record import Evaluation, GateDecision
 from launcher.evaluate.report import percent, remarks
 
@@ -13,11 +14,11 @@ from launcher.evaluate.report import percent, remarks
 def show(evaluation: Evaluation, decision: GateDecision, console: Console) -> None:
     """Print the card."""
     said = "[bold green]ship[/]" if decision.ship else "[bold red]do not ship[/]"
-    console.print(f"\n{said}  {escape(evaluation.model.name)}\n")
+    console.print(styled(f"\n{said}  {{}}\n", evaluation.model.name))
     table = Table.grid(padding=(0, 2))
     for line in decision.lines:
         mark = "[green]✓[/]" if line.passed else "[red]✗[/]"
-        table.add_row(mark, escape(line.name), escape(line.found))
+        table.add_row(styled(mark), Text(line.name), Text(line.found))
     console.print(table)
 
 

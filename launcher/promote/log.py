@@ -17,12 +17,16 @@ LOG_FILE = CONFIGS / "promotions.jsonl"
 
 
 class EnvChange(Record):
-    """A variable of an application's that was changed along with the role."""
+    """A variable of an application's that was changed along with the role.
+
+    `before` is its value, and `written` what stood behind its name, quotes and all.
+    """
 
     file: str
     key: str
     before: str | None
     after: str
+    written: str | None = None
 
 
 class LogEntry(Record):

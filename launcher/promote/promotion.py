@@ -95,7 +95,13 @@ def promote(
     change = None
     if env is not None:
         adapter = str(run.adapter.resolve())
-        change = EnvChange(file=str(env.path), key=env.key, before=env.value, after=adapter)
+        change = EnvChange(
+            file=str(env.path),
+            key=env.key,
+            before=env.value,
+            after=adapter,
+            written=env.written,
+        )
     entry = LogEntry(
         at=_now(),
         did="promote",
@@ -151,7 +157,7 @@ def rollback(role: RoleEntry, log: PromotionLog | None = None) -> Promoted:
     role.write(last.before)
     log.append(entry)
     if env is not None and last.env is not None and env.value == last.env.after:
-        env.write(last.env.before)
+        env.restore(EnvVariable(env.path, env.key, last.env.before, last.env.written))
     return Promoted(entry.before, entry.after)
 
 

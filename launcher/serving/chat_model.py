@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from contract.conversation import Message
+from contract.answer_text import answer_text
+from contract.conversation import Message, Tool
 from launcher.serving.ollama_server import GREEDY, REPETITION_LOOP, OllamaServer
 
 # By a stop, at its bound, or broken off by the server because it repeated itself.
@@ -19,7 +20,11 @@ Ended = Literal["stop", "length", "repetition_loop"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What was said, and how it ended."""
+    """What was said, and how it ended.
+
+    The text is what `contract.answer_text` makes of a message: reasoning is no part of it, and a
+    call of a tool is JSON.
+    """
 
     text: str
     ended: Ended
@@ -40,8 +45,15 @@ class ChatModel(Protocol):
     def by(self) -> str:
         """Who answers for it: `Ollama 0.34.1` or `llama-server`."""
 
-    def ask(self, messages: Sequence[Message], max_new_tokens: int) -> Answer:
+    def ask(
+        self, messages: Sequence[Message], max_new_tokens: int, tools: Sequence[Tool] = ()
+    ) -> Answer:
         """The model's greedy answer, at most so long.
+
+        Args:
+            messages: the conversation so far.
+            max_new_tokens: the most that reasoning and answer may have.
+            tools: the functions that the model may call.
 
         Raises:
             UserError: nobody answers any more.
@@ -63,10 +75,24 @@ class OllamaModel:
         """See `ChatModel.by`."""
         return f"Ollama {self.server.version}"
 
-    def ask(self, messages: Sequence[Message], max_new_tokens: int) -> Answer:
+    def ask(
+        self, messages: Sequence[Message], max_new_tokens: int, tools: Sequence[Tool] = ()
+    ) -> Answer:
         """See `ChatModel.ask`."""
-        options = {**GREEDY, "num_predict": max_new_tokens}
-        said = self.server.chat(model=self.served, messages=list(messages), options=options)
-        text = str(said["message"]["content"])
+        request: dict[str, Any] = {
+            "model": self.served,
+            "messages": [_as_ollama_reads(message) for message in messages],
+            "options": {**GREEDY, "num_predict": max_new_tokens},
+        }
+        if tools:
+            request["tools"] = list(tools)
+        said = self.server.chat(**request)
+        text = answer_text(said["message"])
         ended: dict[str, Ended] = {"stop": "stop", REPETITION_LOOP: "repetition_loop"}
         return Answer(text, ended.get(str(said.get("done_reason")), "length"))
+
+
+def _as_ollama_reads(message: Message) -> dict[str, Any]:
+    """The message with Ollama's names for reasoning and for the tool that answers."""
+    theirs = {"reasoning_content": "thinking", "name": "tool_name"}
+    return {theirs.get(key, key): value for key, value in message.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import time
@@ -9,11 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import requests
 
-from contract.conversation import Message
+from contract.answer_text import answer_text
+from contract.conversation import Message, Tool
 from contract.errors import UserError
+from contract.json_reading import BadJson, TooDeep, read_reply
 from launcher.display import Display
 from launcher.pipeline.model_files import ModelFiles
 from launcher.project import CACHE, shown
@@ -26,6 +30,8 @@ _ASKED_EVERY_S = 0.1
 _TIME_TO_STOP_S = 10
 _SILENCE_S = 1800
 _LOG_LINES = 8
+# What it says, under HTTP 500, of an answer that its parser of tool calls cannot read.
+_UNREAD_ANSWER = "The model produced output that does not match the expected"
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,16 @@ class LlamaServerModel:
         """See `ChatModel.digest`."""
         return self.files.digest
 
-    def ask(self, messages: Sequence[Message], max_new_tokens: int) -> Answer:
+    def ask(
+        self, messages: Sequence[Message], max_new_tokens: int, tools: Sequence[Tool] = ()
+    ) -> Answer:
         """See `ChatModel.ask`. The GGUF's own chat template writes the conversation."""
         asked = list(messages)
         if self.files.serving.system and asked[0]["role"] != "system":
             asked.insert(0, {"role": "system", "content": self.files.serving.system})
         request = {
-            "messages": asked,
+            "messages": [_as_openai_writes(message) for message in asked],
+            **({"tools": list(tools)} if tools else {}),
             "max_tokens": max_new_tokens,
             "temperature": 0,
             "seed": 0,
@@ -64,17 +73,41 @@ class LlamaServerModel:
             answer = self._session.post(
                 f"{self.address}/v1/chat/completions", json=request, timeout=_SILENCE_S
             )
+            if not answer.ok and _UNREAD_ANSWER in answer.text:
+                # The model's fault and not the question's: it is scored by what it wrote.
+                return Answer(answer_text({"content": answer.text}), "stop")
             answer.raise_for_status()
-        except requests.RequestException as error:
-            said = error.response.text.strip() if error.response is not None else str(error)
+            said = read_reply(answer.content)
+        except TooDeep:
+            return Answer(answer_text({"content": answer.text}), "stop")
+        except (requests.RequestException, BadJson) as error:
+            response = getattr(error, "response", None)
+            reason = response.text.strip() if response is not None else str(error)
             raise UserError.one(
                 PROGRAM,
-                f"returned no answer: {said[:200]}",
+                f"returned no answer: {reason[:200]}",
                 f"Log: {shown(_log())}. Answers so far are kept; run the same command again.",
             ) from error
-        (choice,) = answer.json()["choices"]
-        ended: Ended = "stop" if choice["finish_reason"] == "stop" else "length"
-        return Answer(str(choice["message"].get("content") or ""), ended)
+        (choice,) = said["choices"]
+        ended: Ended = "length" if choice["finish_reason"] == "length" else "stop"
+        return Answer(answer_text(choice["message"]), ended)
+
+
+def _as_openai_writes(message: Message) -> dict[str, Any]:
+    """The message with the arguments of calls as a JSON text."""
+    written: dict[str, Any] = {**message}
+    if "tool_calls" in message:
+        written["tool_calls"] = [
+            {
+                **call,
+                "function": {
+                    "name": call["function"]["name"],
+                    "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
+                },
+            }
+            for call in message["tool_calls"]
+        ]
+    return written
 
 
 @contextmanager

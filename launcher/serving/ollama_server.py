@@ -17,6 +17,7 @@ from typing import IO, Any
 import requests
 
 from contract.errors import UserError
+from contract.json_reading import BadJson, TooDeep, read_reply
 from launcher.pipeline.model_files import ModelFiles
 
 _DEFAULT_PORT = 11434
@@ -28,6 +29,8 @@ _SILENCE_S = 1800
 GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0}
 # What a server says of an answer that it broke off because it repeated itself.
 REPETITION_LOOP = "token repeat limit reached"
+# What it says of an answer that its parser of tool calls cannot read.
+_UNREAD_CALLS = ("error parsing tool call", "tool call parsing failed")
 _GO_ON = "Start it and run the same command again; uploaded files are kept."
 
 
@@ -178,16 +181,18 @@ class OllamaServer:
             answer = self._session.post(
                 self._url(path), json={**request, "stream": False}, timeout=_SILENCE_S
             )
+            # Ollama 0.34.1 reports what is wrong with an answer in place of it: the model is not
+            # right, not the question.
             if not answer.ok and REPETITION_LOOP in answer.text:
-                # Ollama 0.34.1 says so in place of the answer: the model is not right, not the
-                # question.
-                said = f"({REPETITION_LOOP})"
-                return {
-                    "response": said,
-                    "message": {"role": "assistant", "content": said},
-                    "done_reason": REPETITION_LOOP,
-                }
-            whole: dict[str, Any] = self._checked(answer).json()
+                return _said(f"({REPETITION_LOOP})", REPETITION_LOOP)
+            if not answer.ok and any(said in answer.text for said in _UNREAD_CALLS):
+                return _said(answer.text, "stop")
+            try:
+                whole: dict[str, Any] = read_reply(self._checked(answer).content)
+            except TooDeep:
+                return _said(answer.text, "stop")
+            except BadJson as error:
+                raise _refusal(f"POST /api/{path}", f"its reply is not JSON: {error}") from None
         return whole
 
     def _url(self, path: str) -> str:
@@ -214,6 +219,12 @@ class OllamaServer:
             raise UserError.one(
                 "Ollama", f"{self.address} did not respond while {doing}", _GO_ON
             ) from error
+
+
+def _said(text: str, reason: str) -> dict[str, Any]:
+    """An answer in the form of both `/api/generate` and `/api/chat`."""
+    message = {"role": "assistant", "content": text}
+    return {"response": text, "message": message, "done_reason": reason}
 
 
 def _by_name(blobs: Mapping[str, str], file: str) -> dict[str, str]:

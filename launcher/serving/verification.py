@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from contract.errors import AffineurError
 from contract.events import Progress
 from contract.manifest import Check, Verification
 from contract.recipe import VerifySection
 from contract.reference import Question, Reference
-from launcher.display import Display
+from launcher.display import Display, styled
 from launcher.pipeline.finished_run import Run
 from launcher.serving.model_import import unquantized
 from launcher.serving.ollama_server import GREEDY, OllamaServer
@@ -103,7 +103,7 @@ def show(checks: list[Check], console: Console) -> None:
     table = Table.grid(padding=(0, 2))
     for check in checks:
         mark = "[green]✓[/]" if check.passed else "[red]✗[/]"
-        table.add_row(mark, check.name, escape(check.found))
+        table.add_row(styled(mark), Text(check.name), Text(check.found))
     console.print(table)
 
 

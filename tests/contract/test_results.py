@@ -62,7 +62,14 @@ def test_pairs_of_places_come_through_as_pairs():
     pairs = {name: [("a:1", "a:2")] for name in ("duplicates", "conflicts", "in_both")}
     report = PrepareResult(
         **{"rows": 2, "train": 2, "held_out": 0, "max_length": 16, "lengths": [1, 1]},
-        **{"tokens": figures, "answer_tokens": figures, "cut": [], "no_room": [], **pairs},
+        **{
+            "tokens": figures,
+            "answer_tokens": figures,
+            "cut": [],
+            "no_room": [],
+            "laid_out": [],
+            **pairs,
+        },
     )
     written = record(stage="prepare", result=json.loads(report.model_dump_json()))
     assert written.typed_result(PrepareResult) == report

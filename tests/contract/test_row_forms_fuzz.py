@@ -210,7 +210,7 @@ forms = st.one_of(
 rows = st.builds(
     lambda form, added, over: added | form if over else form | added, forms, more, st.booleans()
 )
-mappings = st.one_of(
+mappings: Any = st.one_of(
     st.just({}),
     st.sampled_from(
         [{}, {}, {"output": "answer"}, {"messages": "conversations"}, {"output": "reponse"}]

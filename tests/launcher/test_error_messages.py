@@ -15,7 +15,7 @@ from launcher.cli import data_report
 from launcher.cli.data_report import histogram
 from launcher.cli.summary import sparkline
 from launcher.configuration import resolve
-from launcher.display import Display, duration, plain_console
+from launcher.display import Display, duration, terminal
 from launcher.error_messages import exit_on_error
 from launcher.serving import ollama_server
 
@@ -92,7 +92,7 @@ def report(**more):
 
 def shown(found, path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
-    data_report.show(found, resolve("smoke", data=path), plain_console())
+    data_report.show(found, resolve("smoke", data=path), terminal())
     return capsys.readouterr().out
 
 
@@ -110,7 +110,7 @@ def test_names_are_shown_as_they_are(monkeypatch, capsys, name):
     for line in (f"2 rows  {name}", f"    {name}", f"{name} and {name}", f"not read: {name} (1"):
         assert line in text
     stream = io.StringIO()
-    display = Display(console=plain_console(file=stream))
+    display = Display(console=terminal(file=stream))
     with display.working("prepare", name) as line:
         line.on_event(Note(text=name))
     assert stream.getvalue().count(name) == 2

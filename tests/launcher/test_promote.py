@@ -1,8 +1,9 @@
 """A promotion changes one value in one line, and everything can be taken back."""
 
-import os
+import re
 
 import pytest
+from ruamel.yaml import YAML
 
 from contract.errors import UserError
 from launcher.project import MODELS_FILE
@@ -47,6 +48,110 @@ def test_comments_quotes_and_line_ends_stay(tmp_path):
     assert '"true"' in path.read_text()
 
 
+SHARED = """\
+models:
+  base: &m   # shared
+    model_name: old:1
+    k: [1, 2]
+  merged:
+    <<: *m
+    z: 1   # ours
+  flow: {<<: *m, z: 2}
+  list:
+    <<: [*m]
+    own: é
+  same: *m
+  own:
+    <<: *m
+    model_name: other:1
+"""
+SCALARS = """\
+x: &name
+  y: 1
+models:
+  one: {model_name: &m old:1, k: 1}
+  two: {model_name: *m}
+  three:
+    model_name: *m   # the same
+  four: {model_name: &alone old:1}
+"""
+BLOCKS = """\
+models:
+  folded:
+    model_name: >-  # why
+      old
+      1
+
+    # behind it
+    k: 1
+  literal:
+    model_name: |
+        old:1
+  next:
+    model_name: !!str old:1   # n
+  quoted:
+    ? "model_name"
+    : 'old:1'
+  last:
+    k: 1
+    model_name: >
+      old:1"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("new", ["new:2", "12:30", 'a "b": #c', "on"])
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [
+        (text, role)
+        for text in (SHARED, SCALARS, BLOCKS)
+        for role in YAML(typ="safe").load(text)["models"]
+    ],
+)
+def test_one_role_changes_whatever_it_shares(tmp_path, text, role, new, newline):
+    path = tmp_path / "m.yaml"
+    path.write_bytes(text.replace("\n", newline).encode())
+    before = YAML(typ="safe").load(text)["models"]
+    RoleEntry.read(role, path).write(new)
+    after = YAML(typ="safe").load(path)["models"]
+    assert after.pop(role) == {**before.pop(role), "model_name": new}
+    assert after == before
+    for comment in re.findall("#.*", text):
+        assert comment in path.read_text(encoding="utf-8")
+    assert "\n" not in path.read_bytes().decode().replace(newline, "")
+    # And back: what the file says is what it said.
+    RoleEntry.read(role, path).write(YAML(typ="safe").load(text)["models"][role]["model_name"])
+    assert YAML(typ="safe").load(path) == YAML(typ="safe").load(text)
+
+
+def test_a_link_and_the_mode_stay(models):
+    models.chmod(0o664)
+    link = models.with_name("link.yaml")
+    link.symlink_to(models.name)
+    RoleEntry.read("sfd_analyzer", link).write("x:1")
+    assert link.is_symlink()
+    assert RoleEntry.read("sfd_analyzer", models).model_name == "x:1"
+    assert models.stat().st_mode & 0o777 == 0o664
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # All roles are another mapping's.
+        "x: &x\n  role: {model_name: a}\nmodels: *x\n",
+        "x: &x\n  role: {model_name: a}\nmodels:\n  <<: *x\n",
+        # The role is part of itself.
+        "models:\n  role: &r\n    model_name: a\n    me: *r\n",
+    ],
+)
+def test_what_cannot_be_changed_in_one_place_is_refused_and_left(tmp_path, text):
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="set it to new:2 by hand"):
+        RoleEntry.read("role", path).write("new:2")
+    assert path.read_text() == text
+
+
 def test_a_role_that_is_not_there_is_a_sentence(models):
     with pytest.raises(UserError, match=r"has no role .nobody.\. Known roles: sfd_analyzer"):
         RoleEntry.read("nobody", models)
@@ -65,44 +170,6 @@ def test_a_file_that_somebody_changed_meanwhile_is_left_alone(models):
         entry.write("x")
     assert models.read_text().endswith("# theirs\n")
     assert "model_name: x" not in models.read_text()
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("A=1\n# KEY=no\nexport KEY = old\nB=2\n", "A=1\n# KEY=no\nexport KEY = {}\nB=2\n"),
-        ("A=1", "A=1\nKEY={}\n"),
-        ("", "KEY={}\n"),
-        ("KEY=x\r\nB=2\r\n", "KEY={}\r\nB=2\r\n"),
-        ("MY_KEY=1\nKEYS=2\n", "MY_KEY=1\nKEYS=2\nKEY={}\n"),
-    ],
-)
-def test_one_variable_is_set_and_the_rest_untouched(tmp_path, before, after):
-    path = tmp_path / ".env"
-    path.write_bytes(before.encode())
-    path.chmod(0o600)
-    EnvVariable.read(path, "KEY").write("/data/models/x")
-    assert path.read_bytes().decode() == after.format("/data/models/x")
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert EnvVariable.read(path, "KEY").value == "/data/models/x"
-
-
-@pytest.mark.parametrize("value", ["/mes modèles/d'été", 'a "b" $c \\d', "it's"])
-def test_a_value_with_spaces_and_quotes_is_read_back(tmp_path, value):
-    path = tmp_path / ".env"
-    path.write_text("KEY=old\n")
-    EnvVariable.read(path, "KEY").write(value)
-    assert EnvVariable.read(path, "KEY").value == value
-    os.environ.pop("READ_BACK", None)
-    # As a shell reads it, too.
-    assert os.popen(f'. {path}; printf %s "$KEY"').read() == value
-
-
-def test_a_variable_that_cannot_be_is_a_sentence(tmp_path):
-    with pytest.raises(UserError, match="there is no file"):
-        EnvVariable.read(tmp_path / "none", "KEY")
-    with pytest.raises(UserError, match="not a valid variable name"):
-        EnvVariable.read(tmp_path / "none", "RAISE LORA")
 
 
 def entry(before, after, did="promote", **more):
@@ -145,6 +212,24 @@ def test_a_rollback_gives_the_variable_back_as_well(models, tmp_path):
     RoleEntry.read("sfd_analyzer", models).write("a:1")
     rollback(RoleEntry.read("sfd_analyzer", models), log)
     assert env.read_text() == "SECRET=s\n"
+
+
+def test_a_rollback_gives_the_line_back_as_it_was(models, tmp_path):
+    log = PromotionLog(tmp_path / "log.jsonl")
+    env = tmp_path / ".env"
+    before = b"\xef\xbb\xbfexport K = '../lora/v1' # note\r\nB=2"
+    env.write_bytes(before)
+    variable = EnvVariable.read(env, "K")
+    change = EnvChange(
+        file=str(env), key="K", before=variable.value, after="/new", written=variable.written
+    )
+    first = RoleEntry.read("sfd_analyzer", models).model_name
+    log.append(entry(first, "a:1", env=change))
+    RoleEntry.read("sfd_analyzer", models).write("a:1")
+    variable.write("/new")
+    assert env.read_bytes() == before.replace(b"'../lora/v1'", b"/new")
+    rollback(RoleEntry.read("sfd_analyzer", models), log)
+    assert env.read_bytes() == before
 
 
 def test_what_was_changed_by_hand_is_not_rolled_back(models, tmp_path):

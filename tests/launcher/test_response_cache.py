@@ -16,11 +16,12 @@ class Echo:
     name, digest, by = "echo", "0", "echo"
 
     def __init__(self, *, gone_after=None, wait_s=0.0):
-        self.asked, self.at_once, self.most = [], 0, 0
+        self.asked, self.able, self.at_once, self.most = [], [], 0, 0
         self._gone_after, self._wait_s, self._lock = gone_after, wait_s, threading.Lock()
 
-    def ask(self, messages, max_new_tokens):
+    def ask(self, messages, max_new_tokens, tools=()):
         with self._lock:
+            self.able.append(list(tools))
             self.asked.append(messages[0]["content"])
             self.at_once += 1
             self.most = max(self.most, self.at_once)
@@ -85,6 +86,18 @@ def test_a_line_that_was_cut_off_is_asked_again_and_spoils_no_other(tmp_path):
 def test_another_bound_is_another_question(tmp_path):
     sheet(tmp_path / "a").ask(Echo(), 2, lambda done, total: None)
     assert sheet(tmp_path / "a", bound=10).missing == 20
+
+
+def test_other_tools_are_another_question(tmp_path):
+    asked = [{"role": "user", "content": "q"}]
+    able = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    echo = Echo()
+    for tools in ([], [able], [able, able], [able]):
+        sheet = ResponseCache(tmp_path / "a", [asked], 9, [tools])
+        sheet.ask(echo, 1, lambda done, total: None)
+    assert echo.able == [[], [able], [able, able]]
+    # None is none.
+    assert ResponseCache(tmp_path / "a", [asked], 9).missing == 0
 
 
 def test_an_interrupted_evaluation_keeps_what_was_on_its_way(tmp_path):

@@ -28,7 +28,14 @@ RESULTS = {
     "prepare": {
         **{"rows": 1, "train": 1, "held_out": 0, "max_length": 16, "lengths": [1]},
         **{"tokens": LENGTHS, "answer_tokens": LENGTHS},
-        **{"cut": [], "no_room": [], "duplicates": [], "conflicts": [], "in_both": [], "laid_out": []},
+        **{
+            "cut": [],
+            "no_room": [],
+            "duplicates": [],
+            "conflicts": [],
+            "in_both": [],
+            "laid_out": [],
+        },
     },
     "merge": {"dtype": "float16", "merged": 2},
 }

@@ -5,9 +5,11 @@ The templates below are short stand-ins of our own for the forms that models in 
 
 import pytest
 
+from contract.errors import UserError
 from launcher.configuration import resolve
 from trainer.chat import render
-from trainer.modelfile.stage import modelfile_text, serving_of
+from trainer.modelfile.modelfile_text import can_be_said, losses, modelfile_text
+from trainer.modelfile.stage import serving_of
 from trainer.modelfile.template import PROBES, chat_form
 
 CHATML = (
@@ -95,3 +97,46 @@ def test_a_system_prompt_is_said_in_the_modelfile():
     serving = serving_of(recipe, None, [])
     assert serving.system == "Réponds en JSON."
     assert 'SYSTEM """Réponds en JSON."""' in modelfile_text("x", serving)
+
+
+def test_a_stop_is_written_in_its_own_letters():
+    text = modelfile_text(
+        "x", serving_of(resolve("smoke"), None, ["<｜end▁of▁sentence｜>", 'a"\n'])
+    )
+    assert 'PARAMETER stop "<｜end▁of▁sentence｜>"\n' in text
+    assert 'PARAMETER stop """a"\n"""\n' in text
+
+
+@pytest.mark.parametrize(
+    ("text", "writable"),
+    [
+        ('say "hi"', True),
+        ('a """ b', True),
+        ('"""', True),
+        ('a\nb"""', True),
+        ('""\na', True),
+        ('a"""\nb', False),
+        ('a"""  \r\nb', False),
+        ('"""\nb', False),
+        ('a\n"""\nb', False),
+    ],
+)
+def test_what_a_modelfile_cannot_say_is_refused(text, writable):
+    # tests/serving holds this against Ollama's own parser.
+    serving = serving_of(resolve("smoke"), None, []).model_copy(update={"system": text})
+    assert can_be_said(text) == writable
+    if writable:
+        assert f'SYSTEM """{text}"""\n' in modelfile_text("x", serving)
+    else:
+        with pytest.raises(UserError, match="Modelfile: SYSTEM: a line of it ends with"):
+            modelfile_text("x", serving)
+
+
+def test_what_ollama_drops_is_said_in_the_modelfile():
+    recipe = resolve("smoke", settings=["system_prompt=Oui\u00a0!"])
+    serving = serving_of(recipe, None, ["a\u200db"])
+    of_system, of_stop = losses(serving)
+    assert "drops U+00A0 from SYSTEM" in of_system
+    assert "drops U+200D from PARAMETER stop" in of_stop
+    assert f"# {of_system}\n# {of_stop}\nFROM" in modelfile_text("x", serving)
+    assert losses(serving_of(resolve("smoke"), None, ["<｜end▁of▁sentence｜>"])) == []

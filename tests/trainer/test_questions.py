@@ -117,6 +117,20 @@ def test_all_bad_rows_are_named(ask):
     assert "jsonl:6" not in said
 
 
+def test_reasoning_before_an_expected_answer_is_no_part_of_it(ask):
+    code, found = ask(row("a", "<think>\n5?\n</think>\n\n4"), row("b", "12"))
+    assert code == 0
+    assert [(item.expected, item.metric) for item in found.items] == [
+        ("4", "number"),
+        ("12", "number"),
+    ]
+    code, found = ask(row("a", "a </think>?", metric="regex"))
+    assert (code, found.items[0].expected) == (0, "a </think>?")
+    code, said = ask(row("a", "<think>4</think>"), row("b", "12", metric="exact"))
+    assert code == 2
+    assert "has an empty answer" in said
+
+
 def test_a_folder_without_a_set_is_refused_and_other_files_are_passed_over(tmp_path):
     (tmp_path / "skills").mkdir()
     (tmp_path / "skills" / "notes.md").write_text("no rows")

@@ -6,7 +6,7 @@ import torch
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
 from trainer.prepared import labels_of, read_prepared
-from trainer.train.scoring import Scores, exact_match, held_out_loss
+from trainer.train.scoring import Scores, answer_of, exact_match, expected_answer, held_out_loss
 from trainer.train.stage import _report
 
 
@@ -69,6 +69,21 @@ def test_an_answer_is_bounded_and_comes_without_its_stop(model, tokenizer, rows)
 def test_exact_match_counts_letters():
     assert exact_match(["a", "b "], ["a", "b"]) == 0.5
     assert exact_match([], []) is None
+    # Nothing said is nothing right.
+    assert exact_match([""], [""]) == 0
+
+
+def test_reasoning_is_no_answer():
+    asked = "<|im_start|>assistant\n"
+    assert answer_of("<think>\n5?\n</think>\n\n4\n", prompt=asked) == "4"
+    assert answer_of("<think>\n4", prompt=asked) == ""
+    assert answer_of("5?\n</think>\n\n4", prompt=f"{asked}<think>\n") == "4"
+    assert answer_of("4", prompt=f"{asked}<think>\n") == ""
+    assert answer_of("4", prompt=f"{asked}<think>\n\n</think>\n\n") == "4"
+    turn = {"role": "assistant", "content": "<think>5?</think>\n\n4 "}
+    assert expected_answer({"messages": [turn]}) == "4"
+    turn = {"role": "assistant", "content": "4", "reasoning_content": "5?"}
+    assert expected_answer({"messages": [turn]}) == "4"
 
 
 def test_what_was_not_measured_is_none_and_not_zero():

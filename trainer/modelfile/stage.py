@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from contract import paths
 from contract.atomic_write import atomic_write
 from contract.chat_format import ChatFormat
@@ -13,6 +11,7 @@ from contract.results.modelfile import ModelfileResult
 from contract.serving import Serving
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
+from trainer.modelfile.modelfile_text import losses, modelfile_text
 from trainer.modelfile.template import ChatForm, chat_form
 
 
@@ -30,6 +29,8 @@ def modelfile(stage_paths: StagePaths, reporter: Reporter) -> None:
         )
     stops = chat_format.ends
     serving = serving_of(recipe, form, stops)
+    for note in losses(serving):
+        reporter.note(f"Modelfile: {note}")
     serving.write(stage_paths.run / paths.SERVING)
     atomic_write(
         stage_paths.run / paths.MODELFILE, modelfile_text(recipe.output_model_name, serving)
@@ -59,29 +60,3 @@ def serving_of(recipe: Recipe, form: ChatForm | None, stops: list[str]) -> Servi
             else recipe.temperature,
         },
     )
-
-
-def modelfile_text(name: str, serving: Serving) -> str:
-    """The Modelfile's lines; FROM is relative to the file itself."""
-    lines = [
-        f"# {name}, made by Affineur. To import it:",
-        f"#   ollama create {name} -f Modelfile",
-        f"FROM ./{serving.gguf}",
-    ]
-    if serving.adapter is not None:
-        lines.append(f"ADAPTER ./{serving.adapter}")
-    if serving.template is not None:
-        lines.append(f'TEMPLATE """{serving.template}"""')
-    if serving.system:
-        lines.append(f"SYSTEM {_quoted(serving.system)}")
-    for parameter, value in serving.parameters.items():
-        if isinstance(value, list):
-            lines += [f"PARAMETER {parameter} {json.dumps(text)}" for text in value]
-        else:
-            lines.append(f"PARAMETER {parameter} {value}")
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    # Three quotes in a row would end the block early.
-    return '"""' + text.replace('"""', '"" "') + '"""'

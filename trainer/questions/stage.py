@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from contract import paths
+from contract.answer_text import answer_text
 from contract.conversation import Conversation, Message
 from contract.errors import Problem, UserError, unknown_name
 from contract.evaluation import Item, Leak, Questions, QuestionsRequest
 from contract.exact_json import is_missing
-from contract.metrics import METRICS, fitting_metric
+from contract.metrics import METRICS, complaint, fitting_metric
 from contract.paths import StagePaths
 from contract.results.prepare import not_read
 from contract.results.questions import QuestionsResult
@@ -66,23 +67,17 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
 
 @dataclass(frozen=True)
 class _Set:
-    """A file's questions, and what of its rows is not asked or not read."""
+    """A file's questions, and what of its rows is not read."""
 
     file: str
     items: list[Item]
     conversations: list[Conversation]
-    calls: list[str]
 
     def notes(self) -> list[str]:
         """Sentences for people."""
         notes = []
         if unread := unread_columns(self.conversations):
             notes.append(f"{self.file}: {not_read(unread)}")
-        if self.calls:
-            notes.append(
-                f"{len(self.calls)} rows end with a tool call, which no metric scores, and are not "
-                f"asked, the first at {self.calls[0]}"
-            )
         return notes
 
 
@@ -138,8 +133,7 @@ def _read(
     metric: str | None,
     problems: list[Problem],
 ) -> _Set:
-    read: list[tuple[Row, Conversation]] = []
-    calls = []
+    read: list[tuple[Row, Conversation, str]] = []
     for row in read_rows(file, problems):
         try:
             conversation = conversation_of(_said(row, columns), columns, system_prompt)
@@ -147,21 +141,21 @@ def _read(
             remedy = bad.remedy_without_flags
             problems.append(Problem(where=row.where, what=bad.what, remedy=remedy))
             continue
-        if "tool_calls" in conversation.messages[-1]:
-            calls.append(row.where)
-        else:
-            read.append((row, conversation))
-    expected = [conversation.messages[-1]["content"].strip() for _, conversation in read]
-    fitting = metric or fitting_metric(expected)
+        # As an answer is read: a call as JSON, and without the reasoning before it.
+        read.append((row, conversation, answer_text(conversation.messages[-1]).strip()))
+    fitting = metric or fitting_metric([expected for _, _, expected in read])
     items = []
-    for (row, conversation), answer in zip(read, expected, strict=True):
+    for row, conversation, answer in read:
         named = row.values.get("metric")
         scored_by = fitting if is_missing(named) or named == "" else str(named)
         if scored_by not in METRICS:
             problems.append(unknown_name(scored_by, METRICS, kind="metric", where=row.where))
             continue
-        if complaint := METRICS[scored_by].complaint(answer):
-            problems.append(Problem(where=row.where, what=complaint))
+        expected = answer
+        if METRICS[scored_by].expects_pattern:
+            expected = conversation.messages[-1]["content"].strip()
+        if said := complaint(scored_by, expected):
+            problems.append(Problem(where=row.where, what=said))
             continue
         items.append(
             Item(
@@ -170,11 +164,11 @@ def _read(
                 where=row.where,
                 messages=conversation.messages[:-1],
                 tools=conversation.tools,
-                expected=answer,
+                expected=expected,
                 metric=scored_by,
             )
         )
-    return _Set(file.name, items, [conversation for _, conversation in read], calls)
+    return _Set(file.name, items, [conversation for _, conversation, _ in read])
 
 
 def _said(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:

@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.functional import cross_entropy
 
+from contract.answer_text import answer_text
+from contract.reasoning import opens_reasoning, without_reasoning
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
 from trainer.prepared import IGNORED, PreparedRow, labels_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+# Enough for what opens reasoning, with the white space behind it.
+_PROMPT_END_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -58,20 +64,35 @@ def score(
         max_new_tokens=max_new_tokens,
         on_batch=reporter.progress_callback(f"held-out answers, {who}", "rows"),
     )
-    texts = [tokenizer.decode(reply, skip_special_tokens=True).strip() for reply in replies]
+    texts = [
+        answer_of(
+            tokenizer.decode(reply, skip_special_tokens=True),
+            prompt=tokenizer.decode(row["prompt_ids"][-_PROMPT_END_TOKENS:]),
+        )
+        for reply, row in zip(replies, answered, strict=True)
+    ]
     return Scores(loss, exact_match(texts, [expected_answer(row) for row in answered]), texts)
 
 
+def answer_of(reply: str, *, prompt: str) -> str:
+    """What a model said, without the reasoning before it; empty where it did not come to say it."""
+    return without_reasoning(reply, opened=opens_reasoning(prompt)).strip()
+
+
 def expected_answer(row: PreparedRow) -> str:
-    """The text of the row's last turn."""
-    return row["messages"][-1]["content"].strip()
+    """The text of the row's last turn, without the reasoning before it."""
+    return answer_text(row["messages"][-1]).strip()
 
 
 def exact_match(given: Sequence[str], expected: Sequence[str]) -> float | None:
-    """The share of answers that equal the expected one, letter for letter; None without any."""
+    """The share of answers that equal the expected one, letter for letter; None without any.
+
+    An empty answer is never right.
+    """
     if not expected:
         return None
-    return sum(one == other for one, other in zip(given, expected, strict=True)) / len(expected)
+    pairs = zip(given, expected, strict=True)
+    return sum(bool(one) and one == other for one, other in pairs) / len(expected)
 
 
 def held_out_loss(
