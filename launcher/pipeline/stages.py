@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract import paths
+from contract.base import SMOKE
 from contract.digest import digest_of_value
 from contract.manifest import CONTRACT_VERSION
 from contract.recipe import (
@@ -85,7 +86,12 @@ TRAIN = Stage(
     section=TrainSection,
     upstream=("prepare",),
     inputs=("base",),
-    outputs=(str(paths.ADAPTER), str(paths.METRICS), str(paths.HELD_OUT_SCORES)),
+    outputs=(
+        str(paths.ADAPTER),
+        str(paths.METRICS),
+        str(paths.HELD_OUT_SCORES),
+        str(paths.TRAINED_TOKENS),
+    ),
     uses_gpu=True,
 )
 MERGE = Stage(
@@ -98,7 +104,7 @@ CONVERT = Stage(
     name="convert",
     section=ConvertSection,
     upstream=("prepare", "train", "merge"),
-    inputs=("base", "llama_cpp"),
+    inputs=("base", "llama_cpp", "tools"),
     outputs=(*(f"{paths.GGUF}/*-{kind}.gguf" for kind in CONVERTER_TYPES), str(paths.READ_BACK)),
 )
 QUANTIZE = Stage(
@@ -118,6 +124,7 @@ REFERENCE = Stage(
     name="reference",
     section=ConvertSection,
     upstream=("prepare", "train", "merge", "convert", "quantize"),
+    inputs=("tools",),
     outputs=(str(paths.REFERENCE),),
 )
 QUESTIONS = Stage(
@@ -146,6 +153,19 @@ def training_stages(recipe: Recipe) -> list[Stage]:
     recipe's needs it.
     """
     return [stage for stage in TRAINING_STAGES if stage != QUANTIZE or recipe.quantizer_types()]
+
+
+def needs_tools(recipe: Recipe) -> bool:
+    """Whether a run of this recipe needs llama.cpp's compiled programs.
+
+    They quantize, and they read every GGUF file back. transformers reads that of the embedded base
+    as well, so that the smoke run starts on a machine that has nothing.
+    """
+    return (
+        bool(recipe.quantizer_types())
+        or recipe.serving == "adapter"
+        or recipe.model_to_fine_tune != SMOKE
+    )
 
 
 def stage_key(
