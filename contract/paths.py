@@ -60,6 +60,7 @@ RENDERING = Path("rendering.json")
 ADAPTER = Path("adapter")
 METRICS = Path("metrics.jsonl")
 HELD_OUT_SCORES = Path("held_out.json")
+TRAINED_TOKENS = Path("trained_tokens.json")
 MERGED = Path("merged")
 GGUF = Path("gguf")
 READ_BACK = GGUF / "read_back.json"

@@ -166,9 +166,12 @@ class PreflightSection(PrepareSection, TrainSection, QuantizeSection, ModelfileS
 
 
 class VerifySection(SectionKind):
-    """How far a quantized GGUF may be from the f16 one, over held-out tokens."""
+    """How far a quantized GGUF may be from the merged model, and that from the trained one, over
+    held-out tokens.
+    """
 
     max_mean_kl: float = Field(gt=0, description="nats per token")
+    max_merge_kl: float = Field(gt=0, description="nats per token")
     min_same_top: float = Field(ge=0, le=1, description="share of tokens")
 
 

@@ -27,7 +27,7 @@ class Question(Record):
 
 
 class Agreement(Record):
-    """How near a quantized GGUF is to the f16 one.
+    """How near one model's predictions are to another's, over tokens that bear loss.
 
     `mean_kl` is in nats per token; `same_top` is the share of `tokens` with the same most likely
     token.
@@ -39,8 +39,13 @@ class Agreement(Record):
 
 
 class Reference(Record):
-    """All of it; the answers have at most `answer_tokens` tokens."""
+    """All of it; the answers have at most `answer_tokens` tokens.
+
+    `agreements`: of each quantized GGUF with the merged model. `merge`: of the merged model with
+    the one that was trained, whose base was quantized.
+    """
 
     answer_tokens: int
     questions: list[Question]
     agreements: dict[str, Agreement]
+    merge: Agreement

@@ -1,4 +1,4 @@
-"""Load tokenizers and full-precision models, from folders on this machine alone."""
+"""Load tokenizers, from folders on this machine alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from trainer.architecture import load_config
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -33,21 +33,3 @@ def declared_ends(base: Path) -> list[int]:
 def embedded_tokens(base: Path) -> int:
     """How many tokens have a row in a model's embeddings, by its configuration."""
     return int(load_config(base).get_text_config().vocab_size)
-
-
-def load_fp32(model: Path) -> PreTrainedModel:
-    """The model in a Hugging Face folder or in a GGUF file, in fp32 on the CPU, ready to answer.
-
-    Quantized weights of a GGUF are unpacked.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    is_gguf = model.suffix == ".gguf"
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        model.parent if is_gguf else model,
-        gguf_file=model.name if is_gguf else None,
-        dtype=torch.float32,
-        local_files_only=True,
-    )
-    return loaded.eval()

@@ -15,7 +15,7 @@ from launcher.display import Display
 from launcher.pipeline.bases import CachedBase, LocalBase, find_base
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
-from launcher.pipeline.stages import BASE, Input
+from launcher.pipeline.stages import BASE, Input, needs_tools
 from launcher.project import ROOT, shown
 from launcher.runtime import llama_cpp_sources
 from launcher.runtime.dependency_locks import lock_digest
@@ -124,6 +124,8 @@ def _run_inputs(
         "base": Input(identity.digest, lambda: base.model),
         **llama_cpp_inputs(display),
     }
+    if not needs_tools(recipe):
+        del found["tools"]
     if evaluation is not None:
         found["evaluation"] = file_input(evaluation, digests)
     return RunInputs(identity, found)

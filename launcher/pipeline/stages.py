@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract import paths
+from contract.base import SMOKE
 from contract.digest import digest_of_value
 from contract.manifest import CONTRACT_VERSION
 from contract.recipe import (
@@ -99,7 +100,12 @@ TRAIN = Stage(
     section=TrainSection,
     upstream=("prepare",),
     inputs=("base",),
-    outputs=(str(paths.ADAPTER), str(paths.METRICS), str(paths.HELD_OUT_SCORES)),
+    outputs=(
+        str(paths.ADAPTER),
+        str(paths.METRICS),
+        str(paths.HELD_OUT_SCORES),
+        str(paths.TRAINED_TOKENS),
+    ),
     uses_gpu=True,
 )
 MERGE = Stage(
@@ -112,7 +118,7 @@ CONVERT = Stage(
     name="convert",
     section=ConvertSection,
     upstream=("prepare", "train", "merge"),
-    inputs=("base", "llama_cpp"),
+    inputs=("base", "llama_cpp", "tools"),
     outputs=(*(f"{paths.GGUF}/*-{kind}.gguf" for kind in CONVERTER_TYPES), str(paths.READ_BACK)),
 )
 QUANTIZE = Stage(
@@ -132,6 +138,7 @@ REFERENCE = Stage(
     name="reference",
     section=ConvertSection,
     upstream=("prepare", "train", "merge", "convert", "quantize"),
+    inputs=("tools",),
     outputs=(str(paths.REFERENCE),),
 )
 QUESTIONS = Stage(
@@ -166,11 +173,27 @@ ALL_STAGES = (BASE, *TRAINING_STAGES, *EVALUATION_STAGES)
 
 
 def training_stages(recipe: Recipe) -> list[Stage]:
-    """The stages of a run of this recipe, in their order; without those that have nothing to do for
-    want of llama.cpp's tools, where no file of the recipe's needs them.
+    """The stages of a run of this recipe, in their order; without `quantize` where no file of the
+    recipe's needs it, and without `rendering` where a run needs none of llama.cpp's tools.
     """
-    compiled = (RENDERING, QUANTIZE)
-    return [stage for stage in TRAINING_STAGES if stage not in compiled or recipe.quantizer_types()]
+    without = {
+        RENDERING.name: not needs_tools(recipe),
+        QUANTIZE.name: not recipe.quantizer_types(),
+    }
+    return [stage for stage in TRAINING_STAGES if not without.get(stage.name)]
+
+
+def needs_tools(recipe: Recipe) -> bool:
+    """Whether a run of this recipe needs llama.cpp's compiled programs.
+
+    They quantize, and they read every GGUF file back. transformers reads that of the embedded base
+    as well, so that the smoke run starts on a machine that has nothing.
+    """
+    return (
+        bool(recipe.quantizer_types())
+        or recipe.serving == "adapter"
+        or recipe.model_to_fine_tune != SMOKE
+    )
 
 
 def stage_key(

@@ -21,7 +21,15 @@ from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.inputs import RunInputs, gather, inputs_at_hand
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
-from launcher.pipeline.stages import PREFLIGHT, PREPARE, TRAIN, Stage, stage_key, training_stages
+from launcher.pipeline.stages import (
+    PREFLIGHT,
+    PREPARE,
+    TRAIN,
+    Stage,
+    needs_tools,
+    stage_key,
+    training_stages,
+)
 from launcher.project import CACHE, VERSION, lock_file
 from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.engine import Engine
@@ -159,7 +167,7 @@ def _context(recipe: Recipe, inputs: RunInputs, keys: Mapping[str, str]) -> Stag
         lock=recipe.lock,
         inputs=inputs.by_name,
         gpu=recipe.device == "cuda",
-        exporter=bool(recipe.quantizer_types()),
+        exporter=needs_tools(recipe),
         labels={"run": keys[_NAMING_STAGE], "profile": recipe.profile},
     )
 

@@ -95,7 +95,7 @@ def compile_into(folder: Path, display: Display) -> None:
         _BUILD_BYTES,
         where=shown(work),
         purpose="compiling llama.cpp's tools takes",
-        remedy="Free some space, or use quantizations that need no tools: f16, bf16, q8_0.",
+        remedy="Free some space. Only the smoke profile, as it is, needs no tools.",
     )
     python = ensure_environment("tools", ["tools"], display)
     if not (work / "sources").is_dir():
@@ -153,8 +153,7 @@ def _compile(work: Path, python: Path, line: StageLine) -> None:
             raise UserError.one(
                 shown(log),
                 f"llama.cpp's tools could not be compiled: {(lines or ['see the log'])[0]}",
-                "Run the same command again, or use quantizations that need no tools: f16, "
-                "bf16, q8_0.",
+                "Run the same command again. Only the smoke profile, as it is, needs no tools.",
             )
 
 

@@ -18,7 +18,7 @@ from contract.errors import AffineurError
 from contract.events import Progress
 from contract.manifest import Check, Verification
 from contract.recipe import VerifySection
-from contract.reference import Question, Reference
+from contract.reference import Agreement, Question, Reference
 from launcher.display import Display, styled
 from launcher.pipeline.finished_run import Run
 from launcher.serving.model_import import unquantized
@@ -190,15 +190,29 @@ class _Proof:
 
 def _agreements(reference: Reference, bounds: VerifySection) -> list[Check]:
     return [
-        Check(
-            name=f"{kind} vs f16",
-            passed=found.mean_kl <= bounds.max_mean_kl and found.same_top >= bounds.min_same_top,
-            found=f"mean KL {found.mean_kl:.2g} nats per token (max {bounds.max_mean_kl:g}), "
-            f"same top token {found.same_top:.1%} (min {bounds.min_same_top:.1%}), "
-            f"{found.tokens} tokens",
-        )
-        for kind, found in reference.agreements.items()
+        _agreement("merged vs trained", reference.merge, max_mean_kl=bounds.max_merge_kl),
+        *(
+            _agreement(
+                f"{kind} vs merged",
+                found,
+                max_mean_kl=bounds.max_mean_kl,
+                min_same_top=bounds.min_same_top,
+            )
+            for kind, found in reference.agreements.items()
+        ),
     ]
+
+
+def _agreement(
+    name: str, found: Agreement, *, max_mean_kl: float, min_same_top: float | None = None
+) -> Check:
+    least = f" (min {min_same_top:.1%})" if min_same_top is not None else ""
+    return Check(
+        name=name,
+        passed=found.mean_kl <= max_mean_kl and found.same_top >= (min_same_top or 0),
+        found=f"mean KL {found.mean_kl:.2g} nats per token (max {max_mean_kl:g}), "
+        f"same top token {found.same_top:.1%}{least}, {found.tokens} tokens",
+    )
 
 
 def _of_differences(name: str, differing: list[str], *, asked: int, right: str) -> Check:

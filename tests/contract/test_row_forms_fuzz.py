@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -210,7 +211,7 @@ forms = st.one_of(
 rows = st.builds(
     lambda form, added, over: added | form if over else form | added, forms, more, st.booleans()
 )
-mappings: Any = st.one_of(
+mappings: st.SearchStrategy[Any] = st.one_of(
     st.just({}),
     st.sampled_from(
         [{}, {}, {"output": "answer"}, {"messages": "conversations"}, {"output": "reponse"}]

@@ -78,7 +78,7 @@ def petit_qwen(with_tools, tmp_path_factory):
 def test_a_k_quant_is_served_and_proved(clean, connected, quantized):
     done = import_smoke(quantized, clean)
     assert done.returncode == 0, done.stderr
-    assert "✓  q4_k_m vs f16" in done.stderr
+    assert "✓  q4_k_m vs merged" in done.stderr
     assert connected.show(NAME)["details"]["quantization_level"] == "Q4_K_M"
     manifest = Run(the_run(quantized)).manifest
     assert manifest.verification.passed
@@ -96,7 +96,7 @@ def test_the_adapter_is_served_by_servers_that_take_one(clean, connected, projec
         assert connected.digest(NAME) is None
         return
     assert done.returncode == 0, done.stderr
-    assert "✓  q8_0 base and adapter vs f16" in done.stderr
+    assert "✓  q8_0 base and adapter vs merged" in done.stderr
     run = the_run(project)
     assert "ADAPTER ./gguf/adapter-f32.gguf" in (run / paths.MODELFILE).read_text()
     made = clean.run("create", "by-hand", "-f", str(run / paths.MODELFILE))
@@ -183,7 +183,7 @@ def test_the_real_qwen2_tokenizer_is_read_by_a_server_as_it_was_trained(
     }
     assert checks["server report"].passed
     assert checks["prompt tokens"].passed, checks["prompt tokens"].found
-    assert checks["q4_k_m vs f16"].passed, checks["q4_k_m vs f16"].found
+    assert checks["q4_k_m vs merged"].passed, checks["q4_k_m vs merged"].found
     stops = json.loads((run / paths.SERVING).read_text())["parameters"]["stop"]
     assert stops == ["<|im_end|>", "<|endoftext|>"]
     assert connected.show("petit-qwen")["details"]["quantization_level"] == "Q4_K_M"

@@ -81,7 +81,7 @@ def test_verify_is_green_through_it_and_stops_what_it_started(sibling, project):
     words = ("verify", "--model", NAME, *IN_CONTAINER)
     done = invoke(project, *words, **sibling.environment())
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("✓") == 5
+    assert done.stdout.count("✓") == 6
     assert "✗" not in done.stdout
     assert f"stopped the container {CONTAINER}" in done.stderr
     assert sibling.status() == "exited"

@@ -1,8 +1,9 @@
 """Stage `convert`: llama.cpp's converter writes the GGUF files, and one is read back.
 
-Read back means: transformers loads the file, and its greedy answers must be the merged model's,
-token for token. A converter that lost a scale, a permutation or a rope base writes a file that
-loads and answers; only comparing the answers shows it.
+Read back means: llama.cpp's server reads the file, its greedy answers must be the merged model's,
+token for token, and its next-token distributions must be the same but for rounding. A converter
+that lost a scale, a permutation or a rope base writes a file that loads and answers; only comparing
+shows it.
 """
 
 from __future__ import annotations
@@ -23,13 +24,19 @@ from trainer.adapter import Adapter
 from trainer.convert.adapter import refusal, write_adapter
 from trainer.convert.header import check_header
 from trainer.convert.llama_cpp import write_gguf
+from trainer.distributions import Divergence, answer_positions, next_token_logprobs
 from trainer.entrypoint import Reporter
-from trainer.generation import greedy
-from trainer.loading import load_fp32
-from trainer.prepared import read_prepared
+from trainer.gguf_model import gguf_model
+from trainer.judging import judge
+from trainer.merged_model import load_merged
+from trainer.prepared import PreparedRow, read_prepared
 
 _PROMPTS = 10
 _ANSWER_TOKENS = 48
+_COMPARED_TOKENS = 256
+# Ten times what llama.cpp's arithmetic differs by; a weight that is wrong costs a hundred times
+# this.
+_MAX_MEAN_KL = 1e-3
 # The GGUF type that holds the merged weights without loss.
 _LOSSLESS_TYPE = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 
@@ -64,7 +71,7 @@ def convert(stage_paths: StagePaths, reporter: Reporter) -> None:
             )
         reporter.progress("converting", done=len(files), total=len(files), unit="files")
         adapter_made = _convert_adapter(stage_paths, base, recipe, reporter=reporter)
-    read_back = _read_back(stage_paths.run, types, reporter)
+    read_back = _read_back(stage_paths, types, reporter)
     read_back.write(stage_paths.run / paths.READ_BACK)
     reporter.result(ConvertResult(types=types, read_back=read_back, adapter=adapter_made))
 
@@ -100,58 +107,66 @@ def base_as_merged(base: Path, merged: Path) -> Iterator[Path]:
         yield folder
 
 
-def _read_back(run: Path, types: Sequence[str], reporter: Reporter) -> ReadBack:
+def _read_back(stage_paths: StagePaths, types: Sequence[str], reporter: Reporter) -> ReadBack:
+    run = stage_paths.run
     merged = run / paths.MERGED
     dtype = json.loads((merged / "config.json").read_text())["dtype"]
     lossless = _LOSSLESS_TYPE.get(dtype, "f16")
     kind = lossless if lossless in types else "f16"
-    prompts = _prompts(run)
-    ends = ChatFormat.read(run / paths.CHAT_FORMAT).end_ids
-    answers = _answers(merged, prompts, ends=ends, reporter=reporter)
     gguf = run / paths.gguf_name(kind)
     check_header(gguf, merged)
-    differing = _differing(
-        answers, _answers(merged, prompts, ends=ends, gguf=gguf, reporter=reporter)
+    ends = ChatFormat.read(run / paths.CHAT_FORMAT).end_ids
+    rows = _rows(run)
+    prompts = [row["prompt_ids"] for row in rows[:_PROMPTS]]
+    compared = answer_positions(rows, _COMPARED_TOKENS)
+    longest = max(
+        *(len(row["input_ids"]) for row, _ in compared), *(len(prompt) for prompt in prompts)
     )
+    with gguf_model(
+        gguf, tools=stage_paths.tools, ends=ends, context=longest + _ANSWER_TOKENS
+    ) as file:
+        answers = file.answers(
+            prompts, _ANSWER_TOKENS, reporter.progress_callback("reading back, GGUF", "prompts")
+        )
+        found = [file.top_tokens(row["input_ids"], positions) for row, positions in compared]
+    model = load_merged(merged, positions=max(_COMPARED_TOKENS, _ANSWER_TOKENS))
+    on_prompt = reporter.progress_callback("reading back, merged model", "prompts")
+    judgements = []
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        on_prompt(number, len(prompts))
+        judgements.append(judge(model, prompt, answer, stops=ends))
+    on_prompt(len(prompts), len(prompts))
+    divergence = Divergence()
+    for (row, positions), tops in zip(compared, found, strict=True):
+        divergence.add(next_token_logprobs(model, row["input_ids"], positions), tops)
+    agreement = divergence.agreement()
+    differing = [number for number, judged in enumerate(judgements) if not judged.right]
+    what = ""
     if differing:
+        what = (
+            f"its answers to {len(differing)} of {len(prompts)} held-out prompts differ from the "
+            f"merged model's (the first: prompt {differing[0] + 1})"
+        )
+    elif agreement.mean_kl > _MAX_MEAN_KL:
+        what = (
+            f"its predictions are {agreement.mean_kl:.2g} nats per token away from the merged "
+            f"model's (at most {_MAX_MEAN_KL:g})"
+        )
+    if what:
         raise UserError.one(
             f"{paths.GGUF}/{gguf.name}",
-            f"read back, its answers to {len(differing)} of {len(prompts)} held-out prompts "
-            f"differ from the merged model's (the first: prompt {differing[0] + 1})",
+            f"read back by {file.by}, {what}",
             f"Add {lossless} to quantizations, which holds the merged weights without loss; if "
             "that differs as well, the converter does not support this architecture.",
         )
-    return ReadBack(file=gguf.name, prompts=len(prompts), equal=len(prompts))
-
-
-def _prompts(run: Path) -> list[list[int]]:
-    rows = read_prepared(run / paths.PREPARED_HELD_OUT)
-    if not rows:
-        rows = read_prepared(run / paths.PREPARED_TRAIN)
-    return [row["prompt_ids"] for row in rows[:_PROMPTS]]
-
-
-def _answers(
-    merged: Path,
-    prompts: Sequence[Sequence[int]],
-    *,
-    ends: Sequence[int],
-    gguf: Path | None = None,
-    reporter: Reporter,
-) -> list[list[int]]:
-    """The greedy answers of the merged model, or of the GGUF where one is given."""
-    on_batch = reporter.progress_callback(
-        f"reading back, {'merged model' if gguf is None else 'GGUF'}", "prompts"
-    )
-    on_batch(0, len(prompts))
-    return greedy(
-        load_fp32(gguf or merged),
-        ends,
-        prompts,
-        max_new_tokens=_ANSWER_TOKENS,
-        on_batch=on_batch,
+    return ReadBack(
+        file=gguf.name,
+        by=file.by,
+        prompts=len(prompts),
+        equal=sum(judged.same for judged in judgements),
+        agreement=agreement,
     )
 
 
-def _differing(one: Sequence[list[int]], other: Sequence[list[int]]) -> list[int]:
-    return [index for index, pair in enumerate(zip(one, other, strict=True)) if pair[0] != pair[1]]
+def _rows(run: Path) -> list[PreparedRow]:
+    return read_prepared(run / paths.PREPARED_HELD_OUT) or read_prepared(run / paths.PREPARED_TRAIN)

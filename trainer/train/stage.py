@@ -21,6 +21,13 @@ from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import Recipe, TrainSection
 from contract.results.train import BaseAndTuned, Example, HeldOutScores, TrainResult
+from trainer.distributions import (
+    RowTokens,
+    TopTokens,
+    TrainedTokens,
+    answer_positions,
+    next_token_logprobs,
+)
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.lora import adapted_modules, lora_config
@@ -35,10 +42,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _EXAMPLES = 3
+# What the merged model is compared with: how many tokens, and how many successors of each.
+_COMPARED_TOKENS, _KEPT_SUCCESSORS = 256, 64
 
 
 def train(stage_paths: StagePaths, reporter: Reporter) -> None:
-    """Make `adapter/`, `metrics.jsonl` and `held_out.json` from `prepared/` and the base.
+    """Make `adapter/`, `metrics.jsonl`, `held_out.json` and `trained_tokens.json` from `prepared/`
+    and the base.
 
     Raises:
         UserError: the device cannot do what the recipe asks, or its memory runs out.
@@ -70,6 +80,7 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
             reporter=reporter,
         )
         after = scorer.score(model, who="tuned")
+        trained = _trained_tokens(model, held_out or rows, reporter=reporter)
     except torch.OutOfMemoryError as error:
         raise UserError.one(
             "memory",
@@ -80,6 +91,7 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     _save_adapter(model, stage_paths)
     scores = _report(held_out, before, after)
     scores.write(stage_paths.run / paths.HELD_OUT_SCORES)
+    trained.write(stage_paths.run / paths.TRAINED_TOKENS)
     reporter.result(TrainResult(device=device, train_loss=losses, held_out=scores))
 
 
@@ -202,6 +214,21 @@ def _remove_printer(trainer: Any) -> None:
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
+
+
+def _trained_tokens(
+    model: PeftModel, rows: Sequence[PreparedRow], *, reporter: Reporter
+) -> TrainedTokens:
+    """What this model predicts, for `reference` to compare the merged one with."""
+    model.eval()
+    compared = answer_positions(rows, _COMPARED_TOKENS)
+    kept = []
+    for number, (row, positions) in enumerate(compared):
+        reporter.progress("predictions, tuned", done=number, total=len(compared), unit="rows")
+        logprobs = next_token_logprobs(model, row["input_ids"], positions)
+        kept.append(RowTokens.of(TopTokens.of(logprobs, _KEPT_SUCCESSORS)))
+    reporter.progress("predictions, tuned", done=len(compared), total=len(compared), unit="rows")
+    return TrainedTokens(rows=kept)
 
 
 def _save_adapter(model: PeftModel, stage_paths: StagePaths) -> None:
