@@ -85,7 +85,8 @@ def test_a_histogram_of_equal_lengths_is_one_bar():
 
 def report(**more):
     figures = {"min": 5, "median": 5, "p95": 5, "max": 5}
-    empty = {name: [] for name in ("cut", "no_room", "duplicates", "conflicts", "in_both")}
+    empty = {name: [] for name in ("cut", "no_room", "duplicates", "conflicts")}
+    empty |= {"in_both": [], "laid_out": []}
     counts = {"rows": 2, "train": 1, "held_out": 1, "max_length": 16, "lengths": [5, 5]}
     return PrepareResult(**counts, tokens=figures, answer_tokens=figures, **{**empty, **more})
 

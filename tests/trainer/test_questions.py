@@ -219,23 +219,16 @@ def test_tools_and_calls_of_earlier_turns_are_part_of_the_question(ask):
     assert ask.notes == []
 
 
-def test_rows_that_end_with_a_call_are_not_asked_and_counted(ask):
+def test_the_expected_answer_of_a_row_that_ends_with_a_call_is_the_call_as_json(ask):
     call = {
         "messages": [
             {"role": "user", "content": "Combien ?"},
             {"role": "assistant", "content": "", "tool_calls": [CALL]},
         ]
     }
-    code, found = ask(row("Un ?", "1"), call, call)
+    code, found = ask(row("Un ?", "1"), call)
     assert code == 0
-    assert [item.expected for item in found.items] == ["1"]
-    assert ask.notes == [
-        "2 rows end with a tool call, which no metric scores, and are not asked, "
-        "the first at à moi.jsonl:2"
-    ]
-    code, said = ask(call)
-    assert code == 2
-    assert "all of its rows end with a tool call" in said
+    assert [item.expected for item in found.items] == ["1", '[{"name":"f","arguments":{"x":1}}]']
 
 
 def test_what_was_not_read_is_said_for_each_set(ask):
