@@ -28,6 +28,7 @@ from typing import Any, Protocol
 
 import torch
 
+from contract.conversation import Message, Tool
 from contract.errors import UserError
 from trainer.distributions import TopTokens, next_token_logprobs
 from trainer.generation import greedy
@@ -96,6 +97,53 @@ def gguf_model(
             yield _Served(gguf, port)
 
 
+def rendered(
+    gguf: Path,
+    conversations: Sequence[tuple[Sequence[Message], Sequence[Tool]]],
+    *,
+    tools: Path,
+) -> list[str]:
+    """The prompts that llama.cpp makes of conversations, by the template that the file holds.
+
+    A conversation that it cannot write gives its message in brackets.
+    """
+    texts = []
+    try:
+        with _server(tools / _PROGRAM, gguf, context=64, own_template=True) as port:
+            for messages, given in conversations:
+                request = {
+                    "messages": [_for_openai(message) for message in messages],
+                    **({"tools": list(given)} if given else {}),
+                }
+                status, said = _post(gguf, port, "/apply-template", request)
+                found: dict[str, Any] = json.loads(said)
+                if status == http.client.OK:
+                    texts.append(str(found["prompt"]))
+                else:
+                    texts.append(f"[{found['error']['message']}]")
+    except UserError as error:
+        # It ends where it cannot read the template, and has read the file before.
+        texts += [f"[{error.problems[0].what}]"] * (len(conversations) - len(texts))
+    return texts
+
+
+def _for_openai(message: Message) -> dict[str, Any]:
+    """A turn as that API has it: the arguments of calls are text."""
+    written: dict[str, Any] = dict(message)
+    if "tool_calls" in message:
+        written["tool_calls"] = [
+            {
+                **call,
+                "function": {
+                    "name": call["function"]["name"],
+                    "arguments": json.dumps(call["function"]["arguments"], ensure_ascii=False),
+                },
+            }
+            for call in message["tool_calls"]
+        ]
+    return written
+
+
 @dataclass(frozen=True)
 class _Served:
     gguf: Path
@@ -126,21 +174,24 @@ class _Served:
 
     def _ask(self, prompt: Sequence[int], **more: Any) -> dict[str, Any]:
         request = {"prompt": list(prompt), "temperature": 0, "cache_prompt": True, **more}
-        # http.client knows of no proxy.
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        try:
-            body, headers = json.dumps(request), {"Content-Type": "application/json"}
-            connection.request("POST", "/completion", body, headers)
-            answer = connection.getresponse()
-            said = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise _ended(self.gguf, f"ended while it was asked ({error})") from error
-        finally:
-            connection.close()
-        if answer.status != http.client.OK:
+        status, said = _post(self.gguf, self.port, "/completion", request)
+        if status != http.client.OK:
             raise _ended(self.gguf, f"refused a question: {said.decode(errors='replace')[:200]}")
         found: dict[str, Any] = json.loads(said)
         return found
+
+
+def _post(gguf: Path, port: int, path: str, request: dict[str, Any]) -> tuple[int, bytes]:
+    # http.client knows of no proxy.
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    try:
+        connection.request("POST", path, json.dumps(request), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise _ended(gguf, f"ended while it was asked ({error})") from error
+    finally:
+        connection.close()
 
 
 class _Unpacked:
@@ -171,15 +222,23 @@ class _Unpacked:
 
 
 @contextmanager
-def _server(program: Path, gguf: Path, *, context: int, adapter: Path | None) -> Iterator[int]:
+def _server(
+    program: Path,
+    gguf: Path,
+    *,
+    context: int,
+    adapter: Path | None = None,
+    own_template: bool = False,
+) -> Iterator[int]:
     port = _free_port()
     arguments = ["--model", str(gguf), "--host", "127.0.0.1", "--port", str(port), "--offline"]
     arguments += ["--parallel", "1", "--ctx-size", str(context), "--fit", "off"]
     # What a server keeps of the past in 16 bits is kept whole here: the file is what is judged.
     arguments += ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
     arguments += ["--no-warmup", "--no-ui", "--cache-ram", "0", "--log-verbosity", "2"]
-    # Prompts are token ids: a template that it cannot read must not end it.
-    arguments += ["--chat-template", "chatml", "--threads", str(_threads())]
+    arguments += ["--threads", str(_threads())]
+    # Where prompts are token ids, a template that it cannot read must not end it.
+    arguments += ["--jinja"] if own_template else ["--chat-template", "chatml"]
     if adapter is not None:
         arguments += ["--lora", str(adapter)]
     process = subprocess.Popen(
