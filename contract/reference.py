@@ -13,7 +13,8 @@ class Question(Record):
 
     `decided`: the beginning of the answer, up to where the model's two best tokens are too close
     for two programs to agree; None where they never are. `held_out`: the question is from the
-    held-out rows; the others test the template.
+    held-out rows; the others test the template. `special`: what some server's form has no way to
+    write, in a conversation of the latter kind; None where every one has.
     """
 
     messages: list[Message]
@@ -24,6 +25,7 @@ class Question(Record):
     answer: str
     decided: str | None
     held_out: bool
+    special: str | None = None
 
 
 class Agreement(Record):
@@ -38,14 +40,35 @@ class Agreement(Record):
     tokens: int
 
 
+class Rendering(Record):
+    """Whether llama.cpp's template engine writes the questions' prompts, letter for letter.
+
+    Of `asked`, those that are `differing` say in what, and `special` of what kind the others are
+    that it writes otherwise.
+    """
+
+    asked: int
+    differing: list[str]
+    special: list[str]
+
+
 class Reference(Record):
     """All of it; the answers have at most `answer_tokens` tokens.
 
     `agreements`: of each quantized GGUF with the merged model. `merge`: of the merged model with
-    the one that was trained, whose base was quantized.
+    the one that was trained, whose base was quantized. `rendering`: of the GGUF's own template;
+    None where llama.cpp's tools were not there.
     """
 
     answer_tokens: int
     questions: list[Question]
     agreements: dict[str, Agreement]
     merge: Agreement
+    rendering: Rendering | None
+
+
+def first_difference(found: str, expected: str, letters: int = 24) -> tuple[int, str, str]:
+    """Where two texts part, and how each goes on from there, quoted and in short."""
+    shorter = min(len(found), len(expected))
+    where = next((at for at in range(shorter) if found[at] != expected[at]), shorter)
+    return where, repr(found[where : where + letters]), repr(expected[where : where + letters])

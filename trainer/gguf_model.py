@@ -13,13 +13,6 @@ model's file, which is small and of a family that it reads.
 from __future__ import annotations
 
 import gc
-import http.client
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +21,7 @@ from typing import Any, Protocol
 
 import torch
 
+from contract.conversation import Message, Tool
 from contract.errors import UserError
 from trainer.distributions import TopTokens, next_token_logprobs
 from trainer.generation import greedy
@@ -35,11 +29,6 @@ from trainer.generation import greedy
 OnProgress = Callable[[int, int], None]
 # Of one distribution: the rest is one outcome.
 _TOP = 256
-_PROGRAM = "llama-server"
-# A file of 70 GB from a slow disk.
-_PATIENCE_S = 1800
-_ASKED_EVERY_S = 0.02
-_TIME_TO_STOP_S = 10
 
 
 class GgufModel(Protocol):
@@ -92,15 +81,45 @@ def gguf_model(
         yield _Unpacked(gguf, ends)
         gc.collect()
     else:
-        with _server(tools / _PROGRAM, gguf, context=context, adapter=adapter) as port:
-            yield _Served(gguf, port)
+        # Prompts are token ids: a template that it cannot read must not end it.
+        arguments = ["--chat-template", "chatml", *_arguments(context=context, adapter=adapter)]
+        try:
+            with llama_server(tools, gguf, arguments) as server:
+                yield _Served(gguf, server)
+        except ServerFailed as error:
+            raise _failed(gguf, error) from error
+
+
+def rendered(
+    gguf: Path,
+    conversations: Sequence[tuple[Sequence[Message], Sequence[Tool]]],
+    *,
+    tools: Path,
+) -> list[str]:
+    """The prompts that llama.cpp makes of conversations, by the template that the file holds.
+
+    A conversation that it cannot write gives its message in brackets.
+    """
+    texts: list[str] = []
+    try:
+        with llama_server(tools, gguf, ["--jinja", *_arguments(context=64)]) as server:
+            writer = TemplateServer(server)
+            for messages, given in conversations:
+                try:
+                    texts.append(writer.prompt(messages, given))
+                except ServerFailed as error:
+                    texts.append(f"[{error}]")
+    except ServerFailed as error:
+        # It ends where it cannot read the template, and has read the file before.
+        texts += [f"[{error}]"] * (len(conversations) - len(texts))
+    return texts
 
 
 @dataclass(frozen=True)
 class _Served:
     gguf: Path
-    port: int
-    by: str = _PROGRAM
+    server: LlamaServer
+    by: str = PROGRAM
 
     def answers(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, on_progress: OnProgress
@@ -126,21 +145,10 @@ class _Served:
 
     def _ask(self, prompt: Sequence[int], **more: Any) -> dict[str, Any]:
         request = {"prompt": list(prompt), "temperature": 0, "cache_prompt": True, **more}
-        # http.client knows of no proxy.
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
         try:
-            body, headers = json.dumps(request), {"Content-Type": "application/json"}
-            connection.request("POST", "/completion", body, headers)
-            answer = connection.getresponse()
-            said = answer.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise _ended(self.gguf, f"ended while it was asked ({error})") from error
-        finally:
-            connection.close()
-        if answer.status != http.client.OK:
-            raise _ended(self.gguf, f"refused a question: {said.decode(errors='replace')[:200]}")
-        found: dict[str, Any] = json.loads(said)
-        return found
+            return self.server.post("/completion", request)
+        except ServerFailed as error:
+            raise _failed(self.gguf, error) from error
 
 
 class _Unpacked:
@@ -170,76 +178,18 @@ class _Unpacked:
         return TopTokens.of(next_token_logprobs(self._model, ids, positions), _TOP)
 
 
-@contextmanager
-def _server(program: Path, gguf: Path, *, context: int, adapter: Path | None) -> Iterator[int]:
-    port = _free_port()
-    arguments = ["--model", str(gguf), "--host", "127.0.0.1", "--port", str(port), "--offline"]
-    arguments += ["--parallel", "1", "--ctx-size", str(context), "--fit", "off"]
+def _arguments(*, context: int, adapter: Path | None = None) -> list[str]:
+    arguments = ["--parallel", "1", "--ctx-size", str(context), "--fit", "off"]
     # What a server keeps of the past in 16 bits is kept whole here: the file is what is judged.
     arguments += ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
-    arguments += ["--no-warmup", "--no-ui", "--cache-ram", "0", "--log-verbosity", "2"]
-    # Prompts are token ids: a template that it cannot read must not end it.
-    arguments += ["--chat-template", "chatml", "--threads", str(_threads())]
-    if adapter is not None:
-        arguments += ["--lora", str(adapter)]
-    process = subprocess.Popen(
-        [str(program), *arguments],
-        stdin=subprocess.DEVNULL,
-        # Standard output is the stage's events'.
-        stdout=sys.stderr.fileno(),
-        stderr=sys.stderr.fileno(),
-    )
-    try:
-        _wait(process, port, gguf)
-        yield port
-    finally:
-        process.terminate()
-        try:
-            process.wait(_TIME_TO_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    arguments += ["--threads", str(threads())]
+    return arguments + (["--lora", str(adapter)] if adapter is not None else [])
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, gguf: Path) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        if process.poll() is not None:
-            raise _ended(gguf, f"cannot read it (exit code {process.returncode})")
-        if _is_ready(port):
-            return
-        if time.monotonic() > deadline:
-            raise _ended(gguf, f"did not read it within {_PATIENCE_S} s")
-        time.sleep(_ASKED_EVERY_S)
-
-
-def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def _ended(gguf: Path, what: str) -> UserError:
+def _failed(gguf: Path, error: ServerFailed) -> UserError:
     return UserError.one(
         f"gguf/{gguf.name}",
-        f"llama.cpp's {_PROGRAM} {what}",
+        f"llama.cpp's {PROGRAM} {error}",
         "Its output is in the stage's log. If it was killed, free some memory and run the same "
         "command again.",
     )
-
-
-def _threads() -> int:
-    # Its threads wait for each other by spinning: more of them than cores are free take many
-    # times as long as one.
-    return max(1, (os.cpu_count() or 1) // 2)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import requests
 
+from contract.conversation import Message
 from contract.errors import UserError
 from contract.json_reading import BadJson, TooDeep, read_reply
 from launcher.pipeline.model_files import ModelFiles
@@ -58,6 +59,12 @@ def server_version() -> str | None:
 def full_name(model: str) -> str:
     """The name with its tag, as the server lists it."""
     return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
+
+
+def ollama_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The turns with the names that this API has for reasoning and for the tool that returned."""
+    names = {"reasoning_content": "thinking", "name": "tool_name"}
+    return [{names.get(key, key): value for key, value in turn.items()} for turn in messages]
 
 
 @dataclass
@@ -127,6 +134,20 @@ class OllamaServer:
             **({"template": serving.template} if serving.template is not None else {}),
             **({"system": serving.system} if serving.system is not None else {}),
         }
+        self._create(model, request, on_status)
+
+    def create_with_history(self, model: str, source: str, history: Sequence[Message]) -> None:
+        """Make a model of another one, whose every conversation begins with these turns.
+
+        Raises:
+            UserError: as `create`.
+        """
+        request = {"model": model, "from": source, "messages": ollama_messages(history)}
+        self._create(model, request, lambda status: None)
+
+    def _create(
+        self, model: str, request: Mapping[str, Any], on_status: Callable[[str], None]
+    ) -> None:
         with self._named(f"creating {model}"):
             answer = self._session.post(
                 self._url("create"), json=request, stream=True, timeout=(10, _SILENCE_S)
@@ -173,8 +194,11 @@ class OllamaServer:
         return self._answer("generate", request)
 
     def chat(self, **request: Any) -> dict[str, Any]:
-        """One whole answer of `/api/chat`; `done_reason` may be `REPETITION_LOOP`."""
-        return self._answer("chat", request)
+        """One whole answer of `/api/chat`; `done_reason` may be `REPETITION_LOOP`.
+
+        The messages are in the contract's form, and are sent in Ollama's.
+        """
+        return self._answer("chat", {**request, "messages": ollama_messages(request["messages"])})
 
     def _answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
         with self._named("answering"):

@@ -1,8 +1,8 @@
 """Prove that what a server serves is what was trained; line by line, each with what it found.
 
 Compared with `reference.json`, which was worked out where the model was made:
-what the server reports, tokens of prompts, greedy answers of the f16 file, quantized files
-compared with it, and ends of answers.
+what the server reports, the prompts that it makes, greedy answers of the f16 file, quantized files
+and the merge, and ends of answers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from contract.errors import AffineurError
 from contract.events import Progress
 from contract.manifest import Check, Verification
 from contract.recipe import VerifySection
-from contract.reference import Agreement, Question, Reference
+from contract.reference import Agreement, Reference
 from launcher.display import Display, styled
 from launcher.pipeline.finished_run import Run
 from launcher.serving.model_import import unquantized
 from launcher.serving.ollama_server import GREEDY, OllamaServer
+from launcher.serving.rendered_prompts import PromptReader
 from launcher.serving.server_diff import differences
 
 Report = Callable[[str, int, int], None]
@@ -91,7 +92,8 @@ def verify(
     proof = _Proof(run, server, on_progress)
     return [
         proof.as_sent(served),
-        proof.prompt_tokens(served),
+        proof.prompts(served),
+        *_rendering(run),
         proof.same_answers(exact),
         *_agreements(run.reference, run.recipe),
         proof.ends(served),
@@ -124,26 +126,30 @@ class _Proof:
             found="; ".join(found) or "files, template, system prompt and parameters as sent",
         )
 
-    def prompt_tokens(self, model: str) -> Check:
-        """Whether its prompts have as many tokens as those that were trained on."""
-        questions, differing = self.run.reference.questions, []
+    def prompts(self, model: str) -> Check:
+        """Whether its prompts are those that were trained on, as far as it tells what they are."""
+        questions = self.run.reference.questions
+        written = PromptReader(self.server, model)
+        differing: list[str] = []
+        unsaid: list[str] = []
         for number, question in enumerate(questions):
-            self.on_progress("counting prompt tokens", number, len(questions))
-            answer = self.server.chat(
-                model=model, messages=question.messages, options={**GREEDY, "num_predict": 1}
-            )
-            counted = answer.get("prompt_eval_count")
-            if counted != question.prompt_tokens and not self._gets_a_system_prompt(question):
-                differing.append(
-                    f"prompt {number + 1}: {counted} instead of {question.prompt_tokens}"
-                )
-        return _of_differences(
-            "prompt tokens", differing, asked=len(questions), right="as in training"
-        )
-
-    def _gets_a_system_prompt(self, question: Question) -> bool:
-        # A system prompt of the model's own stands in front where the conversation has none.
-        return bool(self.run.serving.system) and question.messages[0]["role"] != "system"
+            self.on_progress("comparing prompts", number, len(questions))
+            difference = written.difference(question)
+            if not difference:
+                continue
+            # Where a Go template was sent, the data have no such turns; where none was, they may.
+            if question.special is not None and self.run.serving.template is not None:
+                unsaid.append(question.special)
+            else:
+                differing.append(f"prompt {number + 1}: {difference}")
+        equal = len(questions) - len(differing) - len(unsaid)
+        found = f"{equal} of {len(questions)} as in training, {written.how()}"
+        if unsaid:
+            kinds = ", ".join(dict.fromkeys(unsaid))
+            found += f"; what it cannot write, and the data do not have: {kinds}"
+        if differing:
+            found += f" ({differing[0]})"
+        return Check(name="prompts", passed=not differing, found=found)
 
     def same_answers(self, model: str) -> Check:
         """Whether it answers as the merged model does, up to near ties."""
@@ -186,6 +192,22 @@ class _Proof:
                 )
         within = f"answers stop within {self.run.recipe.num_predict} tokens"
         return _of_differences("stop tokens", endless, asked=len(asked), right=within)
+
+
+def _rendering(run: Run) -> list[Check]:
+    """How llama.cpp writes the prompts: what newer servers use, and llama-server by itself."""
+    found = run.reference.rendering
+    if found is None:
+        return []
+    strict = run.serving.template is None
+    wrong = [*found.differing, *(found.special if strict else [])]
+    said = f"{found.asked - len(found.differing)} of {found.asked} as in training"
+    said += ", letter for letter"
+    if found.special:
+        said += f"; not for {', '.join(found.special)}"
+    if wrong:
+        said += f" ({wrong[0]})"
+    return [Check(name="prompts by llama.cpp", passed=not wrong, found=said)]
 
 
 def _agreements(reference: Reference, bounds: VerifySection) -> list[Check]:

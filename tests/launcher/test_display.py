@@ -134,6 +134,8 @@ def test_a_data_report_shows_paths_as_they_are(console, name):
     figures = LengthFigures(min=1, median=2, p95=3, max=4)
     where = f"rows {name}:1"
     found = SimpleNamespace(
+        unread={},
+        laid_out=[],
         rows=1,
         train=1,
         held_out=0,

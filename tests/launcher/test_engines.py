@@ -94,6 +94,8 @@ def test_doctor_has_a_remedy_for_all_that_is_amiss():
 
 def test_doctor_names_a_disk_that_is_too_full_for_an_environment(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "CACHE", tmp_path)
+    # This clone may have the environment already.
+    monkeypatch.setattr(doctor.environment, "CACHE", tmp_path)
     usage = shutil._ntuple_diskusage(10**12, 10**12 - 10**9, 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     disk = next(f for f in doctor.examine("smoke", "local") if f.subject == "disk")

@@ -163,7 +163,7 @@ def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(clean, connecte
     }
     # It was not trained on this form: what it answers is nothing to ask for.
     assert checks["server report"]
-    assert checks["prompt tokens"]
+    assert checks["prompts"]
 
 
 def test_the_real_qwen2_tokenizer_is_read_by_a_server_as_it_was_trained(
@@ -182,7 +182,7 @@ def test_the_real_qwen2_tokenizer_is_read_by_a_server_as_it_was_trained(
         )
     }
     assert checks["server report"].passed
-    assert checks["prompt tokens"].passed, checks["prompt tokens"].found
+    assert checks["prompts"].passed, checks["prompt tokens"].found
     assert checks["q4_k_m vs merged"].passed, checks["q4_k_m vs merged"].found
     stops = json.loads((run / paths.SERVING).read_text())["parameters"]["stop"]
     assert stops == ["<|im_end|>", "<|endoftext|>"]

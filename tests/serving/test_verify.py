@@ -7,6 +7,7 @@ from contract.digest import digest_of_file
 from contract.serving import Serving
 from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
+from launcher.serving.compatibility import numbers
 from launcher.serving.ollama_server import full_name
 from tests.conftest import invoke
 from tests.serving.conftest import CUT_SHORT, NAME, as_if_made, put, take_run
@@ -42,8 +43,12 @@ def test_the_trained_model_passes_every_line(imported, ollama, connected, projec
     assert done.returncode == 0, done.stderr
     assert failed == set()
     assert done.stdout.count("✓") == 6
-    assert "28 of 28 as in training" in done.stdout
-    assert "28 of 28 match the merged model" in done.stdout
+    # Each tells its prompts as it can.
+    way = "letter for letter" if numbers(connected.version) >= (0, 34) else "token for token"
+    said = " ".join(done.stdout.split())
+    assert f"30 of 32 as in training, {way} (the server's Go template)" in said
+    assert "the data do not have: consecutive turns of one role" in said
+    assert "32 of 32 match the merged model" in done.stdout
     assert "24 of 24 answers stop within 128 tokens" in done.stdout
     assert connected.digest(f"{full_name(NAME)}-f16") is None
 
@@ -52,15 +57,33 @@ def test_a_lost_template_is_seen(imported, ollama, connected, project):
     remake(connected, imported, template="{{ .Prompt }}")
     done, failed = check(project, ollama)
     assert done.returncode == 1
-    assert "prompt tokens" in failed
-    assert "✗ prompt tokens: 0 of 28" in done.stderr
+    assert "prompts" in failed
+    assert "✗ prompts: 0 of 32" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_other_words_of_the_same_length_are_seen(imported, ollama, connected, project):
+    """As a template that writes today's date: a count of tokens cannot see it."""
+    template = Serving.read(imported / paths.SERVING).template
+    changed = template.replace("<|im_start|>user", "<|im_start|>assistant")
+    assert changed != template
+    remake(connected, imported, template=changed)
+    done, failed = check(project, ollama)
+    assert "prompts" in failed
+    newer = numbers(connected.version) >= (0, 34)
+    assert ("instead of 'user" if newer else "another token at 2 of") in done.stderr
+
+
+def test_nothing_of_ours_is_left_on_the_server(imported, ollama, connected, project):
+    before = connected.models().keys()
+    check(project, ollama)
+    assert connected.models().keys() == before
 
 
 def test_a_turn_too_many_is_seen(imported, ollama, connected, project):
     remake(connected, imported, system="Tu es un assistant.")
     _, failed = check(project, ollama)
-    assert "prompt tokens" in failed
+    assert "prompts" in failed
 
 
 def test_a_penalty_that_the_server_adds_by_itself_is_seen(imported, ollama, connected, project):

@@ -86,7 +86,9 @@ def test_a_row_without_tools_stays_on_its_side_and_tools_are_part_of_the_questio
 
 def test_prepared_rows_keep_their_tools():
     conversation = Conversation(row("Où ?").conversation.messages, tools=[TOOL])
-    written = TokenizedRow(DatasetRow("d:1", conversation), Tokens([1, 2], [0, 1], [1], answer=1)).as_json()
+    written = TokenizedRow(
+        DatasetRow("d:1", conversation), Tokens([1, 2], [0, 1], [1], answer=1)
+    ).as_json()
     assert written["tools"] == [TOOL]
     assert written["messages"] == conversation.messages
 

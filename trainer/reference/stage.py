@@ -8,15 +8,21 @@ GGUF is from the merged model; and how far that is from the model that was train
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contract import paths
 from contract.chat_format import ChatFormat
-from contract.conversation import Message
 from contract.paths import StagePaths
 from contract.recipe import ConvertSection, Recipe
-from contract.reference import Agreement, Question, Reference
+from contract.reference import (
+    Agreement,
+    Question,
+    Reference,
+    Rendering,
+    first_difference,
+)
 from contract.results.reference import ReferenceResult
 from trainer.chat import render
 from trainer.distributions import (
@@ -27,12 +33,12 @@ from trainer.distributions import (
     next_token_logprobs,
 )
 from trainer.entrypoint import Reporter
-from trainer.gguf_model import gguf_model
+from trainer.gguf_model import gguf_model, rendered
 from trainer.judging import NEAR_TIE_NATS, judge
 from trainer.loading import load_tokenizer
 from trainer.merged_model import load_merged
-from trainer.modelfile.template import PROBES
 from trainer.prepared import PreparedRow, read_prepared
+from trainer.reference.probes import Probe, probes
 
 _QUESTIONS = 24
 _ANSWER_TOKENS = 48
@@ -50,70 +56,123 @@ def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
     Raises:
         UserError: too little memory for the merged model, or llama.cpp cannot read a file.
     """
-    recipe = Recipe.read(stage_paths.run / paths.RECIPE).section(ConvertSection)
+    whole = Recipe.read(stage_paths.run / paths.RECIPE)
+    recipe = whole.section(ConvertSection)
     merged = stage_paths.run / paths.MERGED
     tokenizer = load_tokenizer(merged)
     chat_format = ChatFormat.read(stage_paths.run / paths.CHAT_FORMAT)
     rows = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT) or read_prepared(
         stage_paths.run / paths.PREPARED_TRAIN
     )
-    chosen = rows[:_QUESTIONS]
-    conversations: list[list[Message]] = [
-        *(list(row["messages"][:-1]) for row in chosen),
-        *_probes(tokenizer),
-    ]
-    prompts = [
-        render(tokenizer, messages, add_generation_prompt=True) for messages in conversations
-    ]
-    tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
+    asked = _asked(tokenizer, rows[:_QUESTIONS], whole.system_prompt)
     compared = answer_positions(rows, _COMPARED_TOKENS)
     answers, found = _ask_files(
         stage_paths,
         recipe,
-        prompts=tokens,
+        prompts=[question.ids for question in asked],
         ends=chat_format.end_ids,
         compared=compared,
         reporter=reporter,
     )
+    rendering = None
+    if stage_paths.tools is not None:
+        rendering = _rendering(stage_paths.tools, stage_paths.run / paths.gguf_name("f16"), asked)
     model = load_merged(merged, positions=_COMPARED_TOKENS)
-    stops = chat_format.end_ids
     questions = []
-    for number, (messages, text, ids, answer) in enumerate(
-        zip(conversations, prompts, tokens, answers, strict=True)
-    ):
-        reporter.progress("answering", done=number, total=len(prompts), unit="prompts")
-        judged = judge(
-            model,
-            ids,
-            answer,
-            stops=stops,
-            near_nats=NEAR_TIE_NATS if number < len(chosen) else _NEAR_TIE_UNLEARNED_NATS,
-        )
-        # From a near tie on, the file's own is as good, and is what servers are likely to say.
-        said = judged.answer if not judged.right or judged.same else _without(answer, stops)
-        questions.append(
-            Question(
-                messages=messages,
-                prompt=text,
-                prompt_tokens=len(ids),
-                prompt_ids=ids,
-                answer=_text(tokenizer, said),
-                # The bytes of a letter may be cut there.
-                decided=None
-                if judged.decided is None
-                else _text(tokenizer, said[: judged.decided]).rstrip("\ufffd"),
-                held_out=number < len(chosen),
-            )
-        )
-    reporter.progress("answering", done=len(prompts), total=len(prompts), unit="prompts")
+    for number, (question, answer) in enumerate(zip(asked, answers, strict=True)):
+        reporter.progress("answering", done=number, total=len(asked), unit="prompts")
+        questions.append(_judged(model, tokenizer, question, answer, stops=chat_format.end_ids))
+    reporter.progress("answering", done=len(asked), total=len(asked), unit="prompts")
     agreements, merge = _compare(
         model, compared, found, _trained(stage_paths.run), reporter=reporter
     )
-    written = Reference(
-        answer_tokens=_ANSWER_TOKENS, questions=questions, agreements=agreements, merge=merge
-    )
-    written.write(stage_paths.run / paths.REFERENCE)
+    Reference(
+        answer_tokens=_ANSWER_TOKENS,
+        questions=questions,
+        agreements=agreements,
+        merge=merge,
+        rendering=rendering,
+    ).write(stage_paths.run / paths.REFERENCE)
     reporter.result(ReferenceResult(questions=len(questions), agreements=agreements, merge=merge))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question that is not answered yet: its conversation, and its prompt as text and tokens."""
+
+    probe: Probe
+    prompt: str
+    ids: list[int]
+    held_out: bool
+
+
+def _asked(tokenizer: Any, rows: Sequence[PreparedRow], system_prompt: str | None) -> list[_Asked]:
+    """The rows' own questions, and those that try the template."""
+    own = [Probe(list(row["messages"][:-1]), tuple(row["tools"])) for row in rows]
+    prompts = [
+        *(
+            (
+                probe,
+                render(tokenizer, probe.messages, tools=probe.tools, add_generation_prompt=True),
+            )
+            for probe in own
+        ),
+        *probes(tokenizer, system_prompt),
+    ]
+    return [
+        _Asked(
+            probe,
+            text,
+            tokenizer(text, add_special_tokens=False)["input_ids"],
+            held_out=number < len(rows),
+        )
+        for number, (probe, text) in enumerate(prompts)
+    ]
+
+
+def _judged(
+    model: Any, tokenizer: Any, asked: _Asked, answer: Sequence[int], *, stops: Sequence[int]
+) -> Question:
+    judged = judge(
+        model,
+        asked.ids,
+        answer,
+        stops=stops,
+        near_nats=NEAR_TIE_NATS if asked.held_out else _NEAR_TIE_UNLEARNED_NATS,
+    )
+    # From a near tie on, the file's own is as good, and is what servers are likely to say.
+    said = judged.answer if not judged.right or judged.same else _without(answer, stops)
+    decided = None
+    if judged.decided is not None:
+        # The bytes of a letter may be cut there.
+        decided = _text(tokenizer, said[: judged.decided]).rstrip("\ufffd")
+    return Question(
+        messages=asked.probe.messages,
+        tools=list(asked.probe.tools),
+        prompt=asked.prompt,
+        prompt_tokens=len(asked.ids),
+        prompt_ids=asked.ids,
+        answer=_text(tokenizer, said),
+        decided=decided,
+        held_out=asked.held_out,
+        special=asked.probe.special,
+    )
+
+
+def _rendering(tools: Path, gguf: Path, asked: Sequence[_Asked]) -> Rendering:
+    """The questions, written by llama.cpp with the template that the GGUF holds."""
+    conversations = [(question.probe.messages, question.probe.tools) for question in asked]
+    texts = rendered(gguf, conversations, tools=tools)
+    differing, special = [], []
+    for number, (question, text) in enumerate(zip(asked, texts, strict=True)):
+        if text == question.prompt:
+            continue
+        if question.probe.special is None:
+            where, other, own = first_difference(text, question.prompt)
+            differing.append(f"prompt {number + 1}: {other} instead of {own} after {where} letters")
+        else:
+            special.append(question.probe.special)
+    return Rendering(asked=len(asked), differing=differing, special=list(dict.fromkeys(special)))
 
 
 def _without(answer: Sequence[int], stops: Sequence[int]) -> list[int]:
@@ -122,20 +181,6 @@ def _without(answer: Sequence[int], stops: Sequence[int]) -> list[int]:
 
 def _text(tokenizer: Any, answer: Sequence[int]) -> str:
     return str(tokenizer.decode(answer, skip_special_tokens=False))
-
-
-def _probes(tokenizer: Any) -> list[list[Message]]:
-    """The conversations of several turns and alphabets that the template supports."""
-    import jinja2
-
-    kept = []
-    for messages in PROBES:
-        try:
-            render(tokenizer, messages, add_generation_prompt=True)
-        except jinja2.TemplateError:
-            continue
-        kept.append(messages)
-    return kept
 
 
 def _ask_files(
