@@ -25,6 +25,8 @@ from contract.conversation import Message, Tool
 from contract.errors import UserError
 from trainer.distributions import TopTokens, next_token_logprobs
 from trainer.generation import greedy
+from trainer.llama_server import PROGRAM, LlamaServer, ServerFailed, llama_server, threads
+from trainer.rendering.template_server import TemplateServer
 
 OnProgress = Callable[[int, int], None]
 # Of one distribution: the rest is one outcome.
