@@ -141,7 +141,11 @@ BASES = {
         _qwen2_5, ("Qwen2Config", "Qwen2ForCausalLM"), True, {"vocab_size": 151936}
     ),
     "qwen3": RealBase(
-        _by_npm("qwen3"), ("Qwen3Config", "Qwen3ForCausalLM"), True, {"vocab_size": 151936}
+        # Under an architecture that the oldest server knows: what is tried is Qwen3's template.
+        _by_npm("qwen3"),
+        ("Qwen2Config", "Qwen2ForCausalLM"),
+        True,
+        {"vocab_size": 151936},
     ),
     "llama3.1": RealBase(
         _by_npm("llama3_1", "meta-llama-Llama-3.1-8B-Instruct.jinja"),

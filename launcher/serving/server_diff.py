@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from contract import paths
+from contract.chat_format import ChatFormat
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.compatibility import numbers
 from launcher.serving.ollama_server import OllamaServer
@@ -29,11 +31,17 @@ def differences(server: OllamaServer, model: str, files: ModelFiles) -> list[str
         )
         sent = [blob.removeprefix("sha256:") for blob in files.blobs.values()]
         compare("files", sent, layers)
-    if serving.template is not None:
+    # From 0.34 on, servers take the GGUF's own template where it can do more, and report that one.
+    if serving.template is not None and reported.get("template") != _own_template(files):
         compare("template", serving.template, reported.get("template"))
     compare("system prompt", serving.system or "", reported.get("system", ""))
     compare("parameters", _canonical(serving.parameters), _read_parameters(reported))
     return found
+
+
+def _own_template(files: ModelFiles) -> str | None:
+    path = files.folder / paths.CHAT_FORMAT
+    return ChatFormat.read(path).template if path.exists() else None
 
 
 def _canonical(parameters: Mapping[str, Any]) -> dict[str, list[str]]:

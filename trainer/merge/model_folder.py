@@ -69,6 +69,7 @@ def write_tokenizer(
         if (base / name).exists():
             shutil.copyfile(base / name, merged / name)
             (merged / name).chmod(0o644)
+    _without_added_tokens(merged / "tokenizer.json")
     _edit(
         merged / "tokenizer_config.json",
         chat_template=chat_format.template,
@@ -83,6 +84,22 @@ def write_tokenizer(
         shutil.copyfile(base / "generation_config.json", merged / "generation_config.json")
     _edit(merged / "generation_config.json", eos_token_id=chat_format.end_ids)
     add_sentencepiece_model(merged, tokenizer)
+
+
+def _without_added_tokens(path: Path) -> None:
+    """Take out of a tokenizer.json the rule that puts special tokens around every text.
+
+    The template writes them. llama.cpp's converter believes this rule, whatever the configuration
+    says, and a server would add a second BOS.
+    """
+    if not path.exists():
+        return
+    rule = json.loads(path.read_text(encoding="utf-8")).get("post_processor")
+    if rule is None:
+        return
+    kept = [one for one in rule.get("processors", [rule]) if one["type"] == "ByteLevel"]
+    if rule not in kept:
+        _edit(path, post_processor=kept[0] if kept else None)
 
 
 def _edit(path: Path, **changes: Any) -> None:
