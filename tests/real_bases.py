@@ -154,7 +154,11 @@ BASES = {
         {"vocab_size": 128256},
     ),
     "gemma3": RealBase(
-        _by_npm("gemma3"), ("Gemma3TextConfig", "Gemma3ForCausalLM"), False, {"vocab_size": 262144}
+        _by_npm("gemma3"),
+        ("Gemma3TextConfig", "Gemma3ForCausalLM"),
+        False,
+        # llama.cpp scales by the width of a head, as all but the largest public one do.
+        {"vocab_size": 262144, "query_pre_attn_scalar": _WIDTH // 4},
     ),
     "smollm2": RealBase(_smollm2, ("LlamaConfig", "LlamaForCausalLM"), True, {"vocab_size": 49152}),
 }

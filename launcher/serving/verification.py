@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from contract import paths
+from contract.chat_format import ChatFormat
 from contract.errors import AffineurError
 from contract.events import Progress
 from contract.manifest import Check, Verification
@@ -130,6 +132,8 @@ class _Proof:
         """Whether its prompts are those that were trained on, as far as it tells what they are."""
         questions = self.run.reference.questions
         written = PromptReader(self.server, model)
+        # It says whether the data have turns of the special kinds.
+        chat_format = ChatFormat.read(self.run.folder / paths.CHAT_FORMAT)
         differing: list[str] = []
         unsaid: list[str] = []
         for number, question in enumerate(questions):
@@ -137,8 +141,7 @@ class _Proof:
             difference = written.difference(question)
             if not difference:
                 continue
-            # Where a Go template was sent, the data have no such turns; where none was, they may.
-            if question.special is not None and self.run.serving.template is not None:
+            if question.special is not None and chat_format.needs_template_engine is None:
                 unsaid.append(question.special)
             else:
                 differing.append(f"prompt {number + 1}: {difference}")

@@ -299,3 +299,11 @@ def put(project, server, model=NAME):
 
 def import_smoke(project, ollama, *words):
     return invoke(project, "import", "--model", NAME, *words, OLLAMA_HOST=ollama.host)
+
+
+@pytest.fixture(scope="session")
+def with_tools(smoke_run, tools, tmp_path_factory):
+    """A clone with the smoke run and llama.cpp's tools; models are made in it for all servers."""
+    clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("outils") / "clone é")
+    lend_tools(clone, tools)
+    return clone

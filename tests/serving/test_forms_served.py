@@ -13,8 +13,7 @@ from launcher.serving.compatibility import numbers
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.verification import verify
-from tests.conftest import clone_with_run, invoke, lend_tools, stage
-from tests.qwen import write_base, write_rows
+from tests.conftest import clone_with_run, invoke, stage
 from tests.serving.conftest import (
     NAME,
     Ollama,
@@ -40,39 +39,6 @@ FOLDED = (
 def clean(ollama, connected):
     connected.delete(NAME)
     return ollama
-
-
-@pytest.fixture(scope="session")
-def with_tools(smoke_run, tools, tmp_path_factory):
-    """A clone with the smoke run and llama.cpp's tools; models are made in it for all servers."""
-    clone = clone_with_run(smoke_run.project, tmp_path_factory.mktemp("outils") / "clone é")
-    lend_tools(clone, tools)
-    return clone
-
-
-@pytest.fixture(scope="session")
-def petit_qwen(with_tools, tmp_path_factory):
-    """151,936 tokens, bf16, a system turn of its own, two stops; by the default quantization."""
-    folder = tmp_path_factory.mktemp("qwen")
-    settings = {
-        "model_to_fine_tune": write_base(folder / "petit qwen", folder),
-        "output_model_name": "petit-qwen",
-        "epochs": 3,
-        "learning_rate": 0.01,
-        "batch_size": 4,
-        "gradient_accumulation_steps": 1,
-        "lora_rank": 8,
-        "max_length": 96,
-        "held_out_answers": 0,
-        "max_new_tokens": 8,
-        "num_ctx": 512,
-        "num_predict": 32,
-    }
-    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    words += ["--data", str(write_rows(folder / "rows é.jsonl")), "--ollama", "none"]
-    done = invoke(with_tools, "train", "--profile", "cpu", "--engine", "local", *words)
-    assert done.returncode == 0, done.stderr
-    return with_tools
 
 
 def test_a_k_quant_is_served_and_proved(clean, connected, quantized):
@@ -164,30 +130,6 @@ def test_a_template_without_an_equal_is_the_ggufs_own_or_nobodys(clean, connecte
     # It was not trained on this form: what it answers is nothing to ask for.
     assert checks["server report"]
     assert checks["prompts"]
-
-
-def test_the_real_qwen2_tokenizer_is_read_by_a_server_as_it_was_trained(
-    ollama, connected, petit_qwen
-):
-    run = the_run(petit_qwen, "petit-qwen")
-    import_run(Run(run), "petit-qwen", connected, display=QUIET)
-    checks = {
-        check.name: check
-        for check in verify(
-            Run(run),
-            connected,
-            "petit-qwen",
-            exact="petit-qwen",
-            on_progress=lambda doing, done, total: None,
-        )
-    }
-    assert checks["server report"].passed
-    assert checks["prompts"].passed, checks["prompt tokens"].found
-    assert checks["q4_k_m vs merged"].passed, checks["q4_k_m vs merged"].found
-    stops = json.loads((run / paths.SERVING).read_text())["parameters"]["stop"]
-    assert stops == ["<|im_end|>", "<|endoftext|>"]
-    assert connected.show("petit-qwen")["details"]["quantization_level"] == "Q4_K_M"
-    connected.delete("petit-qwen")
 
 
 class OnASmallDisk(Ollama):
