@@ -14,6 +14,7 @@ def answers(rng, accuracy):
     return [float(rng.random() < accuracy) for _ in range(ROWS)]
 
 
+@pytest.mark.slow
 def test_a_95_percent_interval_covers_the_truth_in_95_percent_of_trials():
     rng = random.Random(1)
     covered = 0
@@ -24,6 +25,7 @@ def test_a_95_percent_interval_covers_the_truth_in_95_percent_of_trials():
     assert 0.93 <= covered / TRIALS <= 0.97
 
 
+@pytest.mark.slow
 def test_equal_models_are_called_different_in_at_most_5_percent_of_trials():
     rng = random.Random(2)
     different = 0

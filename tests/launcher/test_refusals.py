@@ -31,21 +31,26 @@ def test_the_data_report_shows_what_will_be_cut(plain_project, untrained, tmp_pa
     assert "█" in done.stdout
 
 
+def in_a_stage(words, said):
+    """Seen by a stage, which takes seconds to start."""
+    return pytest.param(["--profile", "smoke", *words], said, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--profile", "smokey"], "Did you mean smoke?"),
         (["--profile", "smoke", "--data", "absent.jsonl"], "absent.jsonl does not exist"),
         (["--profile", "smoke", "--data", "data/training"], "data/training is a folder"),
-        (["--profile", "smoke", "--data", "README.md"], ".md is not a supported dataset format"),
+        in_a_stage(["--data", "README.md"], ".md is not a supported dataset format"),
         (["--profile", "smoke", "--config", "absent.json"], "there is no file"),
         (["--profile", "smoke", "--set", "epochs=many"], "--set epochs: epochs:"),
         (["--profile", "smoke", "--set", "lora.aplha=3"], "unknown key"),
         (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "not a known type"),
-        (["--profile", "smoke", "--set", "max_length=16"], "no row has room for an answer"),
+        in_a_stage(["--set", "max_length=16"], "no row has room for an answer"),
         (["--profile", "smoke", "--engine", "podman"], "no engine 'podman'"),
         (["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"], "Ollama tag"),
-        (["--profile", "smoke", "--set", "columns.instruction=question"], "has no column"),
+        in_a_stage(["--set", "columns.instruction=question"], "has no column"),
     ],
 )
 def test_bad_input_gets_a_sentence(plain_project, untrained, words, said):

@@ -71,7 +71,7 @@ def test_other_words_of_the_same_length_are_seen(imported, ollama, connected, pr
     done, failed = check(project, ollama)
     assert "prompts" in failed
     newer = numbers(connected.version) >= (0, 34)
-    assert ("instead of 'user" if newer else "another token at 2 of") in done.stderr
+    assert ("user\\nClasse" if newer else "another token at 2 of") in done.stderr
 
 
 def test_nothing_of_ours_is_left_on_the_server(imported, ollama, connected, project):
