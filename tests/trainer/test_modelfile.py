@@ -140,3 +140,10 @@ def test_what_ollama_drops_is_said_in_the_modelfile():
     assert "drops U+200D from PARAMETER stop" in of_stop
     assert f"# {of_system}\n# {of_stop}\nFROM" in modelfile_text("x", serving)
     assert losses(serving_of(resolve("smoke"), None, ["<｜end▁of▁sentence｜>"])) == []
+
+
+def test_what_a_modelfiles_parser_drops_is_escaped_in_a_literal(with_template):
+    template = CHATML.replace("assistant\n{% endif %}", "assistant\u00a0:\n{% endif %}")
+    form = chat_form(with_template(template))
+    assert form.generation_prompt == "<|im_start|>assistant\u00a0:\n"
+    assert '"<|im_start|>assistant\\u00a0:\\n"' in form.go_template()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from contract.conversation import Message
 from trainer.chat import render
+from trainer.modelfile.modelfile_text import is_kept
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -162,8 +163,15 @@ def _around(text: str, words: Sequence[str]) -> list[str] | None:
 
 
 def _literal(text: str) -> str:
-    # A JSON string is a Go string literal, too.
-    return "{{ " + json.dumps(text, ensure_ascii=False) + " }}" if text else ""
+    if not text:
+        return ""
+    # A JSON string is a Go string literal, too. What a Modelfile's parser drops is escaped.
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "{{ " + "".join(one if is_kept(one) else _escaped(one) for one in quoted) + " }}"
+
+
+def _escaped(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
 def _turn(prefix: str) -> str:

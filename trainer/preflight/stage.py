@@ -23,6 +23,7 @@ from trainer.chat_template import chat_format
 from trainer.convert.llama_cpp import known_architectures
 from trainer.entrypoint import Reporter
 from trainer.loading import declared_ends, load_tokenizer
+from trainer.modelfile.modelfile_text import can_be_said
 from trainer.modelfile.template import chat_form
 from trainer.preflight import chain, resources
 from trainer.preflight.configuration import (
@@ -85,6 +86,14 @@ def _inspect(
     problems += check_special_tokens(tokenizer, found_format, config)
     context = context_tokens(config)
     problems += resources.check_context(recipe, context)
+    if recipe.system_prompt and not can_be_said(recipe.system_prompt):
+        problems.append(
+            Problem(
+                where="system_prompt",
+                what="has a line that ends with three quotes, which no Modelfile can say",
+                remedy="Write that line in another way.",
+            )
+        )
     notes += [*tokenizer_notes(tokenizer, config), *resources.context_notes(recipe, context)]
     report(3, _STEPS)
     with tempfile.TemporaryDirectory() as scratch:
