@@ -18,6 +18,7 @@ from contract.errors import did_you_mean
 from contract.row_guesses import guess_columns, guess_preferred
 from contract.row_keys import BadRow, Keys, parsed, text_of
 from contract.row_turns import MEDIA, Turn, looks_like_turns, read_tools, read_turns
+from contract.tool_schema import as_served
 
 __all__ = ("COLUMN_NAMES", "FORMS", "BadRow", "RowForm", "conversation_of")
 
@@ -58,6 +59,8 @@ def conversation_of(
     form = _form_of(row, columns)
     turns = form.read(row)
     tools = read_tools(row) if "tools" in form.optional else []
+    served = [as_served(tool) for tool in tools]
+    lost = {f"tools[].{key}" for _, keys in served for key in keys}
     _refuse_media(row)
     _refuse_unwanted(row, form)
     turns = _up_to_the_last_learned(turns)
@@ -66,13 +69,13 @@ def conversation_of(
     _check(turns)
     return Conversation(
         messages=[turn.message for turn in turns],
-        tools=tools,
+        tools=[tool for tool, _ in served],
         unlearned=frozenset(
             index
             for index, turn in enumerate(turns)
             if turn.role == "assistant" and not turn.learned
         ),
-        unread=row.unread(),
+        unread=row.unread() | lost,
     )
 
 

@@ -200,7 +200,10 @@ def test_a_tasks_own_instruction_is_no_leak():
     assert leaks(f"{instruction} question neuve", *(f"{instruction} {n}" for n in range(40))) == []
 
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {}}},
+}
 CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
 
 

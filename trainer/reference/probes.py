@@ -34,8 +34,9 @@ _WEATHER: Tool = {
         "description": "Le temps qu'il fait dans une ville",
         "parameters": {
             "type": "object",
-            "properties": {"city": {"type": "string", "description": "La ville"}},
+            # In the order of `contract.tool_schema`.
             "required": ["city"],
+            "properties": {"city": {"type": "string", "description": "La ville"}},
         },
     },
 }
