@@ -31,6 +31,8 @@ from trainer.rendering.template_server import TemplateServer
 OnProgress = Callable[[int, int], None]
 # Of one distribution: the rest is one outcome.
 _TOP = 256
+# Added to a logit: more than any model has.
+_FORCED = 1e6
 
 
 class GgufModel(Protocol):
@@ -137,8 +139,12 @@ class _Served:
     def top_tokens(self, ids: Sequence[int], positions: Sequence[int]) -> TopTokens:
         found: list[list[dict[str, Any]]] = []
         for position in positions:
-            # It keeps what it has read, so that each question costs one token more.
-            said = self._ask(ids[: position + 1], n_predict=1, n_probs=_TOP)
+            # It keeps what it has read, so that each question costs one token more. What it then
+            # says is made to be the row's end, and not a part of a letter, of which it tells
+            # nothing; the probabilities are those before that.
+            said = self._ask(
+                ids[: position + 1], n_predict=1, n_probs=_TOP, logit_bias=[[ids[-1], _FORCED]]
+            )
             found.append(said["completion_probabilities"][0]["top_logprobs"])
         return TopTokens(
             torch.tensor([[entry["id"] for entry in line] for line in found]),

@@ -257,13 +257,20 @@ def test_each_merged_weight_of_the_smoke_run_is_base_plus_scaled_product(smoke_r
     assert changed == 7 * layers
 
 
-def test_the_tokenizer_is_copied_to_the_byte(smoke_run, untrained):
+def test_the_tokenizer_is_copied_but_for_the_rule_that_adds_tokens(smoke_run, untrained):
     for name in ("tokenizer.json", "tokenizer.model"):
         # What tests take that train nothing.
         assert (untrained / name).read_bytes() == (smoke_run.base / name).read_bytes()
-        assert (smoke_run.folder / "merged" / name).read_bytes() == (
-            smoke_run.base / name
-        ).read_bytes()
+    merged = smoke_run.folder / "merged"
+    assert (merged / "tokenizer.model").read_bytes() == (
+        smoke_run.base / "tokenizer.model"
+    ).read_bytes()
+    own, base = (
+        json.loads((folder / "tokenizer.json").read_text()) for folder in (merged, smoke_run.base)
+    )
+    assert base.pop("post_processor")["type"] == "TemplateProcessing"
+    assert own.pop("post_processor") is None
+    assert own == base
 
 
 @pytest.mark.parametrize("folder", ["merged", "adapter"])
