@@ -88,7 +88,7 @@ def test_a_turn_too_many_is_seen(imported, ollama, connected, project):
 
 def test_a_penalty_that_the_server_adds_by_itself_is_seen(imported, ollama, connected, project):
     parameters = dict(Serving.read(imported / paths.SERVING).parameters)
-    parameters["repeat_penalty"] = 1.5
+    parameters["repeat_penalty"] = 8.0
     remake(connected, imported, parameters=parameters)
     _, failed = check(project, ollama)
     assert "greedy answers (f16)" in failed
