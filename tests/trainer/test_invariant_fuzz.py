@@ -28,8 +28,10 @@ TOOLS = (
 def check(tokenizer, settled, conversation, row):
     """The prompt is a prefix; the rest is an answer's own words and an end that servers stop at."""
     assert row.input_ids[: len(row.prompt_ids)] == row.prompt_ids
-    # Not the prompt's last token; what is learned before it are earlier answers.
-    assert row.completion_mask[len(row.prompt_ids) - 1] == 0
+    # Not the prompt's last token, unless an earlier answer ends there: this one follows it at once,
+    # where a template writes nothing before answers.
+    last = len(row.prompt_ids) - 1
+    assert row.completion_mask[last] == 0 or row.input_ids[last] in settled.end_ids
     assert row.input_ids[-1] in settled.end_ids
     message = with_reasoning_apart(conversation).messages[row.answer]
     learned = row.input_ids[len(row.prompt_ids) :]
