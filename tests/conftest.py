@@ -325,6 +325,19 @@ def tokenizer(untrained):
     return AutoTokenizer.from_pretrained(untrained)
 
 
+@pytest.fixture
+def with_template(tokenizer):
+    """The tokenizer with another template, as long as the test lasts."""
+    own = tokenizer.chat_template
+
+    def change(template):
+        tokenizer.chat_template = template
+        return tokenizer
+
+    yield change
+    tokenizer.chat_template = own
+
+
 @pytest.fixture(scope="session")
 def llama_cpp() -> Path:
     """llama.cpp's converters, fetched once."""

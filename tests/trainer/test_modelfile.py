@@ -35,18 +35,6 @@ FOLDED = (
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + CHATML
 
 
-@pytest.fixture
-def with_template(tokenizer):
-    own = tokenizer.chat_template
-
-    def change(template):
-        tokenizer.chat_template = template
-        return tokenizer
-
-    yield change
-    tokenizer.chat_template = own
-
-
 @pytest.mark.parametrize("template", [CHATML, DEFAULT_SYSTEM, HEADERS, THINKING])
 def test_a_form_is_found_that_writes_the_same(with_template, template):
     tokenizer = with_template(template)

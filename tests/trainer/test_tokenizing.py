@@ -19,19 +19,6 @@ CHAT = [
 ]
 
 
-@pytest.fixture
-def with_template(tokenizer):
-    """The tokenizer with another template, as long as the test lasts."""
-    own = tokenizer.chat_template
-
-    def change(template):
-        tokenizer.chat_template = template
-        return tokenizer
-
-    yield change
-    tokenizer.chat_template = own
-
-
 def settled(tokenizer, *, thinking="auto", reasoning=False):
     """The settled format; the tokenizer has its template from here on."""
     found = chat_format(tokenizer, [], thinking=thinking, reasoning_in_data=reasoning)
