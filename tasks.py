@@ -423,7 +423,10 @@ def test(
         checks.test(only, match=match, asked=chosen, model=model, base=base, fast=fast, slow=slow)
 
 
-@task(positional=["name"], help={"name": "module in benchmarks/: merge, evaluate or container"})
+@task(
+    positional=["name"],
+    help={"name": "module in benchmarks/: merge, preflight, evaluate or container"},
+)
 def bench(_context: Context, name: str) -> None:
     """Run a benchmark and print ratios measured within one run.
 
