@@ -10,6 +10,7 @@ from pathlib import Path
 from contract import paths
 from contract.base import BaseIdentity
 from contract.errors import UserError
+from contract.gguf_header import PLAIN_TYPES
 from contract.recipe import Recipe
 from launcher.display import Display
 from launcher.pipeline.bases import CachedBase, LocalBase, find_base
@@ -43,11 +44,12 @@ def gather(recipe: Recipe, *, engine: Engine, display: Display, digests: FileDig
         UserError: a dataset that is not there, a base that cannot be had.
     """
     find_data(recipe)
-    base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
+    base = _find_base(recipe, digests)
     if isinstance(base, CachedBase):
         identity = _bring_base_up_to_date(
             base, recipe, engine=engine, display=display, digests=digests
         )
+        _note_rounding(identity, display)
     else:
         identity = base.identity(digests)
     return _run_inputs(recipe, base, identity, display=display, digests=digests)
@@ -60,7 +62,7 @@ def inputs_at_hand(recipe: Recipe, *, display: Display, digests: FileDigests) ->
         UserError: a dataset that is not there, a base that cannot be had.
     """
     find_data(recipe)
-    base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
+    base = _find_base(recipe, digests)
     identity = base.identity(digests)
     if identity is None:
         return None
@@ -110,6 +112,19 @@ def llama_cpp_inputs(display: Display) -> dict[str, Input]:
     }
 
 
+def _find_base(recipe: Recipe, digests: FileDigests) -> CachedBase | LocalBase:
+    return find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock, digests=digests)
+
+
+def _note_rounding(base: BaseIdentity, display: Display) -> None:
+    if base.gguf is not None and base.gguf.weight_type not in PLAIN_TYPES:
+        display.note(
+            f"the base's weights are those of a {base.gguf.weight_type} file "
+            f"({base.gguf.bits_per_weight:.1f} bits a weight): what it lost when it was made stays "
+            "lost"
+        )
+
+
 def _run_inputs(
     recipe: Recipe,
     base: CachedBase | LocalBase,
@@ -146,8 +161,12 @@ def _bring_base_up_to_date(
         base.request.write(base.folder / paths.BASE_REQUEST)
         from_hub = base.request.kind == "hub"
         token = os.environ.get("HF_TOKEN")
+        inputs = {}
+        if (gguf := base.gguf) is not None:
+            inputs["gguf"] = Input(gguf.sha256, lambda: gguf.locate(display))
         context = StageContext(
             lock=recipe.lock,
+            inputs=inputs,
             network=from_hub,
             secrets={"HF_TOKEN": token} if token and from_hub else {},
             labels={"profile": recipe.profile},
