@@ -1,5 +1,5 @@
-"""Which base model is meant, and where it lies: a name of ours, a folder, a GGUF file, or a
-repository of the Hub.
+"""Which base model is meant, and where it lies: a name of ours, a folder, a GGUF file, a repository
+of the Hub, or a model that the Ollama server has.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,13 @@ from contract.record import Record
 from launcher.configuration import read_yaml
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
-from launcher.pipeline.gguf_files import GgufFile, in_package, own_file
+from launcher.pipeline.gguf_files import GgufFile, ModelServer, in_package, own_file
 from launcher.project import CACHE, MODELS_FILE, lock_file, shown
 from launcher.runtime.shared_cache import copy_whole, shared
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 # Of the free disk space, at most this much is taken to share a base.
 _SHARED_SHARE = 0.5
-_OLLAMA_TAG = re.compile(r"[\w./-]+:[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -167,14 +167,16 @@ def find_base(
     lock: str,
     *,
     digests: FileDigests | None = None,
+    server: ModelServer | None = None,
 ) -> CachedBase | LocalBase:
     """The base of this name; nothing is fetched or made yet.
 
     Args:
         digests: of a GGUF file, read where it changed since the last time.
+        server: is asked for what is nothing else.
 
     Raises:
-        UserError: it is none of the four, the folder is no complete model, or the file cannot be
+        UserError: it is none of the five, the folder is no complete model, or the file cannot be
             a base.
     """
     named = _named_bases()
@@ -189,7 +191,25 @@ def find_base(
     if _REPOSITORY.fullmatch(model_to_fine_tune):
         pins = {entry.repository: entry.revision for entry in named.values()}
         return _hub(model_to_fine_tune, revision or pins.get(model_to_fine_tune))
-    raise _unknown(model_to_fine_tune, list(named))
+    if server is not None and (served := server.find(model_to_fine_tune)) is not None:
+        return _read_from(served, lock)
+    raise _unknown(model_to_fine_tune, list(named), server)
+
+
+def find_recorded(identity: BaseIdentity) -> CachedBase | None:
+    """The base that a run recorded and that was read from a GGUF file, if it is in the cache.
+
+    The file may be gone by now, and a server's model of that name be another one.
+    """
+    if identity.gguf is None:
+        return None
+    asked = GgufRequest(sha256=identity.gguf.sha256, stops=[])
+    request = BaseRequest(kind="gguf", repository=identity.source, revision=None, gguf=asked)
+    for record in sorted((CACHE / "bases").glob(f"*/{paths.BASE_RECORD}")):
+        with suppress(UserError):
+            if BaseIdentity.read(record) == identity:
+                return CachedBase(request, record.parent, "")
+    return None
 
 
 def _named_bases() -> dict[str, _NamedBase]:
@@ -204,19 +224,18 @@ def _named_bases() -> dict[str, _NamedBase]:
         ) from None
 
 
-def _unknown(name: str, named: list[str]) -> UserError:
-    if _OLLAMA_TAG.fullmatch(name):
-        return UserError.one(
-            "model_to_fine_tune",
-            f"{name!r} looks like an Ollama tag: its weights are quantized for serving "
-            "and cannot be trained",
-            "Use the Hugging Face ID of the original model, such as Qwen/Qwen2.5-1.5B-Instruct.",
-        )
+def _unknown(name: str, named: list[str], server: ModelServer | None) -> UserError:
+    served = server.names() if server is not None else []
+    remedy = f"{did_you_mean(name, [*named, *served])} Known names: {', '.join(named)}."
+    if served:
+        remedy += f" The server's models: {', '.join(served)}."
+    elif server is not None:
+        remedy += f" {server.remark}"
     return UserError.one(
         "model_to_fine_tune",
-        f"{name!r} is not a name in {shown(MODELS_FILE)}, a Hugging Face ID, a folder or a GGUF "
-        "file",
-        f"{did_you_mean(name, named)} Known names: {', '.join(named)}.".lstrip(),
+        f"{name!r} is not a name in {shown(MODELS_FILE)}, a folder, a GGUF file, a Hugging Face ID "
+        "or a model of the Ollama server",
+        remedy.strip(),
     )
 
 

@@ -1,4 +1,6 @@
-"""The GGUF files that bases are read from: a file of the user's, or one in a locked package."""
+"""The GGUF files that bases are read from: a file of the user's, one in a locked package, or that
+of a model which a server has.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from contract.digest import digest_of_file
 from contract.errors import UserError
@@ -30,6 +33,8 @@ class GgufFile:
         source: where it comes from, for people and for the manifest.
         stops: what ends its answers beside the file's own ends.
         locate: fetches it first where that is needed.
+        system_prompt: what a server puts before its conversations.
+        not_taken: what else a server has set for it, for people.
     """
 
     name: str
@@ -37,6 +42,26 @@ class GgufFile:
     sha256: str
     stops: tuple[str, ...]
     locate: Callable[[Display], Path]
+    system_prompt: str | None = None
+    not_taken: tuple[str, ...] = ()
+
+
+class ModelServer(Protocol):
+    """A server whose models can be bases."""
+
+    @property
+    def remark(self) -> str:
+        """Why there is none, where there is none."""
+
+    def names(self) -> list[str]:
+        """The models that it has."""
+
+    def find(self, name: str) -> GgufFile | None:
+        """The file of the model of this name; None where there is no such model.
+
+        Raises:
+            UserError: the model cannot be a base, or its file cannot be read here.
+        """
 
 
 def own_file(given: str, digests: FileDigests) -> GgufFile:
@@ -59,15 +84,16 @@ def own_file(given: str, digests: FileDigests) -> GgufFile:
     )
 
 
-def check_gguf(file: Path) -> GgufHeader:
-    """The header of a file that can be a base.
+def check_gguf(file: Path, without_template: str = "") -> None:
+    """See by a file's header that it can be a base.
+
+    Args:
+        without_template: what to do where it has no chat template, where that is known.
 
     Raises:
         UserError: it is no whole model, or has no chat template.
     """
-    header = GgufHeader.read(file)
-    check_chat_template(file, header)
-    return header
+    check_chat_template(file, GgufHeader.read(file), without_template)
 
 
 def in_package(base: str, *, package: str, file: str, sha256: str) -> GgufFile:

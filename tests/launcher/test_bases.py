@@ -78,10 +78,6 @@ def test_a_folder_with_a_gguf_is_told_to_give_the_file(folder):
     assert "give the file and not its folder" in refusal(str(folder))
 
 
-def test_an_ollama_tag_is_told_why_not():
-    assert "looks like an Ollama tag" in refusal("qwen3:32b-q4_K_M")
-
-
 def test_an_unknown_name_suggests_the_nearest_one():
     assert "Did you mean smoke?" in refusal("smok")
 

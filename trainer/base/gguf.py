@@ -62,8 +62,12 @@ def read_gguf(
     """
     header = GgufHeader.read(gguf)
     check_chat_template(gguf, header)
-    if digest_of_file(gguf) != sha256:
-        raise UserError.one(f"{gguf}", "changed while it was read", "Run the same command again.")
+    if (found := digest_of_file(gguf)) != sha256:
+        raise UserError.one(
+            f"{gguf}",
+            f"has the SHA-256 {found}, and should have {sha256}",
+            "Copy, fetch or pull it again.",
+        )
     check_family(header.architecture)
     _check_resources(header, folder)
     folder.mkdir(parents=True)
