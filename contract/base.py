@@ -10,18 +10,47 @@ from contract.record import Record
 SMOKE = "smoke"
 
 
-class BaseRequest(Record):
-    """What the `base` stage is asked to put into the cache."""
+class GgufRequest(Record):
+    """The GGUF file that a base is read from.
 
-    kind: Literal["smoke", "hub"]
+    Attributes:
+        sha256: the file's digest.
+        stops: what ends its answers beside its own ends, as text.
+    """
+
+    sha256: str
+    stops: list[str]
+
+
+class BaseRequest(Record):
+    """What the `base` stage is asked to put into the cache.
+
+    `repository` is on the Hub, or says where the GGUF file came from, or is `SMOKE`.
+    """
+
+    kind: Literal["smoke", "hub", "gguf"]
     repository: str
     revision: str | None
+    gguf: GgufRequest | None = None
+
+
+class GgufIdentity(Record):
+    """The GGUF file that a base was read from, and what its weights were rounded to."""
+
+    sha256: str
+    architecture: str
+    weight_type: str
+    bits_per_weight: float
 
 
 class BaseIdentity(Record):
-    """Which base model: its source, the revision that was pinned, the digests of its files."""
+    """Which base model: its source, the revision that was pinned, the digests of its files.
+
+    `gguf` is None where the base was not read from a GGUF file.
+    """
 
     source: str
     revision: str | None
     digest: str
     files: dict[str, str]
+    gguf: GgufIdentity | None = None

@@ -23,6 +23,7 @@ class StagePaths(BaseModel):
     data: Path | None = None
     evaluation: Path | None = None
     base: Path | None = None
+    gguf: Path | None = None
     llama_cpp: Path | None = None
     tools: Path | None = None
     trained: Path | None = None

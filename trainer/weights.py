@@ -12,11 +12,14 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from contract.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 INDEX = "model.safetensors.index.json"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -85,6 +88,15 @@ def _header(file: Path) -> Iterable[tuple[str, Weight]]:
         start, end = entry["data_offsets"]
         shape = tuple(entry["shape"])
         yield name, Weight(file, entry["dtype"], shape, 8 + length + start, end - start)
+
+
+def saved_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """A model's weights as `save_pretrained` would name and cut them."""
+    from transformers.core_model_loading import revert_weight_conversion
+    from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+    untied = remove_tied_weights_from_state_dict(model.state_dict(), model)
+    return dict(revert_weight_conversion(model, untied))
 
 
 def targeted(modules: Iterable[str], found: Mapping[str, Weight]) -> dict[str, str]:

@@ -32,6 +32,7 @@ from launcher.serving import verification
 from launcher.serving.compatibility import check_adapter, check_templates
 from launcher.serving.model_import import Imported, import_run
 from launcher.serving.ollama_server import OllamaServer
+from launcher.serving.served_bases import ServedBases
 from launcher.serving.server_choice import Ollama, choose_server, demand_server
 
 
@@ -69,6 +70,7 @@ def train(
         recipe,
         choose_engine(engine, memory, display),
         display,
+        server=ServedBases.of(chosen, ollama),
         check_templates=check_server,
     )
     imported = None
@@ -227,7 +229,10 @@ def plan(*, profile: str, config: str, settings: Sequence[str], data: str, engin
     console = terminal()
     recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
     display = Display()
-    for stage, state in training.plan(recipe, choose_engine(engine, "", display), display):
+    planned = training.plan(
+        recipe, choose_engine(engine, "", display), display, server=_served_bases(display)
+    )
+    for stage, state in planned:
         console.print(f"{stage:<10} {state}")
 
 
@@ -238,7 +243,9 @@ def data(
     recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
     find_data(recipe)
     display = Display(quiet=quiet)
-    found = data_report.prepare(recipe, choose_engine(engine, "", display), display)
+    found = data_report.prepare(
+        recipe, choose_engine(engine, "", display), display, server=_served_bases(display)
+    )
     data_report.show(found, recipe, terminal())
 
 
@@ -288,6 +295,11 @@ def lock(only: Sequence[str]) -> None:
         print(f"{name}.lock: {'no change' if not lines else ''}")
         for line in lines:
             print(f"  {line}")
+
+
+def _served_bases(display: Display) -> ServedBases:
+    """The models of the server that answers, if one does."""
+    return ServedBases.of(choose_server("auto", display), "auto")
 
 
 def _resolved(*, profile: str, config: str, settings: Sequence[str], data: str) -> Recipe:

@@ -15,6 +15,7 @@ from contract.recipe import Recipe
 from contract.results.prepare import LengthFigures, PrepareResult, not_read
 from launcher.display import Display, styled
 from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.gguf_files import ModelServer
 from launcher.pipeline.inputs import gather
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import PREPARE
@@ -27,14 +28,17 @@ _BAR_WIDTH = 40
 _MOST_SHOWN = 5
 
 
-def prepare(recipe: Recipe, engine: Engine, display: Display) -> PrepareResult:
+def prepare(
+    recipe: Recipe, engine: Engine, display: Display, *, server: ModelServer | None = None
+) -> PrepareResult:
     """Run the stage `prepare` on the recipe's dataset, keeping nothing but its report.
 
     Raises:
         UserError: every row that cannot be read.
     """
     digests = FileDigests()
-    inputs = gather(recipe, engine=engine, display=display, digests=digests)
+    inputs = gather(recipe, engine=engine, display=display, digests=digests, server=server)
+    recipe = inputs.recipe
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="data-report-") as scratch:
         folder = StageFolder(Path(scratch), digests)

@@ -8,7 +8,7 @@ from contract import paths
 from contract.errors import UserError
 from launcher.display import Display
 from launcher.evaluate.questions import run_as_input
-from launcher.pipeline.bases import find_base
+from launcher.pipeline.bases import find_base, find_recorded
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.finished_run import Run
 from launcher.pipeline.inputs import llama_cpp_inputs
@@ -64,12 +64,21 @@ def make_baseline(run: Run, engine: Engine, display: Display) -> ModelFiles:
 
 
 def _base_of(run: Run, digests: FileDigests) -> Path:
-    recipe = run.recipe
+    recipe, trained_on = run.recipe, run.manifest.base
+    if trained_on.gguf is not None:
+        # Its file may be gone by now, and a server's model of that name be another one.
+        recorded = find_recorded(trained_on)
+        if recorded is None or recorded.identity(digests) is None:
+            raise UserError.one(
+                f"the base {trained_on.source}", "is no longer in the cache", _TRAIN_AGAIN
+            )
+        return recorded.model
     base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
     identity = base.identity(digests)
-    if identity is None or identity.digest != run.manifest.base.digest:
+    if identity is None or identity.digest != trained_on.digest:
         what = "no longer exists" if identity is None else "is not the one that was trained on"
-        raise UserError.one(
-            shown(base.model), f"the base {what}", "Run ./invoke train again, or use --base NAME."
-        )
+        raise UserError.one(shown(base.model), f"the base {what}", _TRAIN_AGAIN)
     return base.model
+
+
+_TRAIN_AGAIN = "Run ./invoke train again, or use --base NAME."

@@ -1,27 +1,34 @@
-"""Which base model is meant, and where it lies: a name of ours, a hub repository, or a folder."""
+"""Which base model is meant, and where it lies: a name of ours, a folder, a GGUF file, a repository
+of the Hub, or a model that the Ollama server has.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from contract import paths
 from contract.atomic_write import atomic_write
-from contract.base import SMOKE, BaseIdentity, BaseRequest
+from contract.base import SMOKE, BaseIdentity, BaseRequest, GgufRequest
 from contract.digest import digest_of_file, digest_of_value, files_below
 from contract.errors import Problem, UserError, did_you_mean
+from contract.record import Record
 from launcher.configuration import read_yaml
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.gguf_files import GgufFile, ModelServer, in_package, own_file
 from launcher.project import CACHE, MODELS_FILE, lock_file, shown
 from launcher.runtime.shared_cache import copy_whole, shared
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
-_OLLAMA_TAG = re.compile(r"[\w./-]+:[\w.-]+", re.ASCII)
+# Of the free disk space, at most this much is taken to share a base.
+_SHARED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,13 @@ class CachedBase:
 
     One that is made, not fetched, is kept for this user's other clones as well: its folder is named
     after the digest of all that decides it. `key` is of what is pinned, or of the code and the lock
-    that make it.
+    that make it. `gguf` is the file that it is read from, where it is.
     """
 
     request: BaseRequest
     folder: Path
     key: str
+    gguf: GgufFile | None = None
 
     @property
     def model(self) -> Path:
@@ -81,11 +89,16 @@ class CachedBase:
     def share(self) -> None:
         """Keep what was made here for this user's other clones."""
         kept = self._kept()
-        if kept is not None and not kept.exists():
+        if kept is None or kept.exists():
+            return
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        size_bytes = sum(file.stat().st_size for file in files_below(self.folder))
+        # Sharing saves minutes, and a disk that it fills costs more.
+        if _SHARED_SHARE * shutil.disk_usage(kept.parent).free >= size_bytes:
             copy_whole(self.folder, kept)
 
     def _kept(self) -> Path | None:
-        return shared(self.folder.name) if self.request.kind == "smoke" else None
+        return None if self.request.kind == "hub" else shared(self.folder.name)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -118,40 +131,111 @@ class LocalBase:
         )
 
 
-def find_base(model_to_fine_tune: str, revision: str | None, lock: str) -> CachedBase | LocalBase:
+class _NamedBase(Record):
+    """An entry under `bases` in `configs/models.yaml`."""
+
+    embedded: str | None = None
+    repository: str | None = None
+    revision: str | None = None
+    package: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+
+    def find(self, name: str, revision: str | None, lock: str) -> CachedBase:
+        """The base of this entry.
+
+        Raises:
+            UserError: it is none of the three kinds.
+        """
+        if self.embedded == SMOKE:
+            return _smoke(lock)
+        if self.package and self.file and self.sha256:
+            gguf = in_package(name, package=self.package, file=self.file, sha256=self.sha256)
+            return _read_from(gguf, lock)
+        if self.repository:
+            return _hub(self.repository, revision or self.revision)
+        raise UserError.one(
+            f"{shown(MODELS_FILE)}: bases.{name}",
+            "says of no base where it is",
+            "Give it repository and revision, or package, file and sha256.",
+        )
+
+
+def find_base(
+    model_to_fine_tune: str,
+    revision: str | None,
+    lock: str,
+    *,
+    digests: FileDigests | None = None,
+    server: ModelServer | None = None,
+) -> CachedBase | LocalBase:
     """The base of this name; nothing is fetched or made yet.
 
+    Args:
+        digests: of a GGUF file, read where it changed since the last time.
+        server: is asked for what is nothing else.
+
     Raises:
-        UserError: it is none of the three, or the folder is no complete model.
+        UserError: it is none of the five, the folder is no complete model, or the file cannot be
+            a base.
     """
-    named: dict[str, Any] = (read_yaml(MODELS_FILE) or {}).get("bases") or {}
+    named = _named_bases()
     if model_to_fine_tune in named:
-        entry = named[model_to_fine_tune]
-        if entry.get("embedded") == SMOKE:
-            return _smoke(lock)
-        return _hub(entry["repository"], revision or entry.get("revision"))
+        return named[model_to_fine_tune].find(model_to_fine_tune, revision, lock)
     folder = Path(model_to_fine_tune).expanduser()
     if folder.is_dir():
         _check_folder(folder)
         return LocalBase(folder.resolve())
+    if folder.is_file() or model_to_fine_tune.lower().endswith(".gguf"):
+        return _read_from(own_file(model_to_fine_tune, digests or FileDigests()), lock)
     if _REPOSITORY.fullmatch(model_to_fine_tune):
-        pins = {entry.get("repository"): entry.get("revision") for entry in named.values()}
+        pins = {entry.repository: entry.revision for entry in named.values()}
         return _hub(model_to_fine_tune, revision or pins.get(model_to_fine_tune))
-    raise _unknown(model_to_fine_tune, list(named))
+    if server is not None and (served := server.find(model_to_fine_tune)) is not None:
+        return _read_from(served, lock)
+    raise _unknown(model_to_fine_tune, list(named), server)
 
 
-def _unknown(name: str, named: list[str]) -> UserError:
-    if _OLLAMA_TAG.fullmatch(name):
-        return UserError.one(
-            "model_to_fine_tune",
-            f"{name!r} looks like an Ollama tag: its weights are quantized for serving "
-            "and cannot be trained",
-            "Use the Hugging Face ID of the original model, such as Qwen/Qwen2.5-1.5B-Instruct.",
-        )
+def find_recorded(identity: BaseIdentity) -> CachedBase | None:
+    """The base that a run recorded and that was read from a GGUF file, if it is in the cache.
+
+    The file may be gone by now, and a server's model of that name be another one.
+    """
+    if identity.gguf is None:
+        return None
+    asked = GgufRequest(sha256=identity.gguf.sha256, stops=[])
+    request = BaseRequest(kind="gguf", repository=identity.source, revision=None, gguf=asked)
+    for record in sorted((CACHE / "bases").glob(f"*/{paths.BASE_RECORD}")):
+        with suppress(UserError):
+            if BaseIdentity.read(record) == identity:
+                return CachedBase(request, record.parent, "")
+    return None
+
+
+def _named_bases() -> dict[str, _NamedBase]:
+    entries = (read_yaml(MODELS_FILE) or {}).get("bases") or {}
+    try:
+        return TypeAdapter(dict[str, _NamedBase]).validate_python(entries)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UserError.one(
+            f"{shown(MODELS_FILE)}: bases.{key}", first["msg"][:1].lower() + first["msg"][1:]
+        ) from None
+
+
+def _unknown(name: str, named: list[str], server: ModelServer | None) -> UserError:
+    served = server.names() if server is not None else []
+    remedy = f"{did_you_mean(name, [*named, *served])} Known names: {', '.join(named)}."
+    if served:
+        remedy += f" The server's models: {', '.join(served)}."
+    elif server is not None:
+        remedy += f" {server.remark}"
     return UserError.one(
         "model_to_fine_tune",
-        f"{name!r} is not a name in {shown(MODELS_FILE)}, a Hugging Face ID or a folder",
-        f"{did_you_mean(name, named)} Known names: {', '.join(named)}.".lstrip(),
+        f"{name!r} is not a name in {shown(MODELS_FILE)}, a folder, a GGUF file, a Hugging Face ID "
+        "or a model of the Ollama server",
+        remedy.strip(),
     )
 
 
@@ -160,6 +244,15 @@ def _smoke(lock: str) -> CachedBase:
     made_by = digest_of_value([code_digest("trainer.base.smoke"), digest_of_file(lock_file(lock))])
     request = BaseRequest(kind="smoke", repository=SMOKE, revision=None)
     return CachedBase(request, CACHE / "bases" / f"smoke-{made_by[:12]}", made_by)
+
+
+def _read_from(gguf: GgufFile, lock: str) -> CachedBase:
+    asked = GgufRequest(sha256=gguf.sha256, stops=list(gguf.stops))
+    # Another reader may read other numbers.
+    made_by = [code_digest("trainer.base.gguf"), digest_of_file(lock_file(lock))]
+    key = digest_of_value([*made_by, asked.model_dump()])
+    request = BaseRequest(kind="gguf", repository=gguf.source, revision=None, gguf=asked)
+    return CachedBase(request, CACHE / "bases" / f"{gguf.name}-{key[:12]}", key, gguf)
 
 
 def _hub(repository: str, revision: str | None) -> CachedBase:
@@ -185,7 +278,7 @@ def _check_folder(folder: Path) -> None:
     if missing:
         remedy = "Use the folder of a Hugging Face model in safetensors format."
         if any(folder.glob("*.gguf")):
-            remedy = "GGUF files are for serving; use the model that it was converted from."
+            remedy = "To read the base from a GGUF file, give the file and not its folder."
         raise UserError(
             [Problem(where=f"{folder}", what=f"has no {name}", remedy=remedy) for name in missing]
         )

@@ -10,10 +10,12 @@ from pathlib import Path
 from contract import paths
 from contract.base import BaseIdentity
 from contract.errors import UserError
+from contract.gguf_header import PLAIN_TYPES
 from contract.recipe import Recipe
 from launcher.display import Display
 from launcher.pipeline.bases import CachedBase, LocalBase, find_base
 from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.gguf_files import ModelServer
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import BASE, Input, needs_tools
 from launcher.project import ROOT, shown
@@ -23,11 +25,19 @@ from launcher.runtime.engine import Engine
 from launcher.runtime.exclusive_lock import exclusive_lock
 from launcher.runtime.llama_cpp_tools import tools, tools_digest
 
+# Of a system prompt, on the terminal.
+_SHOWN_LETTERS = 120
+
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run reads, by the names that its stages know it by, and which base it is."""
+    """What a run reads, by the names that its stages know it by, and which base it is.
 
+    The recipe is the one that was given, with the system prompt that comes with the base where it
+    had none.
+    """
+
+    recipe: Recipe
     base: BaseIdentity
     by_name: Mapping[str, Input]
 
@@ -36,31 +46,44 @@ class RunInputs:
         return {name: self.by_name[name].digest for name in names if name in self.by_name}
 
 
-def gather(recipe: Recipe, *, engine: Engine, display: Display, digests: FileDigests) -> RunInputs:
+def gather(
+    recipe: Recipe,
+    *,
+    engine: Engine,
+    display: Display,
+    digests: FileDigests,
+    server: ModelServer | None = None,
+) -> RunInputs:
     """Find the inputs, and put the base into the cache where it is not.
+
+    Args:
+        server: has the base, where its name is nothing else.
 
     Raises:
         UserError: a dataset that is not there, a base that cannot be had.
     """
     find_data(recipe)
-    base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
+    base = _find_base(recipe, digests, server)
     if isinstance(base, CachedBase):
         identity = _bring_base_up_to_date(
             base, recipe, engine=engine, display=display, digests=digests
         )
+        _note_rounding(identity, display)
     else:
         identity = base.identity(digests)
     return _run_inputs(recipe, base, identity, display=display, digests=digests)
 
 
-def inputs_at_hand(recipe: Recipe, *, display: Display, digests: FileDigests) -> RunInputs | None:
+def inputs_at_hand(
+    recipe: Recipe, *, display: Display, digests: FileDigests, server: ModelServer | None = None
+) -> RunInputs | None:
     """The inputs where nothing is to be fetched or made first; None where the base is not there.
 
     Raises:
         UserError: a dataset that is not there, a base that cannot be had.
     """
     find_data(recipe)
-    base = find_base(recipe.model_to_fine_tune, recipe.model_revision, recipe.lock)
+    base = _find_base(recipe, digests, server)
     identity = base.identity(digests)
     if identity is None:
         return None
@@ -110,6 +133,42 @@ def llama_cpp_inputs(display: Display) -> dict[str, Input]:
     }
 
 
+def _find_base(
+    recipe: Recipe, digests: FileDigests, server: ModelServer | None
+) -> CachedBase | LocalBase:
+    return find_base(
+        recipe.model_to_fine_tune,
+        recipe.model_revision,
+        recipe.lock,
+        digests=digests,
+        server=server,
+    )
+
+
+def _with_system_prompt(recipe: Recipe, base: CachedBase | LocalBase, display: Display) -> Recipe:
+    """The recipe with the system prompt of the server's model, where it has none of its own."""
+    gguf = base.gguf if isinstance(base, CachedBase) else None
+    if gguf is None:
+        return recipe
+    if gguf.not_taken:
+        display.note(f"not taken from {gguf.source}: {'; '.join(gguf.not_taken)}")
+    if gguf.system_prompt is None or recipe.system_prompt is not None:
+        return recipe
+    said = " ".join(gguf.system_prompt.split())
+    said = said if len(said) <= _SHOWN_LETTERS else f"{said[:_SHOWN_LETTERS]}..."
+    display.note(f"system prompt of {gguf.source}: {said}")
+    return recipe.model_copy(update={"system_prompt": gguf.system_prompt})
+
+
+def _note_rounding(base: BaseIdentity, display: Display) -> None:
+    if base.gguf is not None and base.gguf.weight_type not in PLAIN_TYPES:
+        display.note(
+            f"the base's weights are those of a {base.gguf.weight_type} file "
+            f"({base.gguf.bits_per_weight:.1f} bits a weight): what it lost when it was made stays "
+            "lost"
+        )
+
+
 def _run_inputs(
     recipe: Recipe,
     base: CachedBase | LocalBase,
@@ -118,6 +177,7 @@ def _run_inputs(
     display: Display,
     digests: FileDigests,
 ) -> RunInputs:
+    recipe = _with_system_prompt(recipe, base, display)
     data, evaluation = find_data(recipe)
     found = {
         "data": file_input(data, digests),
@@ -128,7 +188,7 @@ def _run_inputs(
         del found["tools"]
     if evaluation is not None:
         found["evaluation"] = file_input(evaluation, digests)
-    return RunInputs(identity, found)
+    return RunInputs(recipe, identity, found)
 
 
 def _bring_base_up_to_date(
@@ -146,8 +206,12 @@ def _bring_base_up_to_date(
         base.request.write(base.folder / paths.BASE_REQUEST)
         from_hub = base.request.kind == "hub"
         token = os.environ.get("HF_TOKEN")
+        inputs = {}
+        if (gguf := base.gguf) is not None:
+            inputs["gguf"] = Input(gguf.sha256, lambda: gguf.locate(display))
         context = StageContext(
             lock=recipe.lock,
+            inputs=inputs,
             network=from_hub,
             secrets={"HF_TOKEN": token} if token and from_hub else {},
             labels={"profile": recipe.profile},

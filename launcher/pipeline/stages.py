@@ -71,7 +71,7 @@ class Input:
 
 BASE = Stage(
     name="base",
-    inputs=("request",),
+    inputs=("request", "gguf"),
     # The hub's client keeps its own notes in hidden files there.
     outputs=(f"{paths.BASE_MODEL}/[!.]*", str(paths.BASE_RECORD)),
     continues=True,

@@ -19,6 +19,7 @@ from launcher.display import Display
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.finished_run import Run, model_folder
+from launcher.pipeline.gguf_files import ModelServer
 from launcher.pipeline.inputs import RunInputs, gather, inputs_at_hand
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import (
@@ -64,11 +65,13 @@ def train(
     engine: Engine,
     display: Display,
     *,
+    server: ModelServer | None = None,
     check_templates: Callable[[str | None], None] = lambda _: None,
 ) -> Outcome:
     """Bring every stage up to date and write the manifest.
 
     Args:
+        server: has the base, where its name is nothing else.
         check_templates: is told, before anything is trained, why Ollama's template language cannot
             write this run's conversations, or None; it raises where the server knows no other.
 
@@ -77,7 +80,8 @@ def train(
         StageCrashed: a stage ended by a bug or was killed.
     """
     digests = FileDigests()
-    inputs = gather(recipe, engine=engine, display=display, digests=digests)
+    inputs = gather(recipe, engine=engine, display=display, digests=digests, server=server)
+    recipe = inputs.recipe
     keys = training_keys(recipe, inputs)
     folder = StageFolder(run_folder(recipe, keys), digests)
     context = _context(recipe, inputs, keys)
@@ -110,19 +114,22 @@ def _needs_template_engine(stage: Stage, folder: StageFolder) -> str | None:
     return "the base's chat template does more than they can"
 
 
-def plan(recipe: Recipe, engine: Engine, display: Display) -> list[tuple[str, str]]:
+def plan(
+    recipe: Recipe, engine: Engine, display: Display, *, server: ModelServer | None = None
+) -> list[tuple[str, str]]:
     """Each stage and what a run would do with it, having done none but `preflight`.
 
     Raises:
         UserError: the problems that `preflight` found, where the base is there.
     """
     digests = FileDigests()
-    inputs = inputs_at_hand(recipe, display=display, digests=digests)
+    inputs = inputs_at_hand(recipe, display=display, digests=digests, server=server)
     if inputs is None:
         return [
             ("base", "to be downloaded or made"),
             *((stage.name, "to run") for stage in training_stages(recipe)),
         ]
+    recipe = inputs.recipe
     keys = training_keys(recipe, inputs)
     folder = StageFolder(run_folder(recipe, keys), digests)
     lines = [("base", f"{inputs.base.source} {inputs.base.digest[:12]}")]

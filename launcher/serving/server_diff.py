@@ -51,15 +51,32 @@ def _canonical(parameters: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def _read_parameters(reported: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The lines `name   value` of `/api/show`; strings are quoted as Go does."""
+def reported_parameters(reported: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The lines `name   value` of `/api/show`, each value as text."""
     found: dict[str, list[str]] = {}
     for line in str(reported.get("parameters") or "").splitlines():
         name, _, value = line.strip().partition(" ")
-        value = value.strip()
-        text = json.loads(value) if value.startswith('"') else str(float(value))
-        found.setdefault(name, []).append(text)
-    return {name: sorted(values) for name, values in found.items()}
+        found.setdefault(name, []).append(_unquoted(value.strip()))
+    return found
+
+
+def _unquoted(value: str) -> str:
+    """The value; strings are quoted as Go does."""
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        # Some of Go's escapes JSON does not have.
+        return value[1:-1]
+
+
+def _read_parameters(reported: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Those of a model of ours, whose values are numbers and strings."""
+    return {
+        name: sorted(values if name == "stop" else [str(float(value)) for value in values])
+        for name, values in reported_parameters(reported).items()
+    }
 
 
 def _short(value: Any) -> str:

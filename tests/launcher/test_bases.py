@@ -73,13 +73,9 @@ def test_a_folder_lacking_files_names_each_of_them(folder):
     assert "has no model-2.safetensors" in text
 
 
-def test_a_folder_with_a_gguf_is_told_why_not(folder):
+def test_a_folder_with_a_gguf_is_told_to_give_the_file(folder):
     (folder / "model.safetensors").rename(folder / "model.gguf")
-    assert "GGUF files are for serving" in refusal(str(folder))
-
-
-def test_an_ollama_tag_is_told_why_not():
-    assert "looks like an Ollama tag" in refusal("qwen3:32b-q4_K_M")
+    assert "give the file and not its folder" in refusal(str(folder))
 
 
 def test_an_unknown_name_suggests_the_nearest_one():

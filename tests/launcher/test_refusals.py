@@ -49,7 +49,10 @@ def in_a_stage(words, said):
         (["--profile", "smoke", "--set", "quantizations=[q4_k_x]"], "not a known type"),
         in_a_stage(["--set", "max_length=16"], "no row has room for an answer"),
         (["--profile", "smoke", "--engine", "podman"], "no engine 'podman'"),
-        (["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"], "Ollama tag"),
+        (
+            ["--profile", "smoke", "--set", "model_to_fine_tune=llama3:8b"],
+            "No Ollama server responds at",
+        ),
         in_a_stage(["--set", "columns.instruction=question"], "has no column"),
     ],
 )

@@ -32,9 +32,9 @@ from trainer.preflight.configuration import (
     check_not_quantized,
     read_configuration,
 )
-from trainer.preflight.stand_in import empty_model, saved_weights, write_folder
+from trainer.preflight.stand_in import empty_model, write_folder
 from trainer.preflight.tokenizer import check_special_tokens, tokenizer_notes, tokens_beyond
-from trainer.weights import weights
+from trainer.weights import saved_weights, weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -40,15 +40,6 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
-def saved_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The weights as `save_pretrained` would name and cut them; without bytes."""
-    from transformers.core_model_loading import revert_weight_conversion
-    from transformers.modeling_utils import remove_tied_weights_from_state_dict
-
-    untied = remove_tied_weights_from_state_dict(model.state_dict(), model)
-    return dict(revert_weight_conversion(model, untied))
-
-
 def write_folder(
     base: Path,
     tokenizer: PreTrainedTokenizerBase,
