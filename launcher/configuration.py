@@ -21,7 +21,7 @@ from contract.errors import Problem, UserError, did_you_mean, unknown_name
 from contract.metrics import METRICS
 from contract.recipe import Recipe
 from contract.row_forms import COLUMN_NAMES
-from launcher.other_trainers import FOREIGN_KEYS
+from launcher.other_trainers import foreign_key
 from launcher.project import PROFILES, ROOT, shown
 from launcher.runtime import gpus
 from launcher.runtime.gpu_generations import GENERATIONS
@@ -245,10 +245,11 @@ class _Resolver:
     def _problems_of_file(self) -> list[Problem]:
         if self._file is None:
             return []
-        unknown = self._file.translation.unknown
+        translation = self._file.translation
+        anew = {key for layer in self._later for key in layer.values}
         return [
-            *(_unknown_key(self._file.origin, key) for key in unknown),
-            *self._file.translation.problems,
+            *(_unknown_key(self._file.origin, key) for key in translation.unknown),
+            *(problem for key, problem in translation.problems if key not in anew),
         ]
 
     def _against_profile(self, merged: Mapping[str, Any]) -> list[Problem]:
@@ -323,7 +324,7 @@ def _laid_over(below: Any, above: Any) -> Any:
 def _unknown_key(origin: str, name: str) -> Problem:
     key = name.rpartition(".")[2]
     where = f"{origin}: {name}"
-    known = FOREIGN_KEYS.get(key)
+    known = foreign_key(key)
     if known is None:
         remedy = did_you_mean(key, Recipe.model_fields, "configs/README.md lists the keys.")
         return Problem(where=where, what="unknown key", remedy=remedy)

@@ -257,6 +257,7 @@ _TRANSLATED = (
     ForeignKey("mixed_precision", "precision", _precision),
     ForeignKey("precision", "precision", _precision),
     ForeignKey("bnb_4bit_compute_dtype", "precision", _precision, fallback=True),
+    ForeignKey("compute_dtype", "precision", _precision, fallback=True),
     ForeignKey("device", "device", _device),
     ForeignKey("use_cpu", "device", _only_true("cpu")),
     ForeignKey("no_cuda", "device", _only_true("cpu")),
@@ -280,9 +281,9 @@ _ONE_DEVICE = "one process on one device"
 _EVALUATED = "the held-out rows are scored before and after the training"
 _HUB = "the result stays here and in Ollama"
 _OF_THE_BASE = "the base says it itself"
-_CACHED = "caches are keyed by digests"
+_ONE_FILE = "a dataset is one file, and read whole"
+_METHODS = "of a method that is not used"
 _IN_ORDER = "rows come in a random order, by the seed"
-_SMALL = "always so here"
 
 _UNUSED = {
     _TRACKED: "logging_dir report_to run_name log_level log_level_replica log_on_each_node "
@@ -290,12 +291,8 @@ _UNUSED = {
     "trackio_space_id trackio_bucket_id trackio_static_space_id plot_loss "
     "include_num_input_tokens_seen include_tokens_per_second include_effective_tokens_per_second "
     "include_for_metrics "
-    "wandb_project wandb_entity wandb_watch wandb_name wandb_run_id wandb_log_model wandb_mode "
-    "use_wandb mlflow_tracking_uri mlflow_experiment_name mlflow_run_name "
-    "hf_mlflow_log_artifacts use_mlflow use_comet comet_api_key comet_workspace "
-    "comet_project_name comet_experiment_key comet_mode comet_online comet_experiment_config "
-    "use_tensorboard use_swanlab swanlab_project swanlab_workspace swanlab_run_name swanlab_mode "
-    "swanlab_api_key swanlab_logdir print_param_status profiler_steps skip_memory_metrics debug "
+    "hf_mlflow_log_artifacts use_tensorboard report ray_run_name "
+    "print_param_status profiler_steps skip_memory_metrics debug "
     "strict verbose logging",
     _SAVED: "save_steps save_strategy save_total_limit save_only_model save_on_each_node "
     "save_safetensors saves_per_epoch save_first_step overwrite_output_dir enable_jit_checkpoint "
@@ -317,34 +314,54 @@ _UNUSED = {
     "sample_packing_eff_est total_num_tokens sample_packing_group_size sample_packing_bin_size "
     "auto_find_batch_size bnb_4bit_quant_storage llm_int8_threshold "
     "llm_int8_skip_modules llm_int8_enable_fp32_cpu_offload llm_int8_has_fp16_weight "
-    "average_tokens_across_devices runtime_config length_column_name infer_dtype infer_backend",
+    "average_tokens_across_devices runtime_config length_column_name infer_dtype infer_backend "
+    "skip_prepare_dataset use_kernels cut_cross_entropy quantize_moe_experts torchdistx_path "
+    "use_scattermoe use_sonicmoe fused_attn_kernel experts_implementation flex_attention "
+    "flex_attn_compile_kwargs eager_attention sage_attention sdpa_varlen large_head_attention "
+    "gemma4_hybrid_attn_impl chunked_cross_entropy chunked_cross_entropy_num_chunks tiled_mlp "
+    "tiled_mlp_num_shards gc_steps gc_collect_steps layer_offloading selective_checkpointing "
+    "experimental_skip_move_to_device offload_folder use_v1_kernels embeddings_skip_upcast "
+    "lora_embedding_kernel block_diag_attn",
     _ONE_DEVICE: "local_rank ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb "
     "ddp_broadcast_buffers ddp_static_graph ddp_backend fsdp_config accelerator_config "
-    "megatron_core heads_k_stride",
+    "megatron_core heads_k_stride ring_attn_func fsdp_version fsdp_final_state_dict_type use_ray "
+    "resources_per_worker",
     _EVALUATED: "eval_strategy evaluation_strategy eval_steps evals_per_epoch eval_delay "
     "per_device_eval_batch_size eval_batch_size eval_on_start eval_accumulation_steps "
     "eval_do_concat_batches eval_use_gather_object batch_eval_metrics prediction_loss_only "
     "bf16_full_eval fp16_full_eval eval_packing eval_sample_packing eval_table_size "
     "eval_max_new_tokens do_causal_lm_eval eval_causal_lm_metrics do_train do_eval do_predict "
-    "predict_with_generate compute_accuracy eval_num_beams dataset_test_split",
+    "predict_with_generate compute_accuracy eval_num_beams dataset_test_split do_bench_eval "
+    "bench_dataset bench_split eval_on_each_dataset generate_samples",
     _HUB: "push_to_hub hub_model_id hub_token hub_strategy hub_private_repo hub_always_push "
     "hub_revision hf_use_auth_token hf_hub_token push_dataset_to_hub",
     _OF_THE_BASE: "model_type tokenizer_type tokenizer_use_fast use_fast_tokenizer "
     "tokenizer_legacy is_falcon_derived_model is_llama_derived_model is_qwen_derived_model "
     "is_mistral_derived_model pad_token ds_type dataset_config dataset_train_split label_names "
-    "auto_mapping peft_version inference_mode",
+    "auto_mapping peft_version inference_mode processor_type processor_kwargs type_of_model "
+    "tokenizer_use_mistral_common base_model_config freeze_mm_modules _load_in_4bit _load_in_8bit",
     "no code of a model's is run": "trust_remote_code trust_remote_code_model",
-    _CACHED: "dataset_prepared_path tokenized_path overwrite_cache cache_dir dataset_dir "
+    _ONE_FILE: "dataset_prepared_path tokenized_path overwrite_cache cache_dir dataset_dir "
     "dataset_kwargs remove_unused_columns buffer_size streaming dataset_streaming",
     _IN_ORDER: "group_by_length train_sampling_strategy data_seed shuffle_dataset "
     "dataloader_drop_last shuffle_merged_datasets",
     "a NaN ends a training, nothing else": "loss_watchdog_threshold loss_watchdog_patience",
-    "for methods that are not used": "qalora_group_size pissa_iter pissa_convert "
+    _METHODS: "qalora_group_size pissa_iter pissa_convert "
     "loraplus_lr_embedding megatron_config ignore_bias_buffers freeze_vision_tower "
     "freeze_multi_modal_projector",
     "the constants of NF4 are always quantized as well": "bnb_4bit_use_double_quant "
     "use_bnb_nested_quant double_quantization",
-    "the loss is on the answers alone": "assistant_only_loss",
+    "the loss is on the answers and their ends alone": "assistant_only_loss eot_tokens",
+}
+
+# The keys of a tool or a method, by how they begin.
+UNUSED_PREFIXES = {
+    _TRACKED: ("wandb_", "mlflow_", "comet_", "use_comet", "swanlab_", "trackio_", "otel_"),
+    _FAST: ("liger_", "vllm_", "sglang_", "gradio_"),
+    _METHODS: (
+        *("ppo_", "dpo_", "kto_", "simpo_", "orpo_", "cpo_", "pref_", "reward_model_"),
+        *("ref_model_", "galore_", "qgalore_", "apollo_", "badam_", "dion_", "oft_", "kt_"),
+    ),
 }
 
 _LORA_ALONE = "Only LoRA adapters are trained here, on every layer, merged exactly."
@@ -383,8 +400,9 @@ _CHANGES = (
     *_rows("use_lora use_peft", True, changes="trains all weights", remedy=_LORA_ALONE),
     *_rows("task_type lora_task_type", "CAUSAL_LM", changes="is another task", remedy=_SFT_ALONE),
     *_rows(
-        "use_dora peft_use_dora use_qalora use_bdlora pissa_init lora_bias fan_in_fan_out "
-        "lora_fan_in_fan_out create_new_adapter use_llama_pro ensure_weight_tying",
+        "relora use_pose use_kt use_mca use_onebitllms upcast_lmhead_output freeze_language_model "
+        "split_special_tokens use_dora peft_use_dora use_qalora use_bdlora pissa_init lora_bias "
+        "fan_in_fan_out lora_fan_in_fan_out create_new_adapter use_llama_pro ensure_weight_tying",
         False,
         changes="makes another adapter",
         remedy=_LORA_ALONE,
@@ -395,7 +413,9 @@ _CHANGES = (
         "layers_to_transform layers_pattern layer_replication peft_layer_replication "
         "exclude_modules target_parameters lora_target_parameters trainable_token_indices "
         "alora_invocation_tokens loraplus_lr_ratio freeze_trainable_layers relora_steps "
-        "relora_warmup_steps relora_anneal_steps unfrozen_parameters",
+        "relora_warmup_steps relora_anneal_steps relora_prune_ratio relora_cpu_offload "
+        "jagged_restart_steps unfrozen_parameters adapter_folder lora_rank_pattern "
+        "lora_alpha_pattern peft_layers_pattern peft_trainable_token_indices lisa_n_layers",
         {},
         [],
         changes="makes another adapter",
@@ -455,10 +475,20 @@ _CHANGES = (
         changes="trains the adapter's weights in bf16",
         remedy="Use bf16: true; the adapter's weights are fp32.",
     ),
-    *_rows("neftune_noise_alpha", 0, 0.0, changes="adds noise to the embeddings (NEFTune)"),
+    *_rows(
+        "neftune_noise_alpha noisy_embedding_alpha",
+        0,
+        0.0,
+        changes="adds noise to the embeddings (NEFTune)",
+    ),
     *_rows("label_smoothing_factor", 0, 0.0, changes="smooths the labels"),
     *_rows("loss_type", "nll", changes="is another loss", remedy="The loss is cross-entropy."),
-    *_rows("use_dft_loss", False, changes="is another loss", remedy="The loss is cross-entropy."),
+    *_rows(
+        "use_dft_loss use_asft_loss use_eaft_loss use_eaft",
+        False,
+        changes="is another loss",
+        remedy="The loss is cross-entropy.",
+    ),
     *_rows("router_aux_loss_coef moe_aux_loss_coef", 0, 0.0, changes="adds to the loss"),
     *_rows("train_on_inputs train_on_prompt", False, changes="learns questions", remedy=_ANSWERS),
     *_rows("completion_only_loss", True, changes="learns questions as well", remedy=_ANSWERS),
@@ -473,7 +503,10 @@ _CHANGES = (
     *_rows("truncation_mode", "keep_start", changes="cuts rows at their start"),
     *_rows("packing_strategy", "bfd", "bfd-requeue", changes="packs across the ends of rows"),
     *_rows(
-        "chat_template_jinja chat_template_path tool_format eos_token eot_tokens",
+        "chat_template_jinja chat_template_path chat_template_kwargs tool_format eos_token",
+        {},
+        # What `SFTConfig.to_dict` writes for any, and for none.
+        "<EOS_TOKEN>",
         changes="is another form of a conversation",
         remedy=_OWN_TEMPLATE,
     ),
@@ -507,7 +540,7 @@ _CHANGES = (
     ),
     *_rows("adam_beta1", 0.9, changes="is another optimizer", remedy=_ADAMW),
     *_rows("adam_beta2", 0.999, changes="is another optimizer", remedy=_ADAMW),
-    *_rows("adam_epsilon", 1e-8, changes="is another optimizer", remedy=_ADAMW),
+    *_rows("adam_epsilon adam_eps", 1e-8, changes="is another optimizer", remedy=_ADAMW),
     *_rows(
         "use_galore use_apollo use_badam use_adam_mini use_muon",
         False,
@@ -523,7 +556,8 @@ _CHANGES = (
         remedy=_ADAMW,
     ),
     *_rows(
-        "lr_scheduler_kwargs cosine_min_lr_ratio cosine_constant_lr_ratio",
+        "lr_scheduler_kwargs cosine_min_lr_ratio cosine_constant_lr_ratio lr_quadratic_warmup "
+        "lr_groups embedding_lr embedding_lr_scale",
         {},
         changes="is another course of the learning rate",
         remedy="Use lr_scheduler_type and warmup_ratio alone.",
@@ -539,7 +573,8 @@ _CHANGES = (
         "gradient_accumulation_steps is what you had over all of them.",
     ),
     *_rows(
-        "num_gpus n_gpu nproc_per_node num_processes sequence_parallel_degree "
+        "num_gpus n_gpu nproc_per_node num_processes world_size sequence_parallel_degree "
+        "dp_shard_size dp_replicate_size expert_parallel_size "
         "context_parallel_size tensor_parallel_size",
         1,
         changes="spreads the training over several devices",
@@ -558,6 +593,29 @@ _CHANGES = (
         changes="chooses the adapter with the greatest loss",
         remedy="Use false.",
     ),
+    *_rows(
+        "early_stopping_patience early_stopping_threshold",
+        0,
+        0.0,
+        changes="stops early",
+        remedy="Use fewer epochs.",
+    ),
+    *_rows(
+        "excess_length_strategy",
+        "truncate",
+        changes="drops rows that are too long",
+        remedy="They are cut at max_length and counted: ./invoke data shows how many.",
+    ),
+    *_rows(
+        "dataset_exact_deduplication",
+        False,
+        changes="drops rows that occur twice",
+        remedy="Drop them in the file: ./invoke data names them.",
+    ),
+    *_rows(
+        "tokenizer_config new_special_tokens_config bos_token unk_token",
+        changes="is another tokenizer than the base's",
+    ),
     *_rows("mix_strategy interleave_probs", "concat", changes="mixes several datasets by shares"),
     *_rows(
         "disable_shuffling curriculum_sampling sample_pack_sequentially",
@@ -567,18 +625,30 @@ _CHANGES = (
     ),
 )
 
-FOREIGN_KEYS: Mapping[str, ForeignKey] = {
-    key.name: key
-    for key in (
-        *_TRANSLATED,
-        *(
-            ForeignKey(name, unused=reason)
-            for reason, names in _UNUSED.items()
-            for name in names.split()
-        ),
-        *_CHANGES,
-    )
-}
+
+def _by_name(*rows: ForeignKey) -> Mapping[str, ForeignKey]:
+    names = [row.name for row in rows]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two rows of one name: {', '.join(twice)}")
+    return dict(zip(names, rows, strict=True))
+
+
+FOREIGN_KEYS = _by_name(
+    *_TRANSLATED,
+    *(ForeignKey(name, unused=why) for why, names in _UNUSED.items() for name in names.split()),
+    *_CHANGES,
+)
+
+
+def foreign_key(name: str) -> ForeignKey | None:
+    """The row of this name, or of how it begins."""
+    if name in FOREIGN_KEYS:
+        return FOREIGN_KEYS[name]
+    for reason, prefixes in UNUSED_PREFIXES.items():
+        if name.startswith(prefixes):
+            return ForeignKey(name, unused=reason)
+    return None
+
 
 # Groups of keys that files of these trainers put into a mapping of their own.
 SECTIONS = (

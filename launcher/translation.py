@@ -21,6 +21,7 @@ from launcher.other_trainers import (
     UNSAID,
     ForeignKey,
     UnknownValueError,
+    foreign_key,
 )
 
 _LONGEST_VALUE = 60
@@ -48,7 +49,8 @@ class Translation:
         said: for those that stand there otherwise, what was made of which key.
         unused: why keys are not used -> these keys.
         differences: what is done otherwise here, though it is no reason to refuse the file.
-        problems: what keeps it from being read.
+        problems: what keeps it from being read, each with our key that it is about, or with none:
+            a later source may say that key anew.
         unknown: keys that no table has.
         meant: our keys that stand there in some form, even where their value cannot be read.
         excluded: precisions that it says it is not in, and by which words.
@@ -58,7 +60,7 @@ class Translation:
     said: dict[str, str] = field(default_factory=dict)
     unused: dict[str, list[str]] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[tuple[str, Problem]] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     meant: set[str] = field(default_factory=set)
     excluded: dict[str, str] = field(default_factory=dict)
@@ -103,15 +105,17 @@ class _Reader:
         self._claims: dict[str, list[Claim]] = {}
         # Everything that was given, by its own name; of two in different sections the last one.
         self._given: dict[str, Any] = {}
+        # What the entry of a dataset is about, while it is read.
+        self._about = ""
         self._templates: list[tuple[str, Any]] = []
         self._foreign = False
 
     def read(self, content: Mapping[str, Any], section: str = "") -> None:
         for key, value in content.items():
             name = f"{section}{key}"
-            if isinstance(value, dict) and key in SECTIONS:
+            if key in SECTIONS and (value is None or isinstance(value, dict)):
                 self._foreign = True
-                self.read(value, f"{name}.")
+                self.read(value or {}, f"{name}.")
                 continue
             self._given[key] = value
             if key in _TOGETHER:
@@ -122,7 +126,7 @@ class _Reader:
                 self._read_one(name, key, value)
 
     def _read_one(self, name: str, key: str, value: Any) -> None:
-        known = FOREIGN_KEYS.get(key)
+        known = foreign_key(key)
         own = key in Recipe.model_fields
         if known is None or (own and known.ours != key):
             if own:
@@ -148,7 +152,7 @@ class _Reader:
         try:
             ours = known.convert(value)
         except UnknownValueError as error:
-            self._refuse(f"{name}: {short(value)}", error.what, error.remedy)
+            self._refuse(f"{name}: {short(value)}", error.what, error.remedy, about=known.ours)
             return
         if known.ours not in Recipe.model_fields:
             self._refuse(f"{name}: {short(value)}", "has no equal here", "Remove it.")
@@ -162,10 +166,9 @@ class _Reader:
     def _leave(self, name: str, why: str) -> None:
         self._result.unused.setdefault(why, []).append(name)
 
-    def _refuse(self, where: str, what: str, remedy: str) -> None:
-        self._result.problems.append(
-            Problem(where=f"{self._origin}: {where}", what=what, remedy=remedy)
-        )
+    def _refuse(self, where: str, what: str, remedy: str, *, about: str = "") -> None:
+        problem = Problem(where=f"{self._origin}: {where}", what=what, remedy=remedy)
+        self._result.problems.append((about or self._about, problem))
 
     # What means something only together with other keys.
 
@@ -193,6 +196,11 @@ class _Reader:
         """Axolotl's list, with one entry."""
         ours = "evaluation_path" if name.rpartition(".")[2] == "test_datasets" else "dataset_path"
         self._result.meant.add(ours)
+        self._about = ours
+        self._read_entries(name, value, ours)
+        self._about = ""
+
+    def _read_entries(self, name: str, value: Any, ours: str) -> None:
         entries = value if isinstance(value, list) else [value]
         if len(entries) != 1:
             self._refuse(name, f"are {len(entries)} datasets", f"Join them in one file: {ours}.")
@@ -291,6 +299,9 @@ class _Reader:
         if ours == "columns":
             self._join_columns(claims)
             return
+        if every := [claim for claim in claims if claim.name.endswith("lora_target_linear")]:
+            # Axolotl adds up what the two keys name.
+            claims = every
         first_hand = [claim for claim in claims if not claim.fallback]
         chosen = first_hand or claims
         if any(not _same(claim.value, chosen[0].value) for claim in chosen[1:]):
@@ -309,7 +320,9 @@ class _Reader:
             f"{short(claim.value)} (by {claim})" if claim.name != ours else str(claim)
             for claim in claims
         )
-        self._refuse(ours, f"is said twice, and not the same: {ways}", "Keep one of them.")
+        self._refuse(
+            ours, f"is said twice, and not the same: {ways}", "Keep one of them.", about=ours
+        )
 
     def _join_columns(self, claims: list[Claim]) -> None:
         columns: dict[str, Any] = {}
@@ -323,6 +336,7 @@ class _Reader:
                         f"columns.{target}",
                         f"is said twice, and not the same: {columns[target]} and {source}",
                         "Keep one of them.",
+                        about="columns",
                     )
         self._result.values["columns"] = columns
         if any(claim.name != "columns" for claim in claims):
@@ -343,12 +357,16 @@ class _Reader:
         """Accept the name of the base's own template alone, as far as names tell."""
         bases = [claim.value for claim in self._claims.get("model_to_fine_tune", [])]
         base = _letters(bases[0]) if bases else ""
-        for name, value in self._templates:
+        for name, given in self._templates:
+            # LLaMA-Factory's, for bases that may reason and are not to.
+            value = str(given).removesuffix("_nothink")
+            if value != given and _letters(value) in base:
+                self._claim("thinking", Claim(name, given, "off"))
             if value != "jinja" and _letters(value) in base:
                 self._leave(name, "the base's own chat template is used")
                 continue
             self._refuse(
-                f"{name}: {short(value)}",
+                f"{name}: {short(given)}",
                 "by its name it is not the base's own chat template",
                 FOREIGN_KEYS["chat_template_jinja"].remedy,
             )
