@@ -25,7 +25,11 @@ if _by_invoke and not _handed_over and Path(sys.prefix).resolve() != (_ROOT / ".
 
 _PROFILES = ", ".join(sorted(path.stem for path in (_ROOT / "configs/profiles").glob("*.yaml")))
 _PROFILE = f"{_PROFILES}: a file in configs/profiles/"
-_CONFIG = "JSON or YAML configuration file (default: the one that the profile names)"
+_AUTO = f"auto (the one that fits this machine's GPU, or cpu), or {_PROFILE}"
+_CONFIG = (
+    "JSON or YAML configuration file, with our keys or those of TRL, LLaMA-Factory or Axolotl "
+    "(default: the one that the profile names)"
+)
 _SET = "key=value, overrides the configuration; repeatable"
 _DATA = "dataset to use instead of the configured one (configs/README.md lists the formats)"
 _QUIET = "print only the result"
@@ -35,7 +39,7 @@ _OLLAMA = (
 _POLICY = "gate policy to use instead of configs/gate.yaml"
 _RUN = "run key, or the start of one (default: the last finished run)"
 _ENGINE = "where the stages run: auto, local or docker"
-_FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
+_FLAGS = {"profile": _AUTO, "config": _CONFIG, "set": _SET, "data": _DATA}
 
 
 @task(
@@ -52,7 +56,7 @@ _FLAGS = {"profile": _PROFILE, "config": _CONFIG, "set": _SET, "data": _DATA}
 )
 def train(
     _context: Context,
-    profile: str = "rtx",
+    profile: str = "auto",
     config: str = "",
     set: list[str] | None = None,
     data: str = "",
@@ -66,7 +70,7 @@ def train(
 
     Examples:
       ./invoke train --profile smoke
-      ./invoke train --profile rtx --config configs/training_config.json
+      ./invoke train --config configs/training_config.json
       ./invoke train --profile rtx --engine docker --memory 24g
       ./invoke train --profile smoke --ollama container
       ./invoke train --profile smoke --data my.csv --set epochs=2 \\
@@ -269,7 +273,7 @@ def rollback(_context: Context, role: str) -> None:
 @task(iterable=["set"], help={**_FLAGS, "engine": _ENGINE})
 def plan(
     _context: Context,
-    profile: str = "rtx",
+    profile: str = "auto",
     config: str = "",
     set: list[str] | None = None,
     data: str = "",
@@ -293,7 +297,7 @@ def plan(
 def data(
     _context: Context,
     data: str = "",
-    profile: str = "rtx",
+    profile: str = "auto",
     config: str = "",
     set: list[str] | None = None,
     engine: str = "auto",
@@ -365,11 +369,11 @@ def build(
 
 @task(
     help={
-        "profile": _PROFILE,
+        "profile": _AUTO,
         "engine": "auto, local or docker (with docker, a missing engine is a failure)",
     }
 )
-def doctor(_context: Context, profile: str = "rtx", engine: str = "auto") -> None:
+def doctor(_context: Context, profile: str = "auto", engine: str = "auto") -> None:
     """Check this machine: engine, disk, GPU, driver, Ollama.
 
     Examples:

@@ -6,7 +6,7 @@ Nothing downstream looks at a profile, a configuration file or a flag again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,43 +21,19 @@ from contract.errors import Problem, UserError, did_you_mean, unknown_name
 from contract.metrics import METRICS
 from contract.recipe import Recipe
 from contract.row_forms import COLUMN_NAMES
+from launcher.other_trainers import foreign_key
 from launcher.project import PROFILES, ROOT, shown
+from launcher.runtime import gpus
 from launcher.runtime.gpu_generations import GENERATIONS
+from launcher.translation import Translation, translated
 
 # When the first of these is given anew, what was said about the old one no longer holds.
 _COMPANIONS = {
     "dataset_path": ("evaluation_path", "columns"),
     "model_to_fine_tune": ("model_revision",),
 }
-# What other trainers call our keys, for a hint instead of a shrug.
-_ELSEWHERE = {
-    "base_model": "model_to_fine_tune",
-    "model_name": "model_to_fine_tune",
-    "model_name_or_path": "model_to_fine_tune",
-    "output_dir": "output_model_name",
-    "dataset": "dataset_path",
-    "data_path": "dataset_path",
-    "eval_dataset": "evaluation_path",
-    "num_train_epochs": "epochs",
-    "num_epochs": "epochs",
-    "lr": "learning_rate",
-    "per_device_train_batch_size": "batch_size",
-    "micro_batch_size": "batch_size",
-    "lora_r": "lora_rank",
-    "r": "lora_rank",
-    "target_modules": "lora_target_modules",
-    "max_seq_length": "max_length",
-    "cutoff_len": "max_length",
-    "sequence_len": "max_length",
-    "val_size": "held_out_fraction",
-    "bf16": "precision",
-    "fp16": "precision",
-    "mixed_precision": "precision",
-    "load_in_4bit": "quantize_base",
-    "lr_scheduler": "lr_scheduler_type",
-    "warmup_steps": "warmup_ratio",
-    "num_threads": "cpu_threads",
-}
+# The profile that is chosen by this machine.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -74,28 +50,40 @@ def resolve(
     config: Path | None = None,
     settings: Sequence[str] = (),
     data: str | None = None,
+    note: Callable[[str], None] = lambda _text: None,
 ) -> Recipe:
     """The recipe for these words of the user.
 
     Args:
-        profile: a name in `configs/profiles/`.
-        config: a JSON or YAML file; None takes the one that the profile names, if any.
+        profile: a name in `configs/profiles/`, or `AUTO` for the one that fits this machine.
+        config: a JSON or YAML file, which may use other trainers' keys; None takes the one that the
+            profile names, if any.
         settings: `key=value` or `key.key=value`, values in YAML's form.
         data: a dataset in place of the configured one.
+        note: told what was chosen, translated and not used, a line each.
 
     Raises:
-        UserError: every unknown key and every bad value, each with its origin.
+        UserError: every unknown key, every contradiction and every bad value, each with its origin.
     """
-    base = _profile_layer(profile)
+    if profile != AUTO:
+        base = _profile_layer(profile)
+    later = [] if data is None else [Layer("--data", {"dataset_path": data})]
+    later += [_setting(text) for text in settings]
+    file = None if config is None else _ConfigFile.read(config)
+    if profile == AUTO:
+        choice = _profile_for(
+            [*([Layer(file.origin, file.translation.values)] if file else []), *later]
+        )
+        profile, base = choice.profile, _profile_layer(choice.profile)
+        note(f"profile {profile}: {choice.why}")
     named = base.values.pop("config", None)
-    path = config or (ROOT / named if named else None)
-    layers = [base]
-    if path is not None:
-        layers.append(Layer(shown(path.resolve()), _read_file(path)))
-    if data is not None:
-        layers.append(Layer("--data", {"dataset_path": data}))
-    layers += [_setting(text) for text in settings]
-    return _validated(profile, layers)
+    if file is None and named:
+        file = _ConfigFile.read(ROOT / named)
+    resolver = _Resolver(base, file, later)
+    recipe = resolver.resolve(profile)
+    for text in resolver.notes():
+        note(text)
+    return recipe
 
 
 def profiles() -> list[str]:
@@ -131,7 +119,8 @@ def read_yaml(path: Path) -> Any:
 def _profile_layer(profile: str) -> Layer:
     path = PROFILES / f"{profile}.yaml"
     if profile not in profiles():
-        raise UserError([unknown_name(profile, profiles(), kind="profile", where="--profile")])
+        names = [AUTO, *profiles()]
+        raise UserError([unknown_name(profile, names, kind="profile", where="--profile")])
     return Layer(shown(path), _as_keys(read_yaml(path), path))
 
 
@@ -188,36 +177,135 @@ def _setting(text: str) -> Layer:
     return Layer(f"--set {key.strip()}", values)
 
 
-def _validated(profile: str, layers: Sequence[Layer]) -> Recipe:
-    merged: dict[str, Any] = {"profile": profile}
-    origins: dict[str, str] = {}
-    problems = []
-    for layer in layers:
-        for key in layer.values:
-            if key not in Recipe.model_fields:
-                problems.append(_unknown_key(layer.origin, key))
-        known = {key: value for key, value in layer.values.items() if key in Recipe.model_fields}
-        _reset_companions(merged, known)
-        for key, value in known.items():
-            merged[key] = _laid_over(merged.get(key), value)
-            origins[key] = layer.origin
-    problems += _unknown_names(merged, origins)
-    try:
-        recipe = Recipe(**merged)
-    except ValidationError as error:
-        hinted = {problem.remedy for problem in problems}
-        problems += [
-            problem
-            for problem in as_problems(
+@dataclass(frozen=True)
+class _ConfigFile:
+    """A configuration file in our keys."""
+
+    origin: str
+    translation: Translation
+
+    @classmethod
+    def read(cls, path: Path) -> _ConfigFile:
+        origin = shown(path.resolve())
+        return cls(origin, translated(_read_file(path), origin))
+
+
+class _Resolver:
+    """Lays the sources over each other, and collects what is wrong with them."""
+
+    def __init__(self, base: Layer, file: _ConfigFile | None, later: Sequence[Layer]) -> None:
+        self._base, self._file, self._later = base, file, later
+        self._origins: dict[str, str] = {}
+
+    def resolve(self, profile: str) -> Recipe:
+        """The recipe.
+
+        Raises:
+            UserError: all problems of all sources.
+        """
+        file = [Layer(self._file.origin, self._file.translation.values)] if self._file else []
+        layers = [self._base, *file, *self._later]
+        merged: dict[str, Any] = {"profile": profile}
+        problems = self._problems_of_file()
+        for layer in layers:
+            problems += [
+                _unknown_key(layer.origin, key)
+                for key in layer.values
+                if key not in Recipe.model_fields
+            ]
+            known = {
+                key: value for key, value in layer.values.items() if key in Recipe.model_fields
+            }
+            _reset_companions(merged, known)
+            for key, value in known.items():
+                merged[key] = _laid_over(merged.get(key), value)
+                self._origins[key] = layer.origin
+        problems += self._against_profile(merged)
+        problems += _unknown_names(merged, self._origins)
+        try:
+            recipe = Recipe(**merged)
+        except ValidationError as error:
+            origins = self._origins
+            found = as_problems(
                 error, lambda key: origins.get(key, layers[-1].origin), Recipe.model_fields
             )
-            # Said already, from the other side: the key stands there under another name.
-            if f"Did you mean {problem.where.rpartition(': ')[2]}?" not in hinted
+            raise UserError(problems + self._news(found, problems)) from None
+        if problems:
+            raise UserError(problems)
+        return recipe
+
+    def notes(self) -> Iterator[str]:
+        """What there is to say of the configuration file, after `resolve`."""
+        if self._file is None:
+            return
+        origin = self._file.origin
+        standing = {key for key, last in self._origins.items() if last == origin}
+        yield from self._file.translation.notes(origin, standing)
+
+    def _problems_of_file(self) -> list[Problem]:
+        if self._file is None:
+            return []
+        translation = self._file.translation
+        anew = {key for layer in self._later for key in layer.values}
+        return [
+            *(_unknown_key(self._file.origin, key) for key in translation.unknown),
+            *(problem for key, problem in translation.problems if key not in anew),
         ]
-        raise UserError(problems) from None
-    if problems:
-        raise UserError(problems)
-    return recipe
+
+    def _against_profile(self, merged: Mapping[str, Any]) -> list[Problem]:
+        """What the file says and the profile was not made for."""
+        if self._file is None:
+            return []
+        origin, translation = self._file.origin, self._file.translation
+        problems = []
+        device, of_profile = merged.get("device"), self._base.values.get("device")
+        if self._origins.get("device") == origin and device in _DEVICES and device != of_profile:
+            problems.append(
+                Problem(
+                    where=f"{origin}: device: {device}",
+                    what=f"profile {merged['profile']} is for device {of_profile}",
+                    remedy=f"Use {_DEVICES[device]}, or remove device.",
+                )
+            )
+        precision = str(merged.get("precision"))
+        if precision in translation.excluded and self._origins["precision"] == self._base.origin:
+            problems.append(
+                Problem(
+                    where=f"{origin}: {translation.excluded[precision]}",
+                    what=f"profile {merged['profile']} computes in {precision}",
+                    remedy="Use precision: fp32, or leave it to the profile and remove this key.",
+                )
+            )
+        return problems
+
+    def _news(self, found: Sequence[Problem], said: Sequence[Problem]) -> list[Problem]:
+        """Those that are not said already from another side."""
+        hinted = {problem.remedy for problem in said}
+        meant = self._file.translation.meant if self._file else set()
+        news = []
+        for problem in found:
+            key = problem.where.rpartition(": ")[2]
+            stands_elsewhere = problem.what == "is missing" and key in meant
+            if not stands_elsewhere and f"Did you mean {key}?" not in hinted:
+                news.append(problem)
+        return news
+
+
+_DEVICES = {
+    "cpu": "--profile cpu",
+    "cuda": " or ".join(f"--profile {name}" for name in GENERATIONS),
+}
+
+
+def _profile_for(layers: Sequence[Layer]) -> gpus.ProfileChoice:
+    """The profile for this machine, unless one of these sources names the device."""
+    for layer in reversed(layers):
+        device = layer.values.get("device")
+        if device == "cpu":
+            return gpus.ProfileChoice("cpu", f"{layer.origin} says device: cpu")
+        if device is not None:
+            break
+    return gpus.choose_profile()
 
 
 def _reset_companions(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:
@@ -233,13 +321,19 @@ def _laid_over(below: Any, above: Any) -> Any:
     return above
 
 
-def _unknown_key(origin: str, key: str) -> Problem:
-    known = _ELSEWHERE.get(key)
+def _unknown_key(origin: str, name: str) -> Problem:
+    key = name.rpartition(".")[2]
+    where = f"{origin}: {name}"
+    known = foreign_key(key)
     if known is None:
         remedy = did_you_mean(key, Recipe.model_fields, "configs/README.md lists the keys.")
-    else:
-        remedy = f"Did you mean {known}?"
-    return Problem(where=f"{origin}: {key}", what="unknown key", remedy=remedy)
+        return Problem(where=where, what="unknown key", remedy=remedy)
+    # Other trainers' keys are read in files alone.
+    if known.ours:
+        return Problem(where=where, what="unknown key", remedy=f"Did you mean {known.ours}?")
+    if known.unused:
+        return Problem(where=where, what=f"is not used here ({known.unused})", remedy="Remove it.")
+    return Problem(where=where, what="unknown key", remedy=known.remedy)
 
 
 def _unknown_names(merged: Mapping[str, Any], origins: Mapping[str, str]) -> list[Problem]:

@@ -52,11 +52,11 @@ def train(
 
     With `quiet`, the run's folder alone is printed.
     """
-    recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
+    display = Display(quiet=quiet)
+    recipe = _resolved(display, profile=profile, config=config, settings=settings, data=data)
     find_data(recipe)
     if recipe.device == "cuda":
         gpus.check_gpu(recipe.lock, recipe.precision)
-    display = Display(quiet=quiet)
     # Before the training, and started after it.
     chosen = choose_server(ollama, display)
     if chosen is not None and chosen.version is not None:
@@ -227,8 +227,8 @@ def _server_to_ask(model: str, run: Run | None, *, ollama: str, display: Display
 def plan(*, profile: str, config: str, settings: Sequence[str], data: str, engine: str) -> None:
     """Print each stage and what a run would do with it; exit 2 where the base has problems."""
     console = terminal()
-    recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
     display = Display()
+    recipe = _resolved(display, profile=profile, config=config, settings=settings, data=data)
     planned = training.plan(
         recipe, choose_engine(engine, "", display), display, server=_served_bases(display)
     )
@@ -240,9 +240,9 @@ def data(
     *, profile: str, config: str, settings: Sequence[str], data: str, engine: str, quiet: bool
 ) -> None:
     """Prepare the dataset in a folder of its own and print the report."""
-    recipe = _resolved(profile=profile, config=config, settings=settings, data=data)
-    find_data(recipe)
     display = Display(quiet=quiet)
+    recipe = _resolved(display, profile=profile, config=config, settings=settings, data=data)
+    find_data(recipe)
     found = data_report.prepare(
         recipe, choose_engine(engine, "", display), display, server=_served_bases(display)
     )
@@ -302,10 +302,13 @@ def _served_bases(display: Display) -> ServedBases:
     return ServedBases.of(choose_server("auto", display), "auto")
 
 
-def _resolved(*, profile: str, config: str, settings: Sequence[str], data: str) -> Recipe:
+def _resolved(
+    display: Display, *, profile: str, config: str, settings: Sequence[str], data: str
+) -> Recipe:
     return resolve(
         profile,
         config=Path(config) if config else None,
         settings=settings,
         data=data or None,
+        note=display.note,
     )

@@ -16,13 +16,14 @@ from rich.text import Text
 
 from contract.errors import UserError
 from contract.recipe import QUANTIZER_TYPES
-from launcher.configuration import profile_values
+from launcher.configuration import AUTO, profile_values
 from launcher.display import styled
 from launcher.project import CACHE
 from launcher.runtime import environment, gpus, images
 from launcher.runtime.docker_engine import DockerEngine, EngineFacts
 from launcher.runtime.docker_errors import TOOLKIT_REMEDY
 from launcher.runtime.engine_choice import check_name
+from launcher.runtime.gpu_generations import GENERATIONS
 from launcher.runtime.llama_cpp_tools import tools_folder
 from launcher.serving.ollama_server import address, server_version
 
@@ -49,9 +50,12 @@ def examine(profile: str, engine: str) -> list[Finding]:
         UserError: there is no such profile or engine.
     """
     check_name(engine)
+    findings = [_python()]
+    if profile == AUTO:
+        profile, finding = _profile()
+        findings.append(finding)
     values = profile_values(profile)
     lock = str(values["lock"])
-    findings = [_python()]
     facts = None
     if engine != "local":
         try:
@@ -103,6 +107,16 @@ def _of_error(subject: str, error: UserError, state: State) -> Finding:
 def _python() -> Finding:
     taken = f"{platform.python_version()} at {sys.base_prefix}"
     return Finding("python", "ok", f"{taken}: it runs the launcher, and stages on engine local")
+
+
+def _profile() -> tuple[str, Finding]:
+    """The profile that a run without --profile takes."""
+    try:
+        choice = gpus.choose_profile()
+    except UserError as error:
+        # With it, the lines about the GPU say more.
+        return next(iter(GENERATIONS)), _of_error("profile", error, "fail")
+    return choice.profile, Finding("profile", "ok", f"{choice.profile}: {choice.why}")
 
 
 def _buildx() -> Finding:

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from contract.atomic_write import atomic_write
 from contract.metrics import METRICS
+from contract.recipe import Recipe
 from contract.row_forms import FORMS
+from launcher.other_trainers import FOREIGN_KEYS
 from launcher.project import CONFIGS
 from launcher.runtime.gpu_generations import GENERATIONS
 
@@ -26,6 +28,7 @@ def with_tables(text: str) -> str:
     """
     for name, table in (
         ("row forms", _row_forms()),
+        ("other trainers' keys", _foreign_keys()),
         ("metrics", _metrics()),
         ("GPU generations", _gpu_generations()),
     ):
@@ -46,6 +49,17 @@ def _metrics() -> str:
     return _table(
         ("metric", "an answer is correct if"),
         ((_quoted([metric.name]), metric.right_where) for metric in METRICS.values()),
+    )
+
+
+def _foreign_keys() -> str:
+    names: dict[str, list[str]] = {}
+    for key in FOREIGN_KEYS.values():
+        if key.ours and key.ours != key.name and key.ours in Recipe.model_fields:
+            names.setdefault(key.ours, []).append(key.name)
+    return _table(
+        ("our key", "other names of it"),
+        ((_quoted([ours]), _quoted(others)) for ours, others in sorted(names.items())),
     )
 
 

@@ -22,6 +22,8 @@ from launcher.runtime.gpu_generations import (
 _FIELDS = "name,driver_version,memory.total,compute_cap"
 _WSL = Path("/usr/lib/wsl/lib/nvidia-smi")
 _PATIENCE_S = 20.0
+# Newer than every driver that a generation asks for.
+_ANY_DRIVER = 10**6
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,48 @@ def check_gpu(lock: str, precision: str) -> None:
             "no NVIDIA GPU was found (no nvidia-smi, no /dev/nvidia0)",
             "Install the driver, or use --profile cpu or --profile smoke.",
         )
+
+
+@dataclass(frozen=True)
+class ProfileChoice:
+    """The name of a profile, and why it was chosen."""
+
+    profile: str
+    why: str
+
+
+def choose_profile() -> ProfileChoice:
+    """The profile that fits this machine's cards best; `cpu` where none can train.
+
+    Raises:
+        UserError: a card could train, and its driver does not let it.
+    """
+    found = detect_gpus()
+    if not found and not Path("/dev/nvidia0").exists():
+        return ProfileChoice("cpu", "no NVIDIA GPU was found")
+    if not found:
+        raise UserError.one(
+            "device",
+            "/dev/nvidia0 exists, but there is no nvidia-smi to tell which GPU it is",
+            f"Install nvidia-smi (part of the driver), or use --profile "
+            f"{', '.join(GENERATIONS)} or cpu.",
+        )
+    fitting = [(generation_for(gpu.driver_major, gpu.capability), gpu) for gpu in found]
+    choices = [(generation, gpu) for generation, gpu in fitting if generation is not None]
+    if choices:
+        generation, gpu = max(choices, key=lambda choice: choice[0].cards_from)
+        newer = generation_for(_ANY_DRIVER, gpu.capability)
+        waits = (
+            f"; profile {newer.name} needs driver {newer.min_driver} and up"
+            if gpu.capability and newer not in (None, generation)
+            else ""
+        )
+        return ProfileChoice(generation.name, f"{gpu}{waits}")
+    for gpu in found:
+        if newest := generation_for(_ANY_DRIVER, gpu.capability):
+            what, remedy = complaint(gpu, newest.name, newest.precision) or ("", "")
+            raise UserError.one("device", what, f"{remedy} Or use --profile cpu.")
+    return ProfileChoice("cpu", f"{found[0]} is too old to train")
 
 
 def complaint(gpu: Gpu, lock: str, precision: str) -> tuple[str, str] | None:

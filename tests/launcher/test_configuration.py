@@ -8,6 +8,7 @@ import pytest
 from contract.errors import UserError
 from launcher.configuration import profiles, resolve
 from launcher.project import CONFIGS, PROFILES
+from launcher.runtime import gpus
 from launcher.runtime.gpu_generations import GENERATIONS
 
 GUIDE = {
@@ -98,9 +99,11 @@ def test_an_unknown_key_suggests_the_nearest_one(tmp_path):
     assert "c.json: learnig_rate: unknown key. Did you mean learning_rate?" in problem
 
 
-def test_another_trainers_key_is_recognised(tmp_path):
-    (problem,) = problems_of("smoke", config=written(tmp_path, "c.json", {"lora_r": 8}))
-    assert "Did you mean lora_rank?" in problem
+def test_a_setting_is_in_our_keys_and_another_trainers_key_is_recognised():
+    (problem,) = problems_of("smoke", settings=["lora_r=8"])
+    assert "lora_r: unknown key. Did you mean lora_rank?" in problem
+    (problem,) = problems_of("smoke", settings=["save_steps=8"])
+    assert "is not used here" in problem
 
 
 @pytest.mark.parametrize(
@@ -132,25 +135,6 @@ def test_all_problems_are_named_at_once_each_with_its_origin(tmp_path):
     assert "--set lora_rank: lora_rank: input should be a valid integer" in text
 
 
-def test_a_configuration_of_the_guides_own_trainer_is_refused_key_by_key(tmp_path):
-    # The keys that the guide's real configuration uses, where its text promises others.
-    foreign = {
-        "model_name": "qwen3:32b-q4_K_M",
-        "# Optimisations": None,
-        "num_train_epochs": 3,
-        "max_seq_length": 4096,
-        "bf16": True,
-    }
-    problems = problems_of("cpu", config=written(tmp_path, "c.json", foreign))
-    hints = [problem.partition("Did you mean ")[2] for problem in problems]
-    missing = [problem for problem in problems if problem.endswith("is missing")]
-    assert hints[:4] == ["model_to_fine_tune?", "epochs?", "max_length?", "precision?"]
-    assert len(missing) == len(problems) - 4
-    # What stands there under another name is not called missing as well.
-    assert not any("epochs: is missing" in problem for problem in missing)
-    assert any("lora_rank: is missing" in problem for problem in missing)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -172,6 +156,43 @@ def test_a_file_that_is_none_is_refused(tmp_path, name, content, said):
 def test_a_missing_file_is_named(tmp_path):
     (problem,) = problems_of("smoke", config=tmp_path / "absent.json")
     assert "there is no file" in problem
+
+
+@pytest.mark.parametrize(
+    ("shown_by_driver", "taken", "why"),
+    [
+        (["NVIDIA GeForce RTX 4060, 580.65.06, 8188, 8.9"], "rtx", "NVIDIA GeForce RTX 4060"),
+        (["Tesla T4, 580.65.06, 15360, 7.5"], "t4", "compute capability 7.5"),
+        ([], "cpu", "no NVIDIA GPU was found"),
+    ],
+)
+def test_the_guides_configuration_runs_without_a_profile(
+    tmp_path, monkeypatch, shown_by_driver, taken, why
+):
+    monkeypatch.setattr(gpus, "detect_gpus", lambda: [gpus._gpu(line) for line in shown_by_driver])
+    notes: list[str] = []
+    path = written(tmp_path, "guide.json", GUIDE)
+    recipe = resolve("auto", config=path, note=notes.append)
+    assert (recipe.profile, recipe) == (taken, resolve(taken, config=path))
+    assert len(notes) == 1
+    assert notes[0].startswith(f"profile {taken}: ")
+    assert why in notes[0]
+
+
+def test_without_a_profile_the_device_that_is_named_decides(tmp_path, monkeypatch):
+    card = "NVIDIA GeForce RTX 4060, 580.65.06, 8188, 8.9"
+    monkeypatch.setattr(gpus, "detect_gpus", lambda: [gpus._gpu(card)])
+    notes: list[str] = []
+    path = written(tmp_path, "c.json", {**GUIDE, "device": "cpu"})
+    assert resolve("auto", config=path, note=notes.append).profile == "cpu"
+    assert notes[0].endswith("c.json says device: cpu")
+    assert resolve("auto", config=path, settings=["device=cuda"]).profile == "rtx"
+
+
+def test_a_file_and_a_profile_for_different_devices_contradict_each_other(tmp_path):
+    path = written(tmp_path, "c.json", {**GUIDE, "device": "cpu"})
+    (problem, *_) = problems_of("rtx", config=path)
+    assert "c.json: device: cpu: profile rtx is for device cuda. Use --profile cpu" in problem
 
 
 def test_an_unknown_profile_suggests_the_nearest_one():

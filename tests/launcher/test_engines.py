@@ -117,6 +117,8 @@ def test_doctor_exits_by_what_it_found(plain_project):
     assert "no engine responds" in fit.stdout
     unfit = invoke(plain_project, "doctor", "--profile", "smoke", "--engine", "docker")
     assert unfit.returncode == 2
+    # A machine without a card, where no profile is named.
+    assert "cpu: no NVIDIA GPU was found" in invoke(plain_project, "doctor").stdout
     unknown = invoke(plain_project, "doctor", "--profile", "smok")
     assert unknown.returncode == 2
     assert "Did you mean smoke?" in unknown.stderr

@@ -5,6 +5,7 @@ tool, in the tool's own words. tests/gpu runs on real ones.
 """
 
 import os
+import re
 
 import pytest
 
@@ -110,6 +111,29 @@ def test_a_driver_that_does_not_answer_is_said(driver):
     driver(script=f'echo "{failed}"; exit 9')
     with pytest.raises(UserError, match="communicate with the NVIDIA driver"):
         gpus.check_gpu("rtx", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("lines", "profile", "why"),
+    [
+        ([RTX], "rtx", "RTX 4060"),
+        ([T4], "t4", "Tesla T4"),
+        ([T4, RTX], "rtx", "RTX 4060"),
+        ([RTX_OLDER_DRIVER], "t4", "profile rtx needs driver 580 and up"),
+        ([KEPLER], "cpu", "Tesla K40c .* is too old to train"),
+    ],
+)
+def test_the_profile_is_chosen_by_the_cards(driver, lines, profile, why):
+    driver(*lines)
+    choice = gpus.choose_profile()
+    assert choice.profile == profile
+    assert re.search(why, choice.why)
+
+
+def test_a_card_that_waits_for_its_driver_is_said_and_not_passed_over(driver):
+    driver("NVIDIA GeForce RTX 3070, 470.82.01, 8192, 8.6")
+    with pytest.raises(UserError, match=r"driver too old .*Install driver 580.*--profile cpu"):
+        gpus.choose_profile()
 
 
 def test_a_run_is_refused_before_anything_is_fetched(driver, plain_project):

@@ -76,6 +76,20 @@ def test_a_card_that_is_not_there_is_said_before_anything_is_fetched(plain_proje
     assert "--profile cpu" in done.stderr
 
 
+def test_what_was_made_of_a_configuration_is_said_before_anything_else(plain_project, tmp_path):
+    config = tmp_path / "c.json"
+    given = {"base_model": "a/b", "output_dir": "out/c", "num_epochs": 1, "lr": 1e-4, "lora_r": 8}
+    given |= {"batch_size": 1, "dataset": "absent.jsonl", "save_steps": 10}
+    config.write_text(json.dumps(given))
+    done = invoke(plain_project, "train", "--config", str(config), "--set", "device=cpu")
+    assert done.returncode == 2
+    profile, translated, unused, error, *_ = done.stderr.splitlines()
+    assert "profile cpu: --set device says device: cpu" in profile
+    assert "num_epochs -> epochs: 1" in translated
+    assert "not used here: save_steps" in unused
+    assert "absent.jsonl does not exist" in error
+
+
 def test_an_engine_that_does_not_answer_is_said(plain_project):
     done = invoke(
         plain_project,
