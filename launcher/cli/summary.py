@@ -77,7 +77,7 @@ def _size(size_bytes: int) -> str:
 
 
 def _scores(trained: TrainResult, console: Console) -> None:
-    losses, held_out = trained.train_loss, trained.held_out
+    losses, held_out = [point.loss for point in trained.losses], trained.held_out
     if losses:
         console.print(
             Text(f"\n  training loss  {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}")
