@@ -57,6 +57,17 @@ def _quantization(name: str) -> str:
     return lowered
 
 
+def _steps_or_share(steps: float | None) -> float | None:
+    # As in transformers: below 1 a share of the run's steps, from 1 on their number.
+    if steps is not None and steps >= 1 and steps != int(steps):
+        raise ValueError("is neither a whole number of steps nor a share of the run below 1")
+    return steps
+
+
+def _none_is_zero(value: object) -> object:
+    return 0 if value is None else value
+
+
 def _switch(value: object) -> object:
     # YAML 1.1 reads on and off as booleans, and people write true and false.
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
@@ -113,6 +124,10 @@ class TrainSection(SectionKind):
     packing: bool
     full_determinism: bool
     logging_steps: int = Field(ge=1)
+    eval_steps: Annotated[float | None, Field(gt=0), AfterValidator(_steps_or_share)]
+    early_stopping_patience: Annotated[int, BeforeValidator(_none_is_zero)] = Field(
+        ge=0, description="evaluations without a lower held-out loss; 0 never stops early"
+    )
     seed: int = Field(ge=0, lt=2**32)
     held_out_answers: int = Field(ge=0, description="held-out rows that are answered and compared")
     max_new_tokens: int = Field(ge=1)
@@ -123,6 +138,11 @@ class TrainSection(SectionKind):
             raise ValueError(f"precision {self.precision} needs device cuda; use fp32 on a CPU")
         if self.device == "cpu" and self.optim.startswith("paged_"):
             raise ValueError(f"optim {self.optim} needs device cuda; use adamw_torch on a CPU")
+        if self.early_stopping_patience and self.eval_steps is None:
+            raise ValueError(
+                "early_stopping_patience counts evaluations, and with eval_steps null there are "
+                "none; set eval_steps, or early_stopping_patience to 0"
+            )
         return self
 
 
@@ -198,6 +218,16 @@ class Recipe(
 
     profile: str
     lock: str
+
+    @model_validator(mode="after")
+    def _can_stop_early(self) -> Self:
+        held_out = self.evaluation_path is not None or self.held_out_fraction > 0
+        if self.early_stopping_patience and not held_out:
+            raise ValueError(
+                "early_stopping_patience needs held-out rows; set held_out_fraction or "
+                "evaluation_path, or early_stopping_patience to 0"
+            )
+        return self
 
     def section(self, kind: type[Section]) -> Section:
         """This recipe's part for one stage."""

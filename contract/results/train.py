@@ -9,17 +9,28 @@ from contract.results.stage_result import StageResult
 class TrainingMetrics(Record):
     """A line of `metrics.jsonl`: the mean loss since the line before, in nats per token.
 
-    `tokens` and `seconds` count from the start of the training, without loading the model.
+    `held_out_loss` is that of the adapter as it is after this step, over all held-out rows; None
+    where it was not measured. `tokens` and `seconds` count from the start of the training, without
+    loading the model.
     """
 
     step: int
     epoch: float
     loss: float
+    held_out_loss: float | None
     learning_rate: float
     grad_norm: float
     tokens: int
     tokens_per_s: float
     seconds: float
+
+
+class StepLosses(Record):
+    """A point of the curve: both losses of a line of `metrics.jsonl`."""
+
+    step: int
+    loss: float
+    held_out_loss: float | None
 
 
 class BaseAndTuned(Record):
@@ -54,10 +65,18 @@ class HeldOutScores(Record):
 
 
 class TrainResult(StageResult):
-    """The device's name, the training losses in nats per token, and the held-out scores."""
+    """The device's name, the losses during the training, and the held-out scores.
+
+    The training ended after `steps` of the `planned_steps` that the recipe's epochs are.
+    `best_step` is the evaluated step of least held-out loss, whose adapter is the one that is kept;
+    None where none was evaluated, and the last step's is kept.
+    """
 
     stage = "train"
 
     device: str
-    train_loss: list[float]
+    losses: list[StepLosses]
+    steps: int
+    planned_steps: int
+    best_step: int | None
     held_out: HeldOutScores

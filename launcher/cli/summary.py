@@ -13,6 +13,7 @@ from rich.text import Text
 from contract import paths
 from contract.manifest import StageRecord
 from contract.results.train import Example, TrainResult
+from launcher.cli.loss_chart import Curve, loss_chart
 from launcher.display import styled
 from launcher.pipeline.finished_run import Run
 from launcher.project import shown
@@ -77,11 +78,8 @@ def _size(size_bytes: int) -> str:
 
 
 def _scores(trained: TrainResult, console: Console) -> None:
-    losses, held_out = trained.train_loss, trained.held_out
-    if losses:
-        console.print(
-            Text(f"\n  training loss  {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}")
-        )
+    held_out = trained.held_out
+    _curves(trained, console)
     if (loss := held_out.loss) is None:
         console.print("  held-out       no rows were held out, so nothing was measured")
         return
@@ -98,6 +96,42 @@ def _scores(trained: TrainResult, console: Console) -> None:
                 f"   of {held_out.answered_rows} held-out rows"
             )
         )
+
+
+def _curves(trained: TrainResult, console: Console) -> None:
+    """Both losses over the steps, or the training's alone where it was not evaluated."""
+    losses = [point.loss for point in trained.losses]
+    evaluated = [
+        (point.step, point.held_out_loss)
+        for point in trained.losses
+        if point.held_out_loss is not None
+    ]
+    if not evaluated:
+        if losses:
+            console.print(
+                Text(f"\n  training loss  {losses[0]:.3f} {sparkline(losses)} {losses[-1]:.3f}")
+            )
+        return
+    # Before the first step, the adapter adds nothing to the base.
+    start = [(0, trained.held_out.loss.base)] if trained.held_out.loss else []
+    curves = [
+        Curve("training", [(p.step, p.loss) for p in trained.losses], "·", ".", "cyan"),
+        Curve("held out", start + evaluated, "○", "o", "yellow"),
+    ]
+    best = [point for point in evaluated if point[0] == trained.best_step]
+    if best:
+        name = f"least, kept: step {trained.best_step}"
+        curves.append(Curve(name, best, "●", "*", "bold green"))
+    console.print("\n  loss, nats per token")
+    plain = console.options.ascii_only
+    for line in loss_chart(curves, width=console.width, plain=plain):
+        console.print(line, soft_wrap=True)
+    if trained.steps < trained.planned_steps:
+        console.print(
+            f"  stopped early after step {trained.steps} of {trained.planned_steps}",
+            soft_wrap=True,
+        )
+    console.print()
 
 
 def sparkline(values: Sequence[float], width: int = 40) -> str:

@@ -38,6 +38,9 @@ def test_no_key_that_decides_results_has_a_default():
         ("learning_rate", float("nan"), "finite"),
         ("output_model_name", "modèle été", "letters without accents"),
         ("output_model_name", "-x", "letters without accents"),
+        ("eval_steps", 0, "greater than 0"),
+        ("eval_steps", 2.5, "neither a whole number of steps nor a share of the run below 1"),
+        ("early_stopping_patience", -1, "greater than or equal to 0"),
         ("serving", "onnx", "'merged' or 'adapter'"),
         ("quantizations", ["f17"], "is not a known type"),
         ("quantizations", [], "at least 1"),
@@ -60,3 +63,15 @@ def test_a_frozen_recipe_cannot_be_changed(recipe):
     section = recipe.section(TrainSection)
     with pytest.raises(ValidationError):
         section.epochs = 9
+
+
+def test_stopping_early_needs_evaluations_and_held_out_rows(recipe):
+    patient = {**recipe.model_dump(), "early_stopping_patience": 3}
+    assert Recipe(**patient).early_stopping_patience == 3
+    with pytest.raises(ValidationError, match="with eval_steps null there are none"):
+        Recipe(**{**patient, "eval_steps": None})
+    nothing = {"evaluation_path": None, "held_out_fraction": 0}
+    with pytest.raises(ValidationError, match="early_stopping_patience needs held-out rows"):
+        Recipe(**{**patient, **nothing})
+    # Without them, nothing is evaluated and nothing is wrong; null is never, as well.
+    assert Recipe(**{**patient, **nothing, "early_stopping_patience": None}).eval_steps

@@ -1,28 +1,76 @@
-"""Follow a training run: progress events, a file of metrics, and a stop at a NaN loss."""
+"""Follow a training run: progress events, a file of metrics, evaluations, and when to stop."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from contract.errors import UserError
-from contract.results.train import TrainingMetrics
+from contract.results.train import StepLosses, TrainingMetrics
 from trainer.entrypoint import Reporter
+from trainer.train.early_stopping import BestAdapter, evaluation_due
+
+
+class EvaluationCallback(TrainerCallback):
+    """Measures the held-out loss every so often, keeps the best adapter, and stops early.
+
+    It stands before `MetricsCallback`, which writes a line for every step that is evaluated.
+    """
+
+    def __init__(
+        self, evaluate: Callable[[Any, int], float], *, eval_steps: float | None, patience: int
+    ) -> None:
+        """Args:
+        evaluate: the held-out loss of the model, after this step.
+        eval_steps: see `evaluation_due`; None never evaluates.
+        patience: evaluations without a lower loss after which the training stops; 0 for never.
+        """
+        self._evaluate = evaluate
+        self._eval_steps = eval_steps
+        self._patience = patience
+        self.losses: dict[int, float] = {}
+        self.best = BestAdapter()
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
+    ) -> None:
+        """Evaluate, where it is due."""
+        del args
+        step = state.global_step
+        if self._eval_steps is None or not evaluation_due(step, state.max_steps, self._eval_steps):
+            return
+        self.losses[step] = self._evaluate(model, step)
+        self.best.offer(step, self.losses[step], model)
+        control.should_log = True
+        if 0 < self._patience <= self.best.evaluations_since:
+            control.should_training_stop = True
 
 
 class MetricsCallback(TrainerCallback):
     """Passes what transformers' trainer reports to the launcher and to `metrics.jsonl`."""
 
-    def __init__(self, metrics: Path, reporter: Reporter) -> None:
+    def __init__(
+        self, metrics: Path, reporter: Reporter, held_out_losses: Mapping[int, float]
+    ) -> None:
+        """Args:
+        held_out_losses: those of the steps that were evaluated, as they come.
+        """
         self._metrics = metrics
         self._reporter = reporter
+        self._held_out_losses = held_out_losses
         self._started_s = time.monotonic()
         self._figures: dict[str, float] = {}
-        self.losses: list[float] = []
+        self.losses: list[StepLosses] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -42,8 +90,12 @@ class MetricsCallback(TrainerCallback):
             done=state.global_step,
             total=state.max_steps,
             unit="steps",
-            figures=self._figures,
+            figures={**self._figures, **self._newest_held_out()},
         )
+
+    def _newest_held_out(self) -> dict[str, float]:
+        losses = list(self._held_out_losses.values())
+        return {"held-out loss": losses[-1]} if losses else {}
 
     def on_log(
         self,
@@ -68,6 +120,7 @@ class MetricsCallback(TrainerCallback):
             step=state.global_step,
             epoch=round(float(logs.get("epoch", 0.0)), 4),
             loss=loss,
+            held_out_loss=self._held_out_losses.get(state.global_step),
             learning_rate=float(logs["learning_rate"]),
             grad_norm=float(logs.get("grad_norm", math.nan)),
             tokens=int(tokens),
@@ -82,5 +135,5 @@ class MetricsCallback(TrainerCallback):
                 f"the loss is {loss}",
                 "Lower learning_rate, or use precision fp32.",
             )
-        self.losses.append(loss)
+        self.losses.append(StepLosses(step=line.step, loss=loss, held_out_loss=line.held_out_loss))
         self._figures = {"loss": loss, "tokens/s": line.tokens_per_s}

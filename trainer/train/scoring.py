@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -14,6 +15,7 @@ from contract.reasoning import opens_reasoning, without_reasoning
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
 from trainer.prepared import IGNORED, PreparedRow, labels_of
+from trainer.train.chunked_head import chunked_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,8 +56,8 @@ def score(
         answers: how many of them, from the first on, are answered and compared.
         who: "base" or "tuned", for the progress line.
     """
-    model.eval()
     loss = held_out_loss(model, rows, who=who, reporter=reporter)
+    model.eval()
     answered = rows[:answers]
     replies = greedy(
         model,
@@ -103,31 +105,59 @@ def held_out_loss(
     reporter: Reporter,
     batch_size: int = 4,
 ) -> float:
-    """Mean negative log-likelihood of the completion tokens, in nats per token."""
+    """Mean negative log-likelihood of the completion tokens, in nats per token.
+
+    The model is left as it was: a training can go on, and ends with the same adapter. Only the
+    positions that predict a completion's token go through the head (`chunked_logits`).
+
+    Args:
+        who: whose loss this is, for the progress line: "base", "tuned", "step 40".
+    """
     total, tokens = 0.0, 0
-    for first in range(0, len(rows), batch_size):
-        input_ids, attention_mask, labels = _batch(rows[first : first + batch_size])
-        with torch.inference_mode():
-            logits = model(
-                input_ids=input_ids.to(model.device),
-                attention_mask=attention_mask.to(model.device),
-            ).logits  # (batch, seq, vocab)
-        # The logits at position t predict the token at t + 1.
-        summed = cross_entropy(
-            logits[:, :-1].float().flatten(0, 1),
-            labels[:, 1:].flatten().to(logits.device),
-            ignore_index=IGNORED,
-            reduction="sum",
-        )
-        total += summed.item()
-        tokens += int((labels[:, 1:] != IGNORED).sum())
-        reporter.progress(
-            f"held-out loss, {who}",
-            done=min(first + batch_size, len(rows)),
-            total=len(rows),
-            unit="rows",
-        )
+    with torch.no_grad(), _evaluating(model):
+        for first in range(0, len(rows), batch_size):
+            input_ids, attention_mask, labels = (
+                tensor.to(model.device) for tensor in _batch(rows[first : first + batch_size])
+            )
+            # The logits at position t predict the token at t + 1.
+            targets = torch.full_like(labels, IGNORED)
+            targets[:, :-1] = labels[:, 1:]
+            wanted = targets != IGNORED
+            expected = targets[wanted]
+            tokens += len(expected)
+            for logits in chunked_logits(model, input_ids, attention_mask, wanted):
+                total += cross_entropy(logits, expected[: len(logits)], reduction="sum").item()
+                expected = expected[len(logits) :]
+            reporter.progress(
+                f"held-out loss, {who}",
+                done=min(first + batch_size, len(rows)),
+                total=len(rows),
+                unit="rows",
+            )
     return total / tokens
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode, in which a model can be trained again afterwards.
+
+    In evaluation mode on a CPU with AVX512-BF16, bitsandbytes repacks a 4-bit layer for inference,
+    from where training does not come back, and computes in bf16 (`Linear4bit.forward`). Nothing
+    else of such a layer depends on its mode, so it stays in training mode, where it computes as it
+    does in training; dropout, in a layer of its own, is off.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    for module in before:
+        if isinstance(module, Linear4bit):
+            module.training = True
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training
 
 
 def _batch(rows: Sequence[PreparedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -20,7 +20,13 @@ from contract.chat_format import ChatFormat
 from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.recipe import Recipe, TrainSection
-from contract.results.train import BaseAndTuned, Example, HeldOutScores, TrainResult
+from contract.results.train import (
+    BaseAndTuned,
+    Example,
+    HeldOutScores,
+    StepLosses,
+    TrainResult,
+)
 from trainer.distributions import (
     RowTokens,
     TopTokens,
@@ -32,9 +38,9 @@ from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.lora import adapted_modules, lora_config
 from trainer.prepared import PreparedRow, labels_of, read_prepared
-from trainer.train.callbacks import MetricsCallback
+from trainer.train.callbacks import EvaluationCallback, MetricsCallback
 from trainer.train.loading import check_device, load_base
-from trainer.train.scoring import Scores, expected_answer, score
+from trainer.train.scoring import Scores, expected_answer, held_out_loss, score
 from trainer.weights import check_mergeable
 
 if TYPE_CHECKING:
@@ -51,7 +57,8 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     and the base.
 
     Raises:
-        UserError: the device cannot do what the recipe asks, or its memory runs out.
+        UserError: the device cannot do what the recipe asks, no rows are held out to stop early
+            by, or the memory runs out.
     """
     whole_recipe = Recipe.read(stage_paths.run / paths.RECIPE)
     recipe = whole_recipe.section(TrainSection)
@@ -60,6 +67,12 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     device = check_device(recipe)
     rows = read_prepared(stage_paths.run / paths.PREPARED_TRAIN)
     held_out = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT)
+    if recipe.early_stopping_patience and not held_out:
+        raise UserError.one(
+            "early_stopping_patience",
+            "no rows were held out, so there is no loss to stop by",
+            "Raise held_out_fraction, set evaluation_path, or set early_stopping_patience to 0.",
+        )
     tokenizer = load_tokenizer(stage_paths.require("base"))
     scorer = _Scorer(
         tokenizer,
@@ -71,16 +84,17 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
 
     try:
         before = _score_base(stage_paths.require("base"), scorer)
-        model, losses = _train_adapter(
+        trained = _train_adapter(
             stage_paths,
             tokenizer,
             rows,
+            held_out,
             recipe=recipe,
             max_length=whole_recipe.max_length,
             reporter=reporter,
         )
-        after = scorer.score(model, who="tuned")
-        trained = _trained_tokens(model, held_out or rows, reporter=reporter)
+        after = scorer.score(trained.model, who="tuned")
+        trained_tokens = _trained_tokens(trained.model, held_out or rows, reporter=reporter)
     except torch.OutOfMemoryError as error:
         raise UserError.one(
             "memory",
@@ -88,11 +102,20 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
             "Halve batch_size and double gradient_accumulation_steps, or lower max_length.",
         ) from error
 
-    _save_adapter(model, stage_paths)
+    _save_adapter(trained.model, stage_paths)
     scores = _report(held_out, before, after)
     scores.write(stage_paths.run / paths.HELD_OUT_SCORES)
-    trained.write(stage_paths.run / paths.TRAINED_TOKENS)
-    reporter.result(TrainResult(device=device, train_loss=losses, held_out=scores))
+    trained_tokens.write(stage_paths.run / paths.TRAINED_TOKENS)
+    reporter.result(
+        TrainResult(
+            device=device,
+            losses=trained.losses,
+            steps=trained.steps,
+            planned_steps=trained.planned_steps,
+            best_step=trained.best_step,
+            held_out=scores,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -121,6 +144,17 @@ class _Scorer:
         )
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """A model with the adapter that is kept, and what `TrainResult` says of its training."""
+
+    model: PeftModel
+    losses: list[StepLosses]
+    steps: int
+    planned_steps: int
+    best_step: int | None
+
+
 def _score_base(base: Path, scorer: _Scorer) -> Scores | None:
     # Loaded only for this and dropped: see load_base on 4-bit models that have scored.
     model = load_base(base, scorer.recipe) if scorer.held_out else None
@@ -136,16 +170,22 @@ def _train_adapter(
     stage_paths: StagePaths,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[PreparedRow],
+    held_out: Sequence[PreparedRow],
     *,
     recipe: TrainSection,
     max_length: int,
     reporter: Reporter,
-) -> tuple[PeftModel, list[float]]:
+) -> _Trained:
     from datasets import Dataset
     from transformers import set_seed
     from trl import SFTTrainer
 
-    metrics_callback = MetricsCallback(stage_paths.run / paths.METRICS, reporter)
+    evaluation = EvaluationCallback(
+        lambda model, step: held_out_loss(model, held_out, who=f"step {step}", reporter=reporter),
+        eval_steps=recipe.eval_steps if held_out else None,
+        patience=recipe.early_stopping_patience,
+    )
+    metrics_callback = MetricsCallback(stage_paths.run / paths.METRICS, reporter, evaluation.losses)
     # TRL wants a folder even when it saves nothing there.
     with tempfile.TemporaryDirectory() as scratch:
         # Before the adapter is made: its initial weights are drawn from this seed.
@@ -161,7 +201,7 @@ def _train_adapter(
             ),
             processing_class=tokenizer,
             peft_config=lora_config(recipe),
-            callbacks=[metrics_callback],
+            callbacks=[evaluation, metrics_callback],
         )
         check_mergeable(adapted_modules(trainer.model), stage_paths.require("base"))
         # TRL casts a QLoRA adapter to bf16, whatever the precision: fp16's gradient scaler then
@@ -174,7 +214,20 @@ def _train_adapter(
         # was never written. That changes no result, and took two fifths of a small model's step.
         torch.utils.deterministic.fill_uninitialized_memory = False
         trainer.train()
-    return trainer.model, metrics_callback.losses
+    evaluation.best.restore(trainer.model)
+    state = trainer.state
+    if state.global_step < state.max_steps:
+        reporter.note(
+            f"stopped after step {state.global_step} of {state.max_steps}: the held-out loss was "
+            f"no lower in {evaluation.best.evaluations_since} evaluations"
+        )
+    return _Trained(
+        model=trainer.model,
+        losses=metrics_callback.losses,
+        steps=state.global_step,
+        planned_steps=state.max_steps,
+        best_step=evaluation.best.step,
+    )
 
 
 def _arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
