@@ -79,11 +79,11 @@ def reach(evaluation: Evaluation) -> list[str]:
         seen.append(f"{least if least == most else f'{least} to {most}'} on a single skill")
     if seen:
         lines.append(f"smallest loss that would be seen (in 80 % of cases): {', '.join(seen)}")
-    lines += [
-        f"{found.set}: the base scores {percent(found.base.score)}, so there is little to lose"
-        for found in skills
-        if found.base is not None and found.base.score.mean < _visible_share(found, len(skills))
-    ]
+    bound = evaluation.max_skill_loss
+    low = [found.set for found in skills if found.base and found.base.score.mean <= bound]
+    if low:
+        said = f"the base scores {100 * bound:g} or less, so no greater loss can show"
+        lines.append(f"{', '.join(low)}: {said}")
     return lines
 
 

@@ -118,7 +118,7 @@ def _line(
         said += (
             f": too close to tell; about {needed:,} rows would decide"
             if needed is not None
-            else ": too close to tell, with any number of rows"
+            else ": too near that for any number of rows to tell"
         )
     return GateLine(name=name, outcome=outcome, found=said, rows_needed=needed)
 

@@ -185,7 +185,10 @@ def test_the_card_says_what_could_not_be_seen_and_whose_answers_are_none(run):
             "base": KEPT.base.model_copy(update={"counts": theirs}),
         }
     )
-    found = evaluation(GOOD, kept).model_copy(update={"limit": 300})
+    score = Interval(0.04, 0, 0.2)
+    low = result("low", "skill", rows=25, base=1)
+    low = low.model_copy(update={"base": low.base.model_copy(update={"score": score})})
+    found = evaluation(GOOD, kept, low).model_copy(update={"limit": 300})
     card = markdown(found, decide(run, found, POLICY))
     assert (
         "- kept: of 300 answers, 0 empty (base 2), 3 truncated (base 12), "
@@ -193,7 +196,8 @@ def test_the_card_says_what_could_not_be_seen_and_whose_answers_are_none(run):
     ) in card
     assert "- a sample: at most 300 rows of each set (--limit)" in card
     assert "smallest loss that would be seen (in 80 % of cases): 12." in card
-    assert "4.6 on all skills together (300 rows)" in card
+    assert "4.2 on all skills together (325 rows)" in card
+    assert "- low: the base scores 8 or less, so no greater loss can show" in card
 
 
 def test_nothing_measured_is_no_yes(run):
