@@ -2,7 +2,7 @@
 
 A small base often goes on until it is cut off, and the run's own limit is meant for the longest
 answer of all. The bound is generous: four times what the expected answer takes at three bytes a
-token, which is more than a token for each byte, so that it fits with any tokenizer; and 64 tokens
+token, which is more than a token for each byte, so that it fits with any tokenizer; and 96 tokens
 for a sentence around it. The same question has the same bound for the model and for its base.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from contract.evaluation import Item
 from contract.metrics import METRICS
 
-_LEAST_TOKENS = 64
+_LEAST_TOKENS = 96
 _TIMES, _BYTES_PER_TOKEN = 4, 3
 
 
