@@ -150,6 +150,7 @@ def verify(_context: Context, model: str, run: str = "", ollama: str = "host") -
         "llama-server), host, container or none (llama-server)",
         "engine": _ENGINE,
         "parallel": "number of concurrent requests",
+        "limit": "most rows of the task and of each skill set, as a fixed sample (default: all)",
         "drop-leaked": "drop rows that were trained on (default: refuse the evaluation)",
         "quiet": _QUIET,
     }
@@ -165,6 +166,7 @@ def evaluate(
     ollama: str = "auto",
     engine: str = "auto",
     parallel: int = 4,
+    limit: int = 0,
     drop_leaked: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -173,6 +175,7 @@ def evaluate(
     Examples:
       ./invoke evaluate --model affineur-smoke
       ./invoke evaluate --model affineur-smoke --skills none
+      ./invoke evaluate --model affineur-smoke --limit 20
       ./invoke evaluate --model affineur-smoke --base qwen2.5:1.5b-instruct
       ./invoke evaluate --model qwen2.5:1.5b-instruct --data rows.csv
     """
@@ -188,6 +191,7 @@ def evaluate(
             skills=skills,
             metric=metric,
             parallel=parallel,
+            limit=limit or None,
             drop_leaked=drop_leaked,
         )
         commands.evaluate(request, run=run, ollama=ollama, engine=engine, quiet=quiet)
@@ -429,7 +433,7 @@ def test(
 
 @task(
     positional=["name"],
-    help={"name": "module in benchmarks/: merge, preflight, evaluate or container"},
+    help={"name": "module in benchmarks/, such as merge; an unknown name lists them"},
 )
 def bench(_context: Context, name: str) -> None:
     """Run a benchmark and print ratios measured within one run.
@@ -437,6 +441,7 @@ def bench(_context: Context, name: str) -> None:
     Example:
       ./invoke bench merge
       ./invoke bench container
+      ./invoke bench gate_power
     """
     with _exit_on_error():
         from launcher.cli import checks

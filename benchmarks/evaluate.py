@@ -55,7 +55,9 @@ def measure(model: ChatModel) -> None:
     for _ in range(_ROUNDS):
         for parallel, taken in seconds.items():
             with tempfile.TemporaryDirectory() as scratch:
-                sheet = ResponseCache(Path(scratch) / "answers", asked, _BOUND_TOKENS)
+                sheet = ResponseCache(
+                    Path(scratch) / "answers", asked, [_BOUND_TOKENS] * len(asked)
+                )
                 started_s = time.monotonic()
                 sheet.ask(model, parallel, lambda done, total: None)
                 taken.append(time.monotonic() - started_s)

@@ -27,7 +27,10 @@ class QuestionsRequest(Record):
 
 
 class Item(Record):
-    """One question of a set, what is expected, and the metric of contract/metrics.py."""
+    """One question of a set, what is expected, and the metric of contract/metrics.py.
+
+    `example`: a right answer, where the row has one: how long it is says how long answers are.
+    """
 
     set: str
     kind: Literal["task", "skill"]
@@ -36,6 +39,7 @@ class Item(Record):
     tools: list[Tool] = Field(default_factory=list)
     expected: str
     metric: str
+    example: str | None = None
 
 
 class Leak(Record):

@@ -33,6 +33,7 @@ class Metric:
     expected answer cannot be compared with, or gives an empty string. `fits` says whether an
     expected answer lets this metric be chosen automatically; most are chosen by name alone.
     `expects_pattern`: what is expected is no answer, so that nothing is taken for its reasoning.
+    `expects_answer`: what is expected is a whole answer, which says how long answers are.
     `right_where` ends the sentence `an answer is right where ...` in configs/README.md.
     """
 
@@ -43,6 +44,7 @@ class Metric:
     fits: Callable[[str], bool] = lambda expected: False
     answers_are_json: bool = False
     expects_pattern: bool = False
+    expects_answer: bool = False
 
 
 def score(metric: str, answer: str, expected: str) -> float:
@@ -194,6 +196,7 @@ METRICS: dict[str, Metric] = {
             complaint=_no_json,
             fits=_is_object_or_array,
             answers_are_json=True,
+            expects_answer=True,
         ),
         Metric(
             name="number",
@@ -211,17 +214,20 @@ METRICS: dict[str, Metric] = {
             "and emoji are the same, ignoring case, other punctuation and spaces",
             score=_normalized,
             fits=_is_short,
+            expects_answer=True,
         ),
         Metric(
             name="chrf",
             right_where="(0 to 1) its character n-grams match the expected ones (chrF)",
             score=chrf,
             fits=lambda expected: True,
+            expects_answer=True,
         ),
         Metric(
             name="exact",
             right_where="it equals the expected one exactly",
             score=_exact,
+            expects_answer=True,
         ),
         Metric(
             name="contains",

@@ -31,6 +31,11 @@ def without_reasoning(text: str, *, opened: bool = False) -> str:
     return "" if opened else rest
 
 
+def mentions_reasoning(template: str) -> bool:
+    """Whether a chat template has a place for reasoning."""
+    return any(opening in template for opening, _ in _MARKERS)
+
+
 def opens_reasoning(prompt: str) -> bool:
     """Whether a prompt ends inside a block of reasoning, which the model then continues."""
     return prompt.rstrip().endswith(tuple(opening for opening, _ in _MARKERS))

@@ -9,7 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
+from contract import paths
+from contract.chat_format import ChatFormat
 from contract.errors import UserError
+from contract.reasoning import mentions_reasoning, without_reasoning
+from contract.reference import Reference
 from launcher.display import Display
 from launcher.evaluate.record import ModelIdentity
 from launcher.pipeline.finished_run import Run
@@ -80,6 +84,25 @@ def base_on_server(
     return EvaluatedModel(
         _identity(model, files.digest), lambda: _temporary_base(files, model, display)
     )
+
+
+def run_reasons(run: Run) -> bool:
+    """Whether a run's model reasons before it answers, by its template or by what it was taught."""
+    path = run.folder / paths.CHAT_FORMAT
+    if path.exists() and ChatFormat.read(path).thinking:
+        return True
+    path = run.folder / paths.REFERENCE
+    answers = [one.answer for one in Reference.read(path).questions] if path.exists() else []
+    return any(without_reasoning(answer) != answer for answer in answers)
+
+
+def served_reasons(server: OllamaServer, name: str) -> bool:
+    """Whether a model of the server's may reason before it answers, as far as the server says."""
+    shown = server.show(name)
+    if "thinking" in (shown.get("capabilities") or []):
+        return True
+    # Servers of old list no capabilities.
+    return mentions_reasoning(str(shown.get("template", "")))
 
 
 @contextmanager

@@ -18,16 +18,20 @@ from contract.evaluation import Item, Questions, QuestionsRequest
 from contract.events import Progress
 from contract.metrics import METRICS
 from launcher.display import Display
+from launcher.evaluate.answer_bounds import max_new_tokens
 from launcher.evaluate.baseline import make_baseline
 from launcher.evaluate.evaluated_models import (
     EvaluatedModel,
     base_on_server,
     from_file,
     on_server,
+    run_reasons,
+    served_reasons,
 )
 from launcher.evaluate.questions import make_questions
 from launcher.evaluate.record import Evaluation
 from launcher.evaluate.response_cache import ResponseCache
+from launcher.evaluate.sampling import sample
 from launcher.evaluate.scoring import examples, results
 from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.inputs import find_dataset
@@ -40,7 +44,7 @@ from launcher.serving.server_choice import Ollama
 SETS = ROOT / "data" / "evaluation"
 SKILLS = SETS / "skills"
 # Of a model that was not made here: nothing says how it was trained.
-_LOCK, _MAX_NEW_TOKENS, _MAX_SKILL_LOSS = "rtx", 512, 0.05
+_LOCK, _MAX_NEW_TOKENS, _MAX_SKILL_LOSS = "rtx", 512, 0.08
 _MOST_PARALLEL = 64
 
 
@@ -48,7 +52,8 @@ _MOST_PARALLEL = 64
 class EvaluationRequest:
     """What a person asks for; what is empty is decided by the model's run.
 
-    `data` is a file or a name in `data/evaluation/`, `skills` a folder or `none`.
+    `data` is a file or a name in `data/evaluation/`, `skills` a folder or `none`. `limit` is the
+    most rows of each set, as a sample; None for all.
     """
 
     model: str
@@ -57,6 +62,7 @@ class EvaluationRequest:
     skills: str = ""
     metric: str = ""
     parallel: int = 4
+    limit: int | None = None
     drop_leaked: bool = False
 
 
@@ -88,6 +94,7 @@ class Evaluator:
         request, run = self.request, self.run
         _check_metric(request.metric)
         _check_parallel(request.parallel)
+        _check_limit(request.limit)
         data, columns = _task_file(request.data, run)
         skills = _skills(request.skills)
         with _running(self.ollama) as server:
@@ -95,20 +102,31 @@ class Evaluator:
             home = run.folder if run is not None else _home_of_unknown(request.model, model)
             folder = home / paths.EVALUATION_FOLDER
             questions = self._questions(folder, data=data, columns=columns, skills=skills)
+            items = questions.items
+            if request.limit is not None:
+                items = sample(items, request.limit)
             base = self._base(server)
-            answers = self._answers(model, questions.items, folder)
+            bounds = self._bounds(items, server)
+            answers = self._answers(model, items, bounds, folder)
             base_answers = None
             if base is not None:
-                base_answers = self._answers(base, questions.items, folder)
-        bound = run.recipe.max_skill_loss if run is not None else _MAX_SKILL_LOSS
+                base_answers = self._answers(base, items, bounds, folder)
+        max_skill_loss = run.recipe.max_skill_loss if run is not None else _MAX_SKILL_LOSS
         found = Evaluation(
             model=model.identity,
             base=base.identity if base is not None else None,
-            sets=results(questions.items, ours=answers, base=base_answers, max_skill_loss=bound),
+            sets=results(
+                items,
+                bounds=bounds,
+                ours=answers,
+                base=base_answers,
+                max_skill_loss=max_skill_loss,
+            ),
             dropped=questions.dropped,
-            examples=examples(questions.items, answers, base_answers),
+            examples=examples(items, answers, base_answers),
+            limit=request.limit,
             max_new_tokens=self._max_new_tokens,
-            max_skill_loss=bound,
+            max_skill_loss=max_skill_loss,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         found.write(home / paths.EVALUATION)
@@ -117,6 +135,15 @@ class Evaluator:
     @property
     def _max_new_tokens(self) -> int:
         return self.run.recipe.num_predict if self.run is not None else _MAX_NEW_TOKENS
+
+    def _bounds(self, items: Sequence[Item], server: OllamaServer | None) -> list[int]:
+        """The most tokens that an answer to each question may have, whoever is asked."""
+        served = [] if self.run is not None else [self.request.model]
+        served += [self.request.base] if self.request.base else []
+        reasons = self.run is not None and run_reasons(self.run)
+        if server is not None:
+            reasons = reasons or any(served_reasons(server, name) for name in served)
+        return [max_new_tokens(item, self._max_new_tokens, reasons=reasons) for item in items]
 
     def _model(self, server: OllamaServer | None) -> EvaluatedModel:
         name = self.request.model
@@ -180,11 +207,13 @@ class Evaluator:
             return base_on_server(baseline, server, tuned=tuned, display=self.display)
         return from_file(baseline, self.request.parallel, self.display)
 
-    def _answers(self, asked: EvaluatedModel, items: Sequence[Item], folder: Path) -> list[Answer]:
+    def _answers(
+        self, asked: EvaluatedModel, items: Sequence[Item], bounds: Sequence[int], folder: Path
+    ) -> list[Answer]:
         cache = ResponseCache(
             folder / paths.ANSWERS / asked.file_name,
             [item.messages for item in items],
-            self._max_new_tokens,
+            bounds,
             [item.tools for item in items],
         )
         if not cache.missing:
@@ -272,6 +301,13 @@ def _skills(given: str) -> Path | None:
 def _check_metric(given: str) -> None:
     if given and given not in METRICS:
         raise UserError([unknown_name(given, METRICS, kind="metric", where="--metric")])
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 1:
+        raise UserError.one(
+            "--limit", f"{limit} is not a number of rows", "Omit it to ask every row."
+        )
 
 
 def _check_parallel(parallel: int) -> None:

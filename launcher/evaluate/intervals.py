@@ -1,9 +1,9 @@
-"""How sure a mean score is, and whether two models can be told apart by one set of rows.
+"""How sure one model's mean score is; for the difference of two, see `paired_differences.py`.
 
 The percentile bootstrap (Efron 1979), from a seed. Where answers are right or wrong and nothing
 between, one made-up row at each end of the scale is added before it draws: without them, 25 right
 answers of 25 would leave no doubt at all (for counts this is near Agresti and Coull's interval, The
-American Statistician 52, 1998; for pairs, Agresti and Min's, Statistics in Medicine 24, 2005).
+American Statistician 52, 1998).
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ class Interval(NamedTuple):
 
 def mean_score(scores: Sequence[float]) -> Interval:
     """The mean of scores from 0 to 1, at least one of them."""
-    return _bootstrap(scores, [0.0, 0.0, 1.0, 1.0])
-
-
-def mean_difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
-    """The mean of ours less theirs over the same rows, in the same order: pairs are drawn."""
-    differences = [one - other for one, other in zip(ours, theirs, strict=True)]
-    return _bootstrap(differences, [-1.0, 0.0, 0.0, 1.0])
+    counted = all(float(score).is_integer() for score in scores)
+    # Each stands in the sample twice, so that a made-up one may count half.
+    drawn_from = [*scores, *scores, *([0.0, 0.0, 1.0, 1.0] if counted else ())]
+    rows = len(drawn_from) // 2
+    draw = random.Random(_SEED).choices
+    means = sorted(math.fsum(draw(drawn_from, k=rows)) / rows for _ in range(_DRAWS))
+    outside = round(_DRAWS * _OUTSIDE)
+    return Interval(math.fsum(scores) / len(scores), means[outside], means[-outside - 1])
 
 
 def verdict(difference: Interval, by: float = 0.0) -> Verdict:
@@ -46,14 +47,3 @@ def verdict(difference: Interval, by: float = 0.0) -> Verdict:
     if difference.high < -by:
         return "worse"
     return "inconclusive"
-
-
-def _bootstrap(values: Sequence[float], made_up: Sequence[float]) -> Interval:
-    """`made_up` counts half: each value is in the sample twice beside it."""
-    counted = all(float(value).is_integer() for value in values)
-    drawn_from = [*values, *values, *(made_up if counted else ())]
-    rows = len(drawn_from) // 2
-    draw = random.Random(_SEED).choices
-    means = sorted(math.fsum(draw(drawn_from, k=rows)) / rows for _ in range(_DRAWS))
-    outside = round(_DRAWS * _OUTSIDE)
-    return Interval(math.fsum(values) / len(values), means[outside], means[-outside - 1])

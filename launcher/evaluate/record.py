@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
 
 from contract import paths
 from contract.errors import UserError
 from contract.evaluation import Leak
 from contract.record import Record
 from launcher.evaluate.intervals import Interval, Verdict
+from launcher.evaluate.paired_differences import Outcome, PairedDifferences, differences
 
 
 class ModelIdentity(Record):
@@ -35,16 +38,19 @@ class Counts(Record):
 
 
 class Scores(Record):
-    """One model's mean score on a set, with its 95 % interval."""
+    """One model's mean score on a set, with its 95 % interval, and each row's score."""
 
     score: Interval
     counts: Counts
+    row_scores: list[float]
 
 
 class SetResult(Record):
     """One set: the model's scores, the base's, and what tells them apart.
 
-    `regression`: a skill that fell by more than the bound, beyond its interval.
+    `verdict`: of the task by its own 95 % interval; of a skill by Holm over all skills, and worse
+    only by more than the bound. `regression`: a skill that is worse so. `max_new_tokens`: the least
+    and the most that an answer to one of its rows could have.
     """
 
     set: str
@@ -56,6 +62,17 @@ class SetResult(Record):
     difference: Interval | None
     verdict: Verdict | None
     regression: bool
+    max_new_tokens: tuple[int, int]
+
+    def paired(self) -> PairedDifferences | None:
+        """The rows' differences from the base, summed up; None without a base."""
+        return PairedDifferences.of(self.row_differences()) if self.base is not None else None
+
+    def row_differences(self) -> list[float]:
+        """Each row's score less the base's; none without a base."""
+        if self.base is None:
+            return []
+        return differences(self.model.row_scores, self.base.row_scores)
 
 
 class Example(Record):
@@ -69,22 +86,70 @@ class Example(Record):
 
 
 class GateLine(Record):
-    """One demand of the gate's policy, and what was found."""
+    """One demand of the gate's policy, whether it is met, and what was found.
+
+    `rows_needed`: how many rows would decide what is inconclusive, None where that is not known.
+    """
 
     name: str
-    passed: bool
+    outcome: Outcome
     found: str
+    rows_needed: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_two_outcomes(cls, values: Any) -> Any:
+        # As logs of promotions have it that were written when there were two.
+        return _with_outcome(values, "passed")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the demand is shown to be met."""
+        return self.outcome == "passed"
 
 
 class GateDecision(Record):
-    """What the gate said of this evaluation."""
+    """What the gate said of this evaluation: passed only if every line is.
 
-    ship: bool
+    `lost`: the skills of which a loss beyond the bound is shown.
+    """
+
+    outcome: Outcome
     lines: list[GateLine]
+    lost: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_two_outcomes(cls, values: Any) -> Any:
+        return _with_outcome(values, "ship")
+
+    @classmethod
+    def of(cls, lines: list[GateLine], lost: list[str]) -> GateDecision:
+        """Failed where a line is, inconclusive where none is and one is that."""
+        outcomes = {line.outcome for line in lines}
+        order: tuple[Outcome, ...] = ("failed", "inconclusive", "passed")
+        outcome = next(outcome for outcome in order if outcome in outcomes)
+        return cls(outcome=outcome, lines=lines, lost=lost)
+
+    @property
+    def ship(self) -> bool:
+        """Whether the model may be used."""
+        return self.outcome == "passed"
+
+
+def _with_outcome(values: Any, key: str) -> Any:
+    if not isinstance(values, dict) or key not in values:
+        return values
+    rest = {name: value for name, value in values.items() if name != key}
+    return {**rest, "outcome": "passed" if values[key] is True else "failed"}
 
 
 class Evaluation(Record):
-    """All of it; `gate` is there once `./invoke gate` has decided."""
+    """All of it; `gate` is there once `./invoke gate` has decided.
+
+    `limit`: the most rows of each set that were asked, as a sample; None where all were.
+    `max_new_tokens`: the most that any answer could have; each set has its own below that.
+    """
 
     remedy: ClassVar[str] = "Run ./invoke evaluate again."
 
@@ -93,6 +158,7 @@ class Evaluation(Record):
     sets: list[SetResult]
     dropped: list[Leak]
     examples: list[Example]
+    limit: int | None
     max_new_tokens: int
     max_skill_loss: float
     created: str

@@ -8,7 +8,8 @@ from rich.text import Text
 
 from launcher.display import styled
 from launcher.evaluate.intervals import Interval
-from launcher.evaluate.record import Counts, Evaluation, SetResult
+from launcher.evaluate.paired_differences import ONE_SIDED, TWO_SIDED, PairedDifferences
+from launcher.evaluate.record import Evaluation, SetResult
 
 _COLOURS = {"better": "green", "worse": "red"}
 _PLOT_WIDTH = 21
@@ -27,6 +28,8 @@ def show(evaluation: Evaluation, console: Console) -> None:
     for result in evaluation.sets:
         for line in remarks(result):
             console.print(styled("  [yellow]·[/] {}", line), soft_wrap=True)
+    for line in reach(evaluation):
+        console.print(styled("  [yellow]·[/] {}", line), soft_wrap=True)
     if evaluation.dropped:
         number = len(evaluation.dropped)
         console.print(styled("  [yellow]·[/] {} rows that were trained on were dropped", number))
@@ -34,13 +37,64 @@ def show(evaluation: Evaluation, console: Console) -> None:
 
 
 def remarks(result: SetResult) -> list[str]:
-    """What a mean score hides: answers that are none, and a skill that was lost."""
+    """What a mean score hides: a skill that was lost, and answers of either model that are none."""
     lines = []
     if result.regression:
         lines.append(f"{result.set}: regression, the loss exceeds what the profile allows")
-    if said := _counted(result.model.counts):
-        lines.append(f"{result.set}: {said}, out of the model's {result.rows} answers")
+    return [*lines, *filter(None, [counted_answers(result)])]
+
+
+def counted_answers(result: SetResult) -> str:
+    """`reading: of 60 answers, 3 truncated (base 12)`: answers that are none; empty without any."""
+    names = {
+        "empty": "empty",
+        "no_json": "not JSON",
+        "truncated": "truncated",
+        "repetition_loop": "in a repetition loop",
+    }
+    ours = result.model.counts.model_dump()
+    theirs = result.base.counts.model_dump() if result.base is not None else {}
+    counted = [
+        f"{ours[key]} {name}" + (f" (base {theirs[key]})" if theirs else "")
+        for key, name in names.items()
+        if ours[key] or theirs.get(key)
+    ]
+    return f"{result.set}: of {result.rows} answers, {', '.join(counted)}" if counted else ""
+
+
+def reach(evaluation: Evaluation) -> list[str]:
+    """What the evaluation could not have seen: whether it is a sample, and the smallest losses."""
+    lines = []
+    if evaluation.limit is not None:
+        lines.append(f"a sample: at most {evaluation.limit} rows of each set (--limit)")
+    task, skills = evaluation.task, [found for found in evaluation.skills if found.base is not None]
+    seen = []
+    if (paired := task.paired()) is not None:
+        seen.append(_visible(paired, f"on {task.set}"))
+    if skills:
+        rows = [one for skill in skills for one in skill.row_differences()]
+        seen.append(_visible(PairedDifferences.of(rows), "on all skills together", ONE_SIDED))
+        single = [_visible_share(skill, len(skills)) for skill in skills]
+        least, most = (f"{100 * share:.1f}" for share in (min(single), max(single)))
+        seen.append(f"{least if least == most else f'{least} to {most}'} on a single skill")
+    if seen:
+        lines.append(f"smallest loss that would be seen (in 80 % of cases): {', '.join(seen)}")
+    bound = evaluation.max_skill_loss
+    low = [found.set for found in skills if found.base and found.base.score.mean <= bound]
+    if low:
+        said = f"the base scores {100 * bound:g} or less, so no greater loss can show"
+        lines.append(f"{', '.join(low)}: {said}")
     return lines
+
+
+def _visible(found: PairedDifferences, where: str, outside: float = TWO_SIDED) -> str:
+    return f"{100 * found.smallest_visible(outside):.1f} {where} ({found.rows} rows)"
+
+
+def _visible_share(skill: SetResult, sets: int) -> float:
+    """As Holm tests the first of so many sets."""
+    found = skill.paired()
+    return found.smallest_visible(ONE_SIDED / sets) if found is not None else 1.0
 
 
 def percent(interval: Interval, *, signed: bool = False) -> str:
@@ -88,16 +142,6 @@ def _table(evaluation: Evaluation, *, wide: bool) -> Table:
 
 def _by(result: SetResult) -> str:
     return result.metrics[0] if len(result.metrics) == 1 else "several"
-
-
-def _counted(counts: Counts) -> str:
-    named = {
-        "empty": counts.empty,
-        "not JSON": counts.no_json,
-        "truncated": counts.truncated,
-        "in a repetition loop": counts.repetition_loop,
-    }
-    return ", ".join(f"{number} {name}" for name, number in named.items() if number)
 
 
 def _examples(evaluation: Evaluation, console: Console) -> None:

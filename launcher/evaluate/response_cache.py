@@ -28,7 +28,7 @@ class ResponseCache:
         self,
         file: Path,
         conversations: Sequence[Sequence[Message]],
-        max_new_tokens: int,
+        max_new_tokens: Sequence[int],
         tools: Sequence[Sequence[Tool]] | None = None,
     ) -> None:
         """Read what was answered before.
@@ -36,13 +36,13 @@ class ResponseCache:
         Args:
             file: of this model alone; other questions' answers may stand in it, too.
             conversations: what is asked.
-            max_new_tokens: the most that an answer may have.
+            max_new_tokens: the most that the answer to each may have.
             tools: what may be called in each conversation; None for nothing anywhere.
         """
         self._file = file
-        self._max_new_tokens = max_new_tokens
-        asked = list(zip(conversations, tools or [()] * len(conversations), strict=True))
-        self._keys = [_key(messages, able, max_new_tokens) for messages, able in asked]
+        able = tools or [()] * len(conversations)
+        asked = list(zip(conversations, max_new_tokens, able, strict=True))
+        self._keys = [_key(*question) for question in asked]
         self._asked = dict(zip(self._keys, asked, strict=True))
         self._known = _read(file)
 
@@ -65,8 +65,8 @@ class ResponseCache:
         total = len(self._asked)
         with _appending(self._file) as file, ThreadPoolExecutor(parallel) as pool:
             waiting = {
-                pool.submit(model.ask, messages, self._max_new_tokens, tools): key
-                for key, (messages, tools) in self._asked.items()
+                pool.submit(model.ask, *question): key
+                for key, question in self._asked.items()
                 if key not in self._known
             }
 
@@ -104,7 +104,7 @@ def _read(file: Path) -> dict[str, Answer]:
     return found
 
 
-def _key(messages: Sequence[Message], tools: Sequence[Tool], max_new_tokens: int) -> str:
+def _key(messages: Sequence[Message], max_new_tokens: int, tools: Sequence[Tool]) -> str:
     asked = {"messages": list(messages), "tools": list(tools), "bound": max_new_tokens}
     # What is taken for the answer, of what a server says: see `contract.answer_text`.
     return digest_of_value({**asked, "answers": "without reasoning"})[:32]

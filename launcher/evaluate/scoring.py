@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from contract.evaluation import Item
 from contract.metrics import METRICS, is_json, score
-from launcher.evaluate.intervals import mean_difference, mean_score, verdict
+from launcher.evaluate.intervals import mean_score, verdict
+from launcher.evaluate.paired_differences import mean_difference, set_verdicts
 from launcher.evaluate.record import Counts, Example, Scores, SetResult
 from launcher.serving.chat_model import Answer
 
@@ -16,6 +17,7 @@ _EXAMPLES = 3
 def results(
     items: Sequence[Item],
     *,
+    bounds: Sequence[int],
     ours: Sequence[Answer],
     base: Sequence[Answer] | None,
     max_skill_loss: float,
@@ -24,6 +26,7 @@ def results(
 
     Args:
         items: the questions of all sets.
+        bounds: the most tokens that an answer to each could have.
         ours: the model's answers to them, in the same order.
         base: the base's, where there is one.
         max_skill_loss: what a skill may lose.
@@ -33,35 +36,40 @@ def results(
     for kind, name in sorted(sets, key=lambda pair: pair[0] != "task"):
         rows = [n for n, item in enumerate(items) if (item.kind, item.set) == (kind, name)]
         asked = [items[n] for n in rows]
-        our_scores = _scores(asked, [ours[n] for n in rows])
-        result = SetResult(
-            set=name,
-            kind=kind,
-            metrics=sorted({item.metric for item in asked}),
-            rows=len(rows),
-            model=Scores(
-                score=mean_score(our_scores), counts=_counts(asked, [ours[n] for n in rows])
-            ),
-            base=None,
-            difference=None,
-            verdict=None,
-            regression=False,
-        )
-        if base is not None:
-            theirs = [base[n] for n in rows]
-            their_scores = _scores(asked, theirs)
-            difference = mean_difference(our_scores, their_scores)
-            lost = verdict(difference, max_skill_loss) == "worse"
-            result = result.model_copy(
-                update={
-                    "base": Scores(score=mean_score(their_scores), counts=_counts(asked, theirs)),
-                    "difference": difference,
-                    "verdict": verdict(difference),
-                    "regression": kind == "skill" and lost,
-                }
+        model = _scored(asked, [ours[n] for n in rows])
+        theirs = _scored(asked, [base[n] for n in rows]) if base is not None else None
+        difference = None
+        if theirs is not None:
+            difference = mean_difference(model.row_scores, theirs.row_scores)
+        found.append(
+            SetResult(
+                set=name,
+                kind=kind,
+                metrics=sorted({item.metric for item in asked}),
+                rows=len(rows),
+                model=model,
+                base=theirs,
+                difference=difference,
+                verdict=verdict(difference) if difference is not None else None,
+                regression=False,
+                max_new_tokens=(min(bounds[n] for n in rows), max(bounds[n] for n in rows)),
             )
-        found.append(result)
-    return found
+        )
+    return _with_verdicts(found, max_skill_loss)
+
+
+def _with_verdicts(sets: Sequence[SetResult], max_skill_loss: float) -> list[SetResult]:
+    """The sets with what is shown of each skill, all of them considered."""
+    skills = [(result.set, result.paired()) for result in sets if result.kind == "skill"]
+    said = set_verdicts({name: found for name, found in skills if found}, max_skill_loss)
+    return [
+        result.model_copy(
+            update={"verdict": said[result.set], "regression": said[result.set] == "worse"}
+        )
+        if result.kind == "skill" and result.set in said
+        else result
+        for result in sets
+    ]
 
 
 def examples(
@@ -85,11 +93,12 @@ def examples(
     ]
 
 
-def _scores(items: Sequence[Item], answers: Sequence[Answer]) -> list[float]:
-    return [
+def _scored(items: Sequence[Item], answers: Sequence[Answer]) -> Scores:
+    scores = [
         score(item.metric, answer.text, item.expected)
         for item, answer in zip(items, answers, strict=True)
     ]
+    return Scores(score=mean_score(scores), counts=_counts(items, answers), row_scores=scores)
 
 
 def _counts(items: Sequence[Item], answers: Sequence[Answer]) -> Counts:

@@ -7,29 +7,45 @@ from rich.table import Table
 from rich.text import Text
 
 from launcher.display import styled
-from launcher.evaluate.record import Evaluation, GateDecision
-from launcher.evaluate.report import percent, remarks
+from launcher.evaluate.paired_differences import Outcome
+from launcher.evaluate.record import Evaluation, GateDecision, SetResult
+from launcher.evaluate.report import counted_answers, percent, reach
+
+MARKS: dict[Outcome, str] = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
+_STYLES: dict[Outcome, str] = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
+_SAID: dict[Outcome, str] = {
+    "passed": "ship",
+    "failed": "do not ship",
+    "inconclusive": "do not ship: inconclusive",
+}
+_EMOJI: dict[Outcome, str] = {"passed": "✅", "failed": "❌", "inconclusive": "❔"}
 
 
 def show(evaluation: Evaluation, decision: GateDecision, console: Console) -> None:
     """Print the card."""
-    said = "[bold green]ship[/]" if decision.ship else "[bold red]do not ship[/]"
+    said = f"[bold {_STYLES[decision.outcome]}]{_SAID[decision.outcome]}[/]"
     console.print(styled(f"\n{said}  {{}}\n", evaluation.model.name))
     table = Table.grid(padding=(0, 2))
     for line in decision.lines:
-        mark = "[green]✓[/]" if line.passed else "[red]✗[/]"
+        mark = f"[{_STYLES[line.outcome]}]{MARKS[line.outcome]}[/]"
         table.add_row(styled(mark), Text(line.name), Text(line.found))
     console.print(table)
+    console.print()
+    for remark in _remarks(evaluation):
+        console.print(styled("  [yellow]·[/] {}", remark), soft_wrap=True)
 
 
 def markdown(evaluation: Evaluation, decision: GateDecision) -> str:
     """The card and the table of scores, as Markdown."""
     model, base = evaluation.model, evaluation.base
-    said = "ship" if decision.ship else "do not ship"
-    lines = [f"## {model.name}: {said}", "", "| | requirement | result |", "|---|---|---|"]
+    lines = [
+        f"## {model.name}: {_SAID[decision.outcome]}",
+        "",
+        "| | requirement | result |",
+        "|---|---|---|",
+    ]
     lines += [
-        f"| {'✅' if line.passed else '❌'} | {line.name} | {_cell(line.found)} |"
-        for line in decision.lines
+        f"| {_EMOJI[line.outcome]} | {line.name} | {_cell(line.found)} |" for line in decision.lines
     ]
     lines += ["", "| set | rows | base | model | difference | |", "|---|---|---|---|---|---|"]
     for result in evaluation.sets:
@@ -39,17 +55,29 @@ def markdown(evaluation: Evaluation, decision: GateDecision) -> str:
             percent(result.base.score) if result.base is not None else "",
             percent(result.model.score),
             percent(result.difference, signed=True) if result.difference is not None else "",
-            result.verdict or "",
+            _verdict(result, decision),
         ]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    said_beside = [f"- {remark}" for result in evaluation.sets for remark in remarks(result)]
-    lines += ["", *said_beside, ""] if said_beside else [""]
+    lines += ["", *(f"- {remark}" for remark in _remarks(evaluation)), ""]
     beside = f" against {base.name}" if base is not None else ""
     lines.append(
         f"Scores of 100, 95 % intervals; measured on {model.by}{beside}, {evaluation.created}. "
         f"Model `{model.digest.removeprefix('sha256:')[:12]}`."
     )
     return "\n".join(lines) + "\n"
+
+
+def _verdict(result: SetResult, decision: GateDecision) -> str:
+    """The set's own; a loss is what the gate says, whose bound need not be the profile's."""
+    if result.set in decision.lost and result.kind == "skill":
+        return "worse"
+    given = result.verdict or ""
+    return "inconclusive" if (result.kind, given) == ("skill", "worse") else given
+
+
+def _remarks(evaluation: Evaluation) -> list[str]:
+    counted = [counted_answers(result) for result in evaluation.sets]
+    return [*filter(None, counted), *reach(evaluation)]
 
 
 def _cell(text: str) -> str:

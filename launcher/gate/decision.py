@@ -1,11 +1,22 @@
-"""Whether a model may be used: each of the policy's demands against what was measured."""
+"""Whether a model may be used: each of the policy's demands against what was measured.
+
+A demand is met where that is shown, and never because nothing was found:
+`launcher/evaluate/paired_differences.py` says what is tested, and `./invoke bench gate_power` how
+often that errs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from contract.errors import UserError
-from launcher.evaluate.intervals import verdict
+from launcher.evaluate.paired_differences import (
+    ONE_SIDED,
+    TWO_SIDED,
+    PairedDifferences,
+    set_verdicts,
+)
 from launcher.evaluate.record import Evaluation, GateDecision, GateLine
-from launcher.evaluate.report import percent
 from launcher.gate.policy import Policy
 from launcher.pipeline.finished_run import Run
 
@@ -24,49 +35,110 @@ def decide(run: Run, evaluation: Evaluation, policy: Policy) -> GateDecision:
             f"the evaluation is out of date: {name} has changed since",
             f"./invoke evaluate --model {name}",
         )
-    lines = [_task(evaluation, policy), _skills(evaluation, policy)]
-    if policy.verified:
-        lines.append(_verified(run, now))
-    return GateDecision(ship=all(line.passed for line in lines), lines=lines)
-
-
-def _task(evaluation: Evaluation, policy: Policy) -> GateLine:
-    task = evaluation.task
-    demand = f"better than its base by more than {100 * policy.min_task_gain:g}"
-    if task.difference is None:
-        return GateLine(
-            name="task", passed=False, found=f"no base was evaluated; required: {demand}"
-        )
-    return GateLine(
-        name="task",
-        passed=verdict(task.difference, policy.min_task_gain) == "better",
-        found=f"{task.set}: {percent(task.difference, signed=True)}; required: {demand}",
-    )
-
-
-def _skills(evaluation: Evaluation, policy: Policy) -> GateLine:
     bound = policy.max_skill_loss
-    bound = evaluation.max_skill_loss if bound is None else bound
-    demand = f"no skill worse by more than {100 * bound:g}"
-    measured = [skill for skill in evaluation.skills if skill.difference is not None]
-    if not measured:
-        return GateLine(name="skills", passed=False, found=f"none was measured; required: {demand}")
-    lost = [
-        f"{skill.set} {percent(skill.difference, signed=True)}"
-        for skill in measured
-        if skill.difference is not None and verdict(skill.difference, bound) == "worse"
+    decision = judge(
+        evaluation.task.row_differences(),
+        {skill.set: skill.row_differences() for skill in evaluation.skills if skill.base},
+        min_task_gain=policy.min_task_gain,
+        max_skill_loss=evaluation.max_skill_loss if bound is None else bound,
+    )
+    if not policy.verified:
+        return decision
+    return GateDecision.of([*decision.lines, _verified(run, now)], decision.lost)
+
+
+def judge(
+    task: Sequence[float],
+    skills: Mapping[str, Sequence[float]],
+    *,
+    min_task_gain: float,
+    max_skill_loss: float,
+) -> GateDecision:
+    """What the scores show, from each row's difference: the model's score less the base's.
+
+    Args:
+        task: the task's rows; none where no base was asked.
+        skills: each set's rows.
+    """
+    lost = _lost(skills, max_skill_loss)
+    lines = [
+        _task(task, min_task_gain),
+        _skills(skills, max_skill_loss),
+        *_each_skill(skills, lost, max_skill_loss),
     ]
-    found = ", ".join(lost) if lost else f"{len(measured)} sets"
-    return GateLine(name="skills", passed=not lost, found=f"{found}; required: {demand}")
+    return GateDecision.of(lines, list(lost))
+
+
+def _task(differences: Sequence[float], min_gain: float) -> GateLine:
+    demand = f"must gain more than {_points(min_gain)}" if min_gain else "must gain"
+    if not differences:
+        return GateLine(name="task", outcome="failed", found=f"no base was evaluated; {demand}")
+    return _line("task", PairedDifferences.of(differences), min_gain, demand, outside=TWO_SIDED)
+
+
+def _skills(skills: Mapping[str, Sequence[float]], max_loss: float) -> GateLine:
+    """All rows of all sets together: is the loss shown to be smaller than the bound?"""
+    demand = f"must lose less than {_points(max_loss)}" if max_loss else "must gain"
+    if not any(skills.values()):
+        return GateLine(name="skills", outcome="failed", found=f"none was measured; {demand}")
+    pooled = PairedDifferences.of([one for rows in skills.values() for one in rows])
+    return _line("skills", pooled, -max_loss, demand, outside=ONE_SIDED)
+
+
+def _each_skill(
+    skills: Mapping[str, Sequence[float]], lost: Mapping[str, PairedDifferences], max_loss: float
+) -> list[GateLine]:
+    """The single sets: each is too small to show that it lost nothing, but may show a loss."""
+    if not skills:
+        return []
+    if not lost:
+        found = f"no loss above {_points(max_loss)} is shown in any of {len(skills)} sets"
+        return [GateLine(name="each skill", outcome="passed", found=found)]
+    shown = ", ".join(f"{name} {_signed(found.mean)}" for name, found in lost.items())
+    found = f"{shown}; more than {_points(max_loss)} is lost there"
+    return [GateLine(name="each skill", outcome="failed", found=found)]
+
+
+def _lost(skills: Mapping[str, Sequence[float]], max_loss: float) -> dict[str, PairedDifferences]:
+    sets = {name: PairedDifferences.of(rows) for name, rows in skills.items()}
+    verdicts = set_verdicts(sets, max_loss)
+    return {name: found for name, found in sets.items() if verdicts[name] == "worse"}
+
+
+def _line(
+    name: str, found: PairedDifferences, bound: float, demand: str, *, outside: float
+) -> GateLine:
+    outcome = found.shown_above(bound, outside)
+    interval = found.interval(outside)
+    limits = f"{_signed(interval.low)} to {_signed(interval.high)}"
+    said = f"{_signed(found.mean)} ({limits}) on {found.rows} rows; {demand}"
+    needed = None
+    if outcome == "inconclusive":
+        needed = found.rows_to_decide(bound, outside)
+        said += (
+            f": too close to tell; about {needed:,} rows would decide"
+            if needed is not None
+            else ": too near that for any number of rows to tell"
+        )
+    return GateLine(name=name, outcome=outcome, found=said, rows_needed=needed)
 
 
 def _verified(run: Run, now: str) -> GateLine:
     proof = run.manifest.verification
     if proof is None or proof.model_digest != now:
         found = "not verified (./invoke import or ./invoke verify)"
-        return GateLine(name="verified", passed=False, found=found)
+        return GateLine(name="verified", outcome="failed", found=found)
     failed = [check.name for check in proof.checks if not check.passed]
     found = f"on Ollama {proof.server}: " + (
         f"failed in {', '.join(failed)}" if failed else f"{len(proof.checks)} checks passed"
     )
-    return GateLine(name="verified", passed=proof.passed, found=found)
+    return GateLine(name="verified", outcome="passed" if proof.passed else "failed", found=found)
+
+
+def _points(share: float) -> str:
+    """Points of 100: a gain, a loss or a bound, whichever way it goes."""
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.1f}"

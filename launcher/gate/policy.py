@@ -14,10 +14,11 @@ POLICY_FILE = CONFIGS / "gate.yaml"
 
 
 class Policy(BaseModel):
-    """Shares of a full score, each demanded beyond its 95 % interval.
+    """Shares of a full score, and what must be shown of each.
 
-    `min_task_gain`: the task's score must be above the base's by more than this.
-    `max_skill_loss`: no skill may be below the base's by more than this; None takes the profile's.
+    `min_task_gain`: the task's score is above the base's by more than this.
+    `max_skill_loss`: all skills together are below the base's by less than this, and no single one
+    is shown to be below by more; None takes the profile's.
     `verified`: the served model must be proved to be the trained one.
     """
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from contract.errors import AffineurError, ExitCode, UserError
 from launcher.evaluate.record import Evaluation, GateDecision
+from launcher.gate.card import MARKS
 from launcher.gate.decision import decide
 from launcher.gate.policy import Policy
 from launcher.pipeline.finished_run import Run
@@ -32,14 +33,13 @@ class GateRefused(AffineurError):
 
     def __init__(self, evaluation: Evaluation, decision: GateDecision) -> None:
         self.evaluation, self.decision = evaluation, decision
-        failed = ", ".join(line.name for line in decision.lines if not line.passed)
-        super().__init__(f"the gate refuses {evaluation.model.name} ({failed})")
+        open_lines = ", ".join(line.name for line in decision.lines if not line.passed)
+        why = "fails" if decision.outcome == "failed" else "is not shown to pass"
+        super().__init__(f"{evaluation.model.name} {why} the gate ({open_lines})")
 
     def text(self) -> str:
         """What the gate demands and was not shown, and the way around it."""
-        lines = [
-            f"  {'✓' if ln.passed else '✗'} {ln.name}: {ln.found}" for ln in self.decision.lines
-        ]
+        lines = [f"  {MARKS[ln.outcome]} {ln.name}: {ln.found}" for ln in self.decision.lines]
         around = 'Nothing was changed. To promote it anyway: --override "REASON".'
         return "\n".join([*lines, "", f"{super().text()}. {around}"])
 

@@ -74,7 +74,8 @@ def test_styles_are_ours_and_words_are_theirs(name):
 
 def evaluation(name):
     half = Interval(mean=0.5, low=0.4, high=0.6)
-    scores = Scores(score=half, counts=Counts(empty=1, no_json=0, truncated=0, repetition_loop=0))
+    counts = Counts(empty=1, no_json=0, truncated=0, repetition_loop=0)
+    scores = Scores(score=half, counts=counts, row_scores=[0.0, 1.0])
     who = ModelIdentity(name=f"model {name}", by=f"by {name}", digest="d", model_digest=None)
     return Evaluation(
         model=who,
@@ -90,6 +91,7 @@ def evaluation(name):
                 difference=half,
                 verdict="better",
                 regression=False,
+                max_new_tokens=(64, 68),
             )
         ],
         dropped=[],
@@ -102,7 +104,8 @@ def evaluation(name):
                 base=f"before {name}",
             )
         ],
-        max_new_tokens=9,
+        limit=None,
+        max_new_tokens=68,
         max_skill_loss=0.05,
         created="now",
     )
@@ -114,8 +117,8 @@ def test_an_evaluation_and_its_card_show_names_as_they_are(console, name):
     report.show(found, console)
     for word in ("model", "by", "base", "set", "where", "asked", "expected", "said", "before"):
         assert f"{word} {name}" in shown(console)
-    line = GateLine(name=f"demand {name}", passed=False, found=f"found {name}")
-    card.show(found, GateDecision(ship=False, lines=[line]), console)
+    line = GateLine(name=f"demand {name}", outcome="failed", found=f"found {name}")
+    card.show(found, GateDecision.of([line], []), console)
     for word in ("demand", "found"):
         assert f"{word} {name}" in shown(console)
 

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from launcher.evaluate.intervals import Interval, mean_difference, mean_score, verdict
+from launcher.evaluate.intervals import Interval, mean_score, verdict
+from launcher.evaluate.paired_differences import mean_difference
 
 ROWS = 60
 TRIALS = 1_000
@@ -25,7 +26,6 @@ def test_a_95_percent_interval_covers_the_truth_in_95_percent_of_trials():
     assert 0.93 <= covered / TRIALS <= 0.97
 
 
-@pytest.mark.slow
 def test_equal_models_are_called_different_in_at_most_5_percent_of_trials():
     rng = random.Random(2)
     different = 0

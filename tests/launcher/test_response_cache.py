@@ -16,12 +16,13 @@ class Echo:
     name, digest, by = "echo", "0", "echo"
 
     def __init__(self, *, gone_after=None, wait_s=0.0):
-        self.asked, self.able, self.at_once, self.most = [], [], 0, 0
+        self.asked, self.able, self.bounds, self.at_once, self.most = [], [], [], 0, 0
         self._gone_after, self._wait_s, self._lock = gone_after, wait_s, threading.Lock()
 
     def ask(self, messages, max_new_tokens, tools=()):
         with self._lock:
             self.able.append(list(tools))
+            self.bounds.append(max_new_tokens)
             self.asked.append(messages[0]["content"])
             self.at_once += 1
             self.most = max(self.most, self.at_once)
@@ -36,7 +37,7 @@ class Echo:
 
 def sheet(file, number=20, bound=9):
     return ResponseCache(
-        file, [[{"role": "user", "content": f"q{n}"}] for n in range(number)], bound
+        file, [[{"role": "user", "content": f"q{n}"}] for n in range(number)], [bound] * number
     )
 
 
@@ -55,7 +56,7 @@ def test_at_most_so_many_are_asked_at_once(tmp_path):
 
 
 def test_a_question_that_stands_twice_is_asked_once(tmp_path):
-    twice = ResponseCache(tmp_path / "a", [[{"role": "user", "content": "q"}]] * 2, 9)
+    twice = ResponseCache(tmp_path / "a", [[{"role": "user", "content": "q"}]] * 2, [9, 9])
     echo = Echo()
     twice.ask(echo, 2, lambda done, total: None)
     assert echo.asked == ["q"]
@@ -88,16 +89,24 @@ def test_another_bound_is_another_question(tmp_path):
     assert sheet(tmp_path / "a", bound=10).missing == 20
 
 
+def test_each_question_has_its_own_bound(tmp_path):
+    asked = [[{"role": "user", "content": f"q{n}"}] for n in range(3)]
+    echo = Echo()
+    ResponseCache(tmp_path / "a", asked, [7, 8, 9]).ask(echo, 1, lambda done, total: None)
+    assert sorted(zip(echo.asked, echo.bounds, strict=True)) == [("q0", 7), ("q1", 8), ("q2", 9)]
+    assert ResponseCache(tmp_path / "a", asked, [7, 8, 10]).missing == 1
+
+
 def test_other_tools_are_another_question(tmp_path):
     asked = [{"role": "user", "content": "q"}]
     able = {"type": "function", "function": {"name": "f", "parameters": {}}}
     echo = Echo()
     for tools in ([], [able], [able, able], [able]):
-        sheet = ResponseCache(tmp_path / "a", [asked], 9, [tools])
+        sheet = ResponseCache(tmp_path / "a", [asked], [9], [tools])
         sheet.ask(echo, 1, lambda done, total: None)
     assert echo.able == [[], [able], [able, able]]
     # None is none.
-    assert ResponseCache(tmp_path / "a", [asked], 9).missing == 0
+    assert ResponseCache(tmp_path / "a", [asked], [9]).missing == 0
 
 
 def test_an_interrupted_evaluation_keeps_what_was_on_its_way(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from contract import paths
 from contract.evaluation import Questions
+from launcher.evaluate.answer_bounds import max_new_tokens
 from launcher.evaluate.evaluated_models import EvaluatedModel
 from launcher.evaluate.evaluation import SKILLS
 from launcher.evaluate.record import Evaluation
@@ -49,6 +50,7 @@ def test_a_skill_that_training_took_is_found_lost_and_the_gate_says_so(smoke_run
     card = (smoke_run.folder / paths.CARD).read_text(encoding="utf-8")
     assert "do not ship" in card
     assert "| ❌ | skills |" in card
+    assert "| ❌ | each skill | répéter -100.0" in card
 
 
 def answered_by_the_base(smoke_run):
@@ -60,7 +62,7 @@ def answered_by_the_base(smoke_run):
     cache = ResponseCache(
         folder / paths.ANSWERS / base.file_name,
         [item.messages for item in items],
-        evaluation.max_new_tokens,
+        [max_new_tokens(item, evaluation.max_new_tokens) for item in items],
     )
     return [
         {"instruction": item.messages[-1]["content"], "output": answer.text, "metric": "exact"}

@@ -247,6 +247,13 @@ def test_what_was_not_read_is_said_for_each_set(ask):
     ]
 
 
+def test_a_rows_example_is_kept_to_say_how_long_answers_are(ask):
+    skill = row("Trois ?", "3", metric="number", example="1 + 2 = 3")
+    code, found = ask(row("Un ?", "1"), row("Deux ?", "2", example=None), skills={"s": [skill]})
+    assert code == 0
+    assert [item.example for item in found.items] == [None, None, "1 + 2 = 3"]
+
+
 def test_rows_that_were_held_out_are_read_without_a_word(ask):
     held_out = {
         "where": "d:3",

@@ -166,9 +166,16 @@ def _read(
                 tools=conversation.tools,
                 expected=expected,
                 metric=scored_by,
+                example=_example(row, columns),
             )
         )
     return _Set(file.name, items, [conversation for _, conversation, _ in read])
+
+
+def _example(row: Row, columns: Mapping[str, str]) -> str | None:
+    """A right answer that the row brings along; a column of that name may be mapped otherwise."""
+    given = None if "example" in columns.values() else row.values.get("example")
+    return given if isinstance(given, str) and given.strip() else None
 
 
 def _said(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
