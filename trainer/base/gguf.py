@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from contract.digest import digest_of_file
 from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.gguf_header import GgufHeader, check_chat_template
+from trainer.base.gguf_settings import ROPE_FACTORS, restore_settings
+from trainer.base.gguf_vocabulary import write_vocabulary
 from trainer.memory import check_memory
 from trainer.weights import saved_weights
 
@@ -31,8 +34,6 @@ _SHARD_BYTES = 5 * 10**9
 _COPIES_IN_MEMORY = 1.25
 _PROGRAM_BYTES = 10**9
 _ENDS = ("eos", "eot", "eom")
-# What the machine that reads it adds.
-_OF_THE_MACHINE = ("is_local", "local_files_only", "name_or_path")
 
 
 OnProgress = Callable[[int, int], None]
@@ -73,12 +74,16 @@ def read_gguf(
     folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory() as scratch:
         # A blob of Ollama's has no suffix, and transformers goes by it.
-        (Path(scratch) / "model.gguf").symlink_to(gguf.absolute())
-        config, tokenizer, model = _load(Path(scratch), header, on_tensor)
-    ends = _write_tokenizer(tokenizer, header, stops, folder)
-    weights = saved_weights(model)
-    dtype = _narrowest_dtype(header, weights.values())
-    _write_config(config, model, dtype, ends, folder)
+        file = Path(scratch) / "model.gguf"
+        file.symlink_to(gguf.absolute())
+        config, model = _load(file, header, on_tensor)
+        weights = saved_weights(model)
+        _check_complete(header, weights)
+        dtype = _narrowest_dtype(header, weights.values())
+        _write_config(config, model, dtype, folder)
+        tokenizer = write_vocabulary(file, header, folder)
+    ends = _ends(tokenizer, header, stops)
+    _write_json(folder / "generation_config.json", {"eos_token_id": ends})
     _write_weights(weights, dtype, folder, on_file)
     return header
 
@@ -126,34 +131,53 @@ def _check_resources(header: GgufHeader, folder: Path) -> None:
 
 
 def _load(
-    folder: Path, header: GgufHeader, on_tensor: OnProgress
-) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedModel]:
+    gguf: Path, header: GgufHeader, on_tensor: OnProgress
+) -> tuple[PreTrainedConfig, PreTrainedModel]:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
-    asked: Any = {"gguf_file": "model.gguf", "local_files_only": True}
+    asked: Any = {"gguf_file": gguf.name, "local_files_only": True}
     try:
-        config = AutoConfig.from_pretrained(folder, **asked)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **asked)
+        config = AutoConfig.from_pretrained(gguf.parent, **asked)
+        restore_settings(config, gguf, header)
         with _watched(len(header.tensors), on_tensor):
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
+            model, found = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
                 config=config,
                 dtype=torch.float32,
                 # Every weight as a number, whatever kernels this environment has.
                 quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
                 **asked,
             )
     # Of a family that it has, a file may be of a form that it does not expect.
     except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        traceback.print_exc()
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError.one(
-            "model_to_fine_tune",
-            f"the locked transformers cannot read this GGUF file of the family "
-            f"{header.architecture!r}: {said}",
-            "Use the Hugging Face model that it was made from.",
-        ) from error
-    return config, tokenizer, model
+        raise _unread(header, said) from error
+    if missing := sorted(found["missing_keys"]):
+        raise _unread(header, f"it finds no {missing[0]} in it")
+    return config, model
+
+
+def _check_complete(header: GgufHeader, weights: Mapping[str, torch.Tensor]) -> None:
+    """See that every weight of the file is one of the model's.
+
+    What transformers has no name for, it drops without a word.
+    """
+    read = sum(weight.numel() for weight in weights.values())
+    listed = sum(tensor.parameters for tensor in header.tensors if tensor.name != ROPE_FACTORS)
+    if read != listed:
+        raise _unread(header, f"it takes {read:,} of {listed:,} weights")
+
+
+def _unread(header: GgufHeader, what: str) -> UserError:
+    return UserError.one(
+        "model_to_fine_tune",
+        f"the locked transformers cannot read this GGUF file of the family "
+        f"{header.architecture!r}: {what}",
+        "Use the Hugging Face model that it was made from.",
+    )
 
 
 @contextmanager
@@ -187,15 +211,10 @@ def _narrowest_dtype(header: GgufHeader, weights: Iterable[torch.Tensor]) -> tor
     return kind if exact else torch.float32
 
 
-def _write_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, header: GgufHeader, stops: Sequence[str], folder: Path
+def _ends(
+    tokenizer: PreTrainedTokenizerBase, header: GgufHeader, stops: Sequence[str]
 ) -> list[int]:
-    """Write the tokenizer, and return the ids that end an answer, the file's own ones first."""
-    tokenizer.save_pretrained(folder)
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    kept = {name: value for name, value in config.items() if name not in _OF_THE_MACHINE}
-    atomic_write(path, json.dumps(kept, ensure_ascii=False, indent=2) + "\n")
+    """The ids that end an answer, the file's own ones first."""
     declared = [header.settings.get(f"tokenizer.ggml.{name}_token_id") for name in _ENDS]
     ids = [int(id) for id in declared if id is not None]
     for stop in stops:
@@ -209,7 +228,6 @@ def _write_config(
     config: PreTrainedConfig,
     model: PreTrainedModel,
     dtype: torch.dtype,
-    ends: Sequence[int],
     folder: Path,
 ) -> None:
     values = config.to_diff_dict()
@@ -219,7 +237,6 @@ def _write_config(
     values["architectures"] = [type(model).__name__]
     values["dtype"] = str(dtype).removeprefix("torch.")
     _write_json(folder / "config.json", values)
-    _write_json(folder / "generation_config.json", {"eos_token_id": list(ends)})
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
