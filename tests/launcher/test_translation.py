@@ -260,6 +260,12 @@ def test_contradictions_stand_among_all_other_problems(refused):
     assert "use_dora: true: makes another adapter" in text
 
 
+def test_everything_that_a_cpu_cannot_do_is_said_at_once(refused):
+    (problem,) = refused({**SEVEN, "bf16": True, "optimizer": "adamw_bnb_8bit"}, profile="cpu")
+    assert "precision bf16 needs device cuda; use fp32 on a CPU" in problem
+    assert "Optim paged_adamw_8bit needs device cuda; use adamw_torch on a CPU" in problem
+
+
 def test_our_key_and_its_foreign_name_with_one_value_are_no_contradiction(resolved):
     recipe, _ = resolved({**SEVEN, "num_train_epochs": 3.0, "lora_r": 16})
     assert (recipe.epochs, recipe.lora_rank) == (3, 16)
