@@ -134,14 +134,19 @@ class TrainSection(SectionKind):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        wrong = []
         if self.device == "cpu" and self.precision != "fp32":
-            raise ValueError(f"precision {self.precision} needs device cuda; use fp32 on a CPU")
+            wrong.append(f"precision {self.precision} needs device cuda; use fp32 on a CPU")
         if self.device == "cpu" and self.optim.startswith("paged_"):
-            raise ValueError(f"optim {self.optim} needs device cuda; use adamw_torch on a CPU")
+            wrong.append(f"optim {self.optim} needs device cuda; use adamw_torch on a CPU")
         if self.early_stopping_patience and self.eval_steps is None:
-            raise ValueError(
+            wrong.append(
                 "early_stopping_patience counts evaluations, and with eval_steps null there are "
                 "none; set eval_steps, or early_stopping_patience to 0"
+            )
+        if wrong:
+            raise ValueError(
+                ". ".join([wrong[0], *(text[0].upper() + text[1:] for text in wrong[1:])])
             )
         return self
 

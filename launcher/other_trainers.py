@@ -278,7 +278,7 @@ _TRACKED = "losses are in metrics.jsonl and in the summary"
 _SAVED = "a training is saved at its end, below data/models"
 _FAST = "speed and memory alone"
 _ONE_DEVICE = "one process on one device"
-_EVALUATED = "the held-out rows are scored before and after the training"
+_EVALUATED = "the held-out loss is measured every eval_steps, and before and after"
 _HUB = "the result stays here and in Ollama"
 _OF_THE_BASE = "the base says it itself"
 _ONE_FILE = "a dataset is one file, and read whole"
@@ -326,7 +326,7 @@ _UNUSED = {
     "ddp_broadcast_buffers ddp_static_graph ddp_backend fsdp_config accelerator_config "
     "megatron_core heads_k_stride ring_attn_func fsdp_version fsdp_final_state_dict_type use_ray "
     "resources_per_worker",
-    _EVALUATED: "eval_strategy evaluation_strategy eval_steps evals_per_epoch eval_delay "
+    _EVALUATED: "eval_delay "
     "per_device_eval_batch_size eval_batch_size eval_on_start eval_accumulation_steps "
     "eval_do_concat_batches eval_use_gather_object batch_eval_metrics prediction_loss_only "
     "bf16_full_eval fp16_full_eval eval_packing eval_sample_packing eval_table_size "
@@ -594,11 +594,11 @@ _CHANGES = (
         remedy="Use false.",
     ),
     *_rows(
-        "early_stopping_patience early_stopping_threshold",
+        "early_stopping_threshold",
         0,
         0.0,
-        changes="stops early",
-        remedy="Use fewer epochs.",
+        changes="stops where the loss falls by less",
+        remedy="Use early_stopping_patience alone.",
     ),
     *_rows(
         "excess_length_strategy",

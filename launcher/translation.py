@@ -286,6 +286,7 @@ class _Reader:
         self._read_switches_off()
         self._check_templates()
         self._check_adapter()
+        self._read_evaluations()
         self._check_best_model()
         for ours, claims in self._claims.items():
             if self._foreign and not _nullable(ours):
@@ -381,21 +382,51 @@ class _Reader:
                 "Set it: adapter: lora, or qlora for a base in 4 bits.",
             )
 
-    def _check_best_model(self) -> None:
-        if self._given.get("load_best_model_at_end") is not True:
+    def _read_evaluations(self) -> None:
+        """When the held-out loss is measured, which others say by a strategy or for each epoch."""
+        strategy = self._first("eval_strategy", "evaluation_strategy")
+        per_epoch = self._first("evals_per_epoch")
+        if strategy is not None and strategy.given in ("no", False):
+            # Another key for the steps counts for nothing then.
+            for claim in self._claims.pop("eval_steps", []):
+                if claim.value is not None:
+                    self._leave(claim.name, str(strategy))
+            self._claim("eval_steps", Claim(strategy.name, strategy.given, None))
+        elif strategy is not None and strategy.given == "epoch":
+            self._evaluate_each_epoch(strategy, 1)
+        elif per_epoch is not None and isinstance(per_epoch.given, int | float):
+            self._evaluate_each_epoch(per_epoch, per_epoch.given)
+
+    def _evaluate_each_epoch(self, claim: Claim, times: float) -> None:
+        epochs = next((claim.value for claim in self._claims.get("epochs", [])), None)
+        if not isinstance(epochs, int | float):
+            self._refuse(str(claim), "needs epochs", "Use eval_steps, such as 0.2 of all steps.")
             return
-        strategies = [self._given.get(key) for key in ("eval_strategy", "evaluation_strategy")]
-        strategy = next((given for given in strategies if given is not None), None)
-        steps = self._given.get("eval_steps")
-        name = "load_best_model_at_end: true"
-        if strategy in ("no", False) or (strategy is None and not steps):
+        evaluations = times * epochs
+        # The one after the last step is always done.
+        share = round(1 / evaluations, 4) if evaluations > 1 else None
+        self._claim("eval_steps", Claim(claim.name, claim.given, share))
+
+    def _check_best_model(self) -> None:
+        best = self._first("load_best_model_at_end")
+        steps = self._claims.get("eval_steps", [])
+        never = bool(steps) and steps[0].value is None
+        if best is None:
+            return
+        if best.given is True and never:
             self._refuse(
-                name,
-                "keeps the best adapter, and nothing evaluates while it trains",
+                str(best),
+                f"keeps the best adapter, and nothing evaluates ({steps[0]})",
                 "Set eval_steps, or remove it.",
+                about="eval_steps",
             )
-        elif "eval_steps" not in Recipe.model_fields:
-            self._refuse(name, "keeps another adapter than the last one", "Remove it.")
+        elif best.given is False and not never:
+            self._result.differences.append(f"{best}: the adapter of least held-out loss is kept")
+
+    def _first(self, *keys: str) -> Claim | None:
+        """The first of these keys that the file has."""
+        found = (Claim(key, self._given[key], None) for key in keys if key in self._given)
+        return next((claim for claim in found if claim.given is not None), None)
 
 
 def _later(_reader: _Reader, _name: str, _value: Any) -> None:
@@ -411,6 +442,9 @@ _TOGETHER: Mapping[str, Callable[[_Reader, str, Any], None]] = {
     "datasets": _Reader.read_datasets,
     "test_datasets": _Reader.read_datasets,
     "load_best_model_at_end": _later,
+    "eval_strategy": _later,
+    "evaluation_strategy": _later,
+    "evals_per_epoch": _later,
 }
 _COLUMNS = {
     "field_messages": "messages",

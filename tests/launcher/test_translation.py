@@ -43,6 +43,7 @@ GUIDES_LONG = {
     "save_steps": 100,
     "eval_steps": 50,
     "save_total_limit": 3,
+    "load_best_model_at_end": True,
     "metric_for_best_model": "eval_loss",
     "logging_steps": 10,
     "report_to": ["tensorboard"],
@@ -241,6 +242,7 @@ def test_without_its_contradictions_the_guides_long_file_trains(resolved):
         "precision": "fp32",
         "optim": "adamw_torch_fused",
         "logging_steps": 10,
+        "eval_steps": 50,
     }
     assert {key: getattr(recipe, key) for key in expected} == expected
     unused = notes.partition("not used here: ")[2]
@@ -256,6 +258,12 @@ def test_contradictions_stand_among_all_other_problems(refused):
     assert "epochs: is said twice, and not the same: 3 (by num_train_epochs: 3)" in text
     assert "lern: unknown key" in text
     assert "use_dora: true: makes another adapter" in text
+
+
+def test_everything_that_a_cpu_cannot_do_is_said_at_once(refused):
+    (problem,) = refused({**SEVEN, "bf16": True, "optimizer": "adamw_bnb_8bit"}, profile="cpu")
+    assert "precision bf16 needs device cuda; use fp32 on a CPU" in problem
+    assert "Optim paged_adamw_8bit needs device cuda; use adamw_torch on a CPU" in problem
 
 
 def test_our_key_and_its_foreign_name_with_one_value_are_no_contradiction(resolved):
@@ -293,6 +301,14 @@ def test_a_later_source_settles_what_a_file_leaves_open(resolved):
         ({"default_system": "Sois bref."}, {"system_prompt": "Sois bref."}),
         ({"datasets": ["b.jsonl"], "dataset_path": None}, {"dataset_path": "b.jsonl"}),
         ({"output_dir": "out/b"}, {"output_model_name": "a"}),
+        ({"eval_strategy": "steps", "eval_steps": 500}, {"eval_steps": 500}),
+        ({"eval_strategy": "epoch"}, {"eval_steps": 0.3333}),
+        ({"eval_strategy": "no"}, {"eval_steps": None}),
+        ({"eval_strategy": "no", "eval_steps": 500}, {"eval_steps": None}),
+        ({"evals_per_epoch": 4}, {"eval_steps": 0.0833}),
+        ({"evals_per_epoch": 1, "epochs": 1}, {"eval_steps": None}),
+        ({"load_best_model_at_end": True, "eval_steps": 50}, {"eval_steps": 50}),
+        ({"early_stopping_steps": 3}, {"early_stopping_patience": 3}),
     ],
 )
 def test_a_value_is_converted_where_the_meaning_is_equal(resolved, given, ours):
@@ -336,7 +352,8 @@ def test_a_value_is_converted_where_the_meaning_is_equal(resolved, given, ours):
         ({"datasets": [{"path": "a.jsonl", "tpye": "alpaca"}]}, "datasets.tpye: unknown key"),
         (
             {"load_best_model_at_end": True, "eval_strategy": "no"},
-            "load_best_model_at_end: true: keeps the best adapter, and nothing evaluates",
+            "load_best_model_at_end: true: keeps the best adapter, and nothing evaluates "
+            "(eval_strategy: no)",
         ),
         ({"bf16": False}, "bf16: false: profile rtx computes in bf16"),
         ({"lora_r": "8", "lora_rank": 8}, "lora_rank: is said twice"),
@@ -376,6 +393,13 @@ def test_a_dataset_in_alpacas_form_is_read_and_what_differs_is_said(resolved):
     content = {**SEVEN, "datasets": [{"path": "a.jsonl", "type": "alpaca", "ds_type": "json"}]}
     _, notes = resolved(content)
     assert "written in the base's chat template, not in Alpaca's prompt" in notes
+
+
+def test_the_last_adapter_is_not_what_is_kept_and_that_is_said(resolved):
+    _, notes = resolved({**SEVEN, "load_best_model_at_end": False})
+    assert "load_best_model_at_end: false: the adapter of least held-out loss is kept" in notes
+    _, notes = resolved({**SEVEN, "load_best_model_at_end": False, "eval_strategy": "no"})
+    assert "load_best_model_at_end" not in notes
 
 
 def test_a_part_of_a_name_is_no_template_of_another_family(refused):
