@@ -13,8 +13,8 @@ once: no set has a weight, since rows of unequal weight would make the same eval
   it is about.
 - Where answers are right or wrong and nothing between, two made-up rows are added, half a row at
   each end of the scale and one without a difference (Agresti and Min, Statistics in Medicine 24,
-  2005): without them, 25 equal rows would leave no doubt at all. Where scores are graded, they count
-  by the share of the rows whose difference is -1, 0 or 1.
+  2005): without them, 25 equal rows would leave no doubt at all. Where scores are graded, they
+  count by the share of the rows whose difference is -1, 0 or 1.
 """
 
 from __future__ import annotations
