@@ -12,8 +12,9 @@ once: no set has a weight, since rows of unequal weight would make the same eval
   (Scandinavian Journal of Statistics 6, 1979): false in at most 5 % of evaluations, whichever sets
   it is about.
 - Where answers are right or wrong and nothing between, two made-up rows are added, half a row at
-  each end of the scale (Agresti and Min, Statistics in Medicine 24, 2005): without them, 25 equal
-  rows would leave no doubt at all.
+  each end of the scale and one without a difference (Agresti and Min, Statistics in Medicine 24,
+  2005): without them, 25 equal rows would leave no doubt at all. Where scores are graded, they
+  count by the share of the rows whose difference is -1, 0 or 1.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ ONE_SIDED, TWO_SIDED = 0.05, 0.025
 POWER = 0.8
 # Farther away than so many times the rows that there are, an estimate of them says nothing.
 _MOST_TIMES = 100
+# A variance of rounding errors alone.
+_NOTHING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,15 @@ class PairedDifferences:
         total = math.fsum(found)
         squares = math.fsum(one * one for one in found)
         mean = total / rows
-        spread = squares - rows * mean * mean
-        if all(one in (-1.0, 0.0, 1.0) for one in found) or spread <= 1e-12 * rows:
-            # Half a row at each end, and one that is the same for both.
-            counted, centre = rows + 2, total / (rows + 2)
-            variance = (squares + 1) / counted - centre * centre
-        else:
-            counted, centre = rows, mean
-            variance = spread / (rows - 1)
-        return cls(rows, mean, centre, math.sqrt(variance / counted), counted - 1)
+        # How much of a made-up row there is at each end, taken together.
+        made_up = sum(one in (-1.0, 0.0, 1.0) for one in found) / rows
+        if squares - rows * mean * mean <= _NOTHING * rows:
+            made_up = 1.0
+        # As much again is the same for both.
+        counted = rows + 2 * made_up
+        centre = total / counted
+        variance = (squares + made_up - counted * centre * centre) / (counted - 1)
+        return cls(rows, mean, centre, math.sqrt(variance / counted), max(1, round(counted) - 1))
 
     def interval(self, outside: float = TWO_SIDED) -> Interval:
         """The mean, and the limits beyond each of which the truth lies in so many of cases."""

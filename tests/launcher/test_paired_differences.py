@@ -55,7 +55,7 @@ def test_counted_differences_have_agresti_and_mins_rows():
     won, lost, rows = 3.5, 1.5, 12
     assert found.mean == 0.2
     assert found.centre == pytest.approx((won - lost) / rows)
-    variance = (won + lost - (won - lost) ** 2 / rows) / rows
+    variance = (won + lost - (won - lost) ** 2 / rows) / (rows - 1)
     assert found.error == pytest.approx(math.sqrt(variance / rows))
 
 
@@ -64,6 +64,12 @@ def test_few_rows_that_agree_leave_a_doubt(rows):
     found = PairedDifferences.of(rows)
     assert found.shown_above(-0.08) == "inconclusive"
     assert found.interval().low < found.mean < found.interval().high or found.mean == 1
+
+
+def test_one_graded_row_takes_no_doubt_from_many_that_are_counted():
+    counted = PairedDifferences.of([0.0] * 80)
+    mixed = PairedDifferences.of([0.0] * 79 + [0.1])
+    assert mixed.error == pytest.approx(counted.error, rel=0.02)
 
 
 def test_limits_stay_on_the_scale():
