@@ -423,7 +423,7 @@ def test(
         checks.test(only, match=match, asked=chosen, model=model, base=base, fast=fast, slow=slow)
 
 
-@task(positional=["name"], help={"name": "module in benchmarks/: merge, evaluate or container"})
+@task(positional=["name"], help={"name": "module in benchmarks/, such as merge or evaluate"})
 def bench(_context: Context, name: str) -> None:
     """Run a benchmark and print ratios measured within one run.
 
