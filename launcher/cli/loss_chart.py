@@ -35,12 +35,13 @@ def loss_chart(curves: Sequence[Curve], *, width: int, plain: bool) -> list[Text
         plain: draw with ASCII alone.
     """
     columns = max(_LEAST_WIDTH, min(_MOST_WIDTH, width - _LABEL_WIDTH - 3))
-    finite = [point for curve in curves for point in curve.points if math.isfinite(point[1])]
-    last = max(step for step, _ in finite)
-    low, high = min(loss for _, loss in finite), max(loss for _, loss in finite)
+    last = max(step for curve in curves for step, _ in curve.points)
+    drawn = [(curve, _columns(curve.points, last, columns)) for curve in curves]
+    means = [loss for _, losses in drawn for loss in losses.values()]
+    low, high = min(means), max(means)
     cells: dict[tuple[int, int], Curve] = {}
-    for curve in curves:
-        for column, loss in _columns(curve.points, last, columns).items():
+    for curve, losses in drawn:
+        for column, loss in losses.items():
             height = (loss - low) / (high - low) if high > low else 0.0
             cells[round((1 - height) * (_HEIGHT - 1)), column] = curve
 
@@ -50,8 +51,8 @@ def loss_chart(curves: Sequence[Curve], *, width: int, plain: bool) -> list[Text
         label = {0: f"{high:.3g}", _HEIGHT - 1: f"{low:.3g}"}.get(row, "")
         line = Text(f"{label:>{_LABEL_WIDTH}} {vertical}")
         for column in range(columns):
-            drawn = cells.get((row, column))
-            line.append(_mark(drawn, plain) if drawn else " ", drawn.style if drawn else "")
+            here = cells.get((row, column))
+            line.append(_mark(here, plain) if here else " ", here.style if here else "")
         line.rstrip()
         lines.append(line)
     lines.append(Text(f"{'':{_LABEL_WIDTH}} {corner}{horizontal * columns}"))

@@ -20,16 +20,16 @@ class EvaluationCallback(TrainerCallback):
     """Measures the held-out loss every so often, keeps the best adapter, and stops early.
 
     It stands before `MetricsCallback`, which writes a line for every step that is evaluated.
+
+    Args:
+        evaluate: the held-out loss of the model, after this step.
+        eval_steps: see `evaluation_due`; None never evaluates.
+        patience: evaluations without a lower loss after which the training stops; 0 for never.
     """
 
     def __init__(
         self, evaluate: Callable[[Any, int], float], *, eval_steps: float | None, patience: int
     ) -> None:
-        """Args:
-        evaluate: the held-out loss of the model, after this step.
-        eval_steps: see `evaluation_due`; None never evaluates.
-        patience: evaluations without a lower loss after which the training stops; 0 for never.
-        """
         self._evaluate = evaluate
         self._eval_steps = eval_steps
         self._patience = patience
@@ -57,14 +57,16 @@ class EvaluationCallback(TrainerCallback):
 
 
 class MetricsCallback(TrainerCallback):
-    """Passes what transformers' trainer reports to the launcher and to `metrics.jsonl`."""
+    """Passes what transformers' trainer reports to the launcher and to `metrics.jsonl`.
+
+    Args:
+        metrics: the file, which is begun anew.
+        held_out_losses: those of the steps that were evaluated, as they come.
+    """
 
     def __init__(
         self, metrics: Path, reporter: Reporter, held_out_losses: Mapping[int, float]
     ) -> None:
-        """Args:
-        held_out_losses: those of the steps that were evaluated, as they come.
-        """
         self._metrics = metrics
         self._reporter = reporter
         self._held_out_losses = held_out_losses

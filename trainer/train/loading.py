@@ -47,8 +47,8 @@ def load_base(base: Path, recipe: TrainSection) -> PreTrainedModel:
     """The base on its device: in NF4 with double quantization (QLoRA, arXiv 2305.14314), or
     unquantized.
 
-    On a CPU, a 4-bit model that has generated or scored can no longer be trained (bitsandbytes
-    repacks its weights for inference): load it again for training.
+    On a CPU, a 4-bit model that has generated can no longer be trained (bitsandbytes repacks its
+    weights for inference): load it again for training. `held_out_loss` alone does not do this.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 

@@ -156,7 +156,7 @@ class _Trained:
 
 
 def _score_base(base: Path, scorer: _Scorer) -> Scores | None:
-    # Loaded only for this and dropped: see load_base on 4-bit models that have scored.
+    # Loaded only for this and dropped: see load_base on 4-bit models that have generated.
     model = load_base(base, scorer.recipe) if scorer.held_out else None
     scores = scorer.score(model, who="base")
     del model
@@ -192,7 +192,7 @@ def _train_adapter(
         set_seed(recipe.seed)
         trainer = SFTTrainer(
             model=load_base(stage_paths.require("base"), recipe),
-            args=_arguments(recipe, max_length, scratch),
+            args=training_arguments(recipe, max_length, scratch),
             train_dataset=Dataset.from_dict(
                 {
                     "input_ids": [row["input_ids"] for row in rows],
@@ -230,7 +230,8 @@ def _train_adapter(
     )
 
 
-def _arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
+def training_arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
+    """What TRL's trainer is told of a recipe; `scratch` is a folder that it wants to have."""
     from trl import SFTConfig
 
     return SFTConfig(
