@@ -166,7 +166,7 @@ def evaluate(
     ollama: str = "auto",
     engine: str = "auto",
     parallel: int = 4,
-    limit: int = 0,
+    limit: str = "",
     drop_leaked: bool = False,
     quiet: bool = False,
 ) -> None:
@@ -191,7 +191,7 @@ def evaluate(
             skills=skills,
             metric=metric,
             parallel=parallel,
-            limit=limit or None,
+            limit=limit,
             drop_leaked=drop_leaked,
         )
         commands.evaluate(request, run=run, ollama=ollama, engine=engine, quiet=quiet)

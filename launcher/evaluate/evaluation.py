@@ -53,7 +53,7 @@ class EvaluationRequest:
     """What a person asks for; what is empty is decided by the model's run.
 
     `data` is a file or a name in `data/evaluation/`, `skills` a folder or `none`. `limit` is the
-    most rows of each set, as a sample; None for all.
+    most rows of each set, as a sample.
     """
 
     model: str
@@ -62,7 +62,7 @@ class EvaluationRequest:
     skills: str = ""
     metric: str = ""
     parallel: int = 4
-    limit: int | None = None
+    limit: str = ""
     drop_leaked: bool = False
 
 
@@ -94,7 +94,7 @@ class Evaluator:
         request, run = self.request, self.run
         _check_metric(request.metric)
         _check_parallel(request.parallel)
-        _check_limit(request.limit)
+        limit = _limit(request.limit)
         data, columns = _task_file(request.data, run)
         skills = _skills(request.skills)
         with _running(self.ollama) as server:
@@ -103,8 +103,8 @@ class Evaluator:
             folder = home / paths.EVALUATION_FOLDER
             questions = self._questions(folder, data=data, columns=columns, skills=skills)
             items = questions.items
-            if request.limit is not None:
-                items = sample(items, request.limit)
+            if limit is not None:
+                items = sample(items, limit)
             base = self._base(server)
             bounds = self._bounds(items, server)
             answers = self._answers(model, items, bounds, folder)
@@ -124,7 +124,7 @@ class Evaluator:
             ),
             dropped=questions.dropped,
             examples=examples(items, answers, base_answers),
-            limit=request.limit,
+            limit=limit,
             max_new_tokens=self._max_new_tokens,
             max_skill_loss=max_skill_loss,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -303,11 +303,12 @@ def _check_metric(given: str) -> None:
         raise UserError([unknown_name(given, METRICS, kind="metric", where="--metric")])
 
 
-def _check_limit(limit: int | None) -> None:
-    if limit is not None and limit < 1:
-        raise UserError.one(
-            "--limit", f"{limit} is not a number of rows", "Omit it to ask every row."
-        )
+def _limit(given: str) -> int | None:
+    if not given:
+        return None
+    if not (given.isascii() and given.isdecimal()) or int(given) < 1:
+        raise UserError.one("--limit", f"{given} is not a number of rows", "Example: --limit 20.")
+    return int(given)
 
 
 def _check_parallel(parallel: int) -> None:

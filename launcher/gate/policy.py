@@ -16,7 +16,7 @@ POLICY_FILE = CONFIGS / "gate.yaml"
 class Policy(BaseModel):
     """Shares of a full score, and what must be shown of each.
 
-    `min_task_gain`: the task's score is above the base's by more than this.
+    `min_task_gain`: the task's score is above the base's by so much, and not by chance.
     `max_skill_loss`: all skills together are below the base's by less than this, and no single one
     is shown to be below by more; None takes the profile's.
     `verified`: the served model must be proved to be the trained one.

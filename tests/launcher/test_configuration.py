@@ -39,8 +39,8 @@ def test_every_profile_makes_a_recipe(profile):
     assert resolve(profile).profile == profile
 
 
-def test_there_is_a_profile_for_each_gpu_generation_and_two_for_none():
-    assert profiles() == sorted([*GENERATIONS, "cpu", "smoke"])
+def test_there_is_a_profile_for_each_gpu_generation_and_three_for_none():
+    assert profiles() == sorted([*GENERATIONS, "cpu", "demo", "smoke"])
 
 
 @pytest.mark.parametrize("profile", profiles())

@@ -110,22 +110,38 @@ def test_all_demands_met_is_a_yes(run):
 
 
 def test_a_gain_that_may_be_chance_is_inconclusive_with_the_rows_that_would_decide(run):
-    barely = result("task", "task", won=16)
+    barely = result("task", "task", won=23, lost=12)
     decision = decide(run, evaluation(barely, KEPT), POLICY)
     assert outcomes(decision) == {"task": "inconclusive"}
     assert decision.outcome == "inconclusive"
     needed = decision.lines[0].rows_needed
-    assert 228 < needed < 1_000
+    assert 150 < needed < 1_000
     assert f"about {needed} rows would decide" in decision.lines[0].found
     assert "m: do not ship: inconclusive" in markdown(evaluation(barely, KEPT), decision)
     # So many of the same kind do decide.
-    many = result("task", "task", rows=needed, base=needed // 2, won=round(0.16 * needed))
+    won, lost = round(0.23 * needed), round(0.12 * needed)
+    many = result("task", "task", rows=needed, base=needed // 2, won=won, lost=lost)
     assert outcomes(decide(run, evaluation(many, KEPT), POLICY)) == {}
 
 
 def test_a_gain_shown_to_be_too_small_is_a_no(run):
     small = result("task", "task", won=1)
     assert outcomes(decide(run, evaluation(small, KEPT), POLICY)) == {"task": "failed"}
+    # No chance, and too small all the same.
+    sure = result("task", "task", rows=1_000, base=500, won=50)
+    assert sure.difference.low > 0
+    assert outcomes(decide(run, evaluation(sure, KEPT), POLICY)) == {"task": "failed"}
+    unsure = result("task", "task", won=8)
+    assert unsure.difference.low > 0
+    assert outcomes(decide(run, evaluation(unsure, KEPT), POLICY)) == {"task": "inconclusive"}
+    any_gain = Policy(min_task_gain=0, max_skill_loss=None, verified=True)
+    assert outcomes(decide(run, evaluation(unsure, KEPT), any_gain)) == {}
+
+
+def test_a_gain_that_is_no_chance_and_large_enough_need_not_be_shown_to_be_larger(run):
+    enough = result("task", "task", won=15)
+    assert enough.difference.low < POLICY.min_task_gain
+    assert outcomes(decide(run, evaluation(enough, KEPT), POLICY)) == {}
 
 
 def test_a_loss_that_was_not_looked_for_closely_enough_is_no_yes(run):
@@ -209,7 +225,8 @@ def test_the_commands_exit_code_is_3_for_a_no_and_for_what_is_inconclusive(
     run, monkeypatch, capsys
 ):
     monkeypatch.setattr(commands.Run, "find", lambda model, key="": run)
-    small, barely = (result("task", "task", won=won) for won in (1, 16))
+    small = result("task", "task", won=1)
+    barely = result("task", "task", won=23, lost=12)
     policy = run.folder / "gate.yaml"
     policy.write_text("min_task_gain: 0.1\nmax_skill_loss: null\nverified: true\n")
     for task, said in ((GOOD, None), (small, "do not ship  m"), (barely, "inconclusive  m")):
@@ -225,8 +242,13 @@ def test_the_commands_exit_code_is_3_for_a_no_and_for_what_is_inconclusive(
 
 
 def test_a_refused_promotion_tells_a_no_from_what_is_inconclusive(run):
-    for won, mark, said in ((1, "✗", "m fails the gate"), (16, "?", "m is not shown to pass the")):
-        found = evaluation(result("task", "task", won=won), KEPT)
+    small = result("task", "task", won=1)
+    barely = result("task", "task", won=23, lost=12)
+    for task, mark, said in (
+        (small, "✗", "m fails the gate"),
+        (barely, "?", "m is not shown to pass the gate"),
+    ):
+        found = evaluation(task, KEPT)
         refused = GateRefused(found, decide(run, found, POLICY))
         assert refused.exit_code == 3
         assert f"  {mark} task: " in refused.text()

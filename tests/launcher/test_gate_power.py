@@ -35,6 +35,11 @@ def test_a_gain_of_20_points_without_a_loss_ships_in_at_least_80_percent(scores)
 
 
 @pytest.mark.parametrize("scores", [HARD, SHIPPED])
+def test_a_model_that_is_its_base_ships_in_at_most_5_percent(scores):
+    assert judged(0.0, 0.0, *scores).shipped <= FIVE_PERCENT
+
+
+@pytest.mark.parametrize("scores", [HARD, SHIPPED])
 def test_no_set_is_said_to_have_lost_that_did_not_in_more_than_5_percent(scores):
     assert judged(0.0, 0.0, *scores).lost <= FIVE_PERCENT
     # The hardest truth: each has lost just what it may.

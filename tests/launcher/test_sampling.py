@@ -1,6 +1,10 @@
 """A sample is the same rows each time, of every set, whatever else is in the file."""
 
+import pytest
+
+from contract.errors import UserError
 from contract.evaluation import Item
+from launcher.evaluate.evaluation import EvaluationRequest, Evaluator
 from launcher.evaluate.sampling import sample
 
 
@@ -49,3 +53,11 @@ def test_a_larger_sample_holds_the_smaller_and_more_rows_leave_most_of_it():
 
 def test_rows_that_are_the_same_are_two():
     assert len(sample(items(rows=[1] * 5), 3)) == 3
+
+
+@pytest.mark.parametrize("given", ["0", "-3", "x", "2.5", "1e9"])
+def test_a_limit_that_is_no_number_of_rows_is_a_sentence(given):
+    asked = EvaluationRequest(model="m", limit=given)
+    evaluator = Evaluator(request=asked, run=None, ollama=None, engine=None, display=None)
+    with pytest.raises(UserError, match=f"--limit: {given} is not a number of rows"):
+        evaluator.evaluate()

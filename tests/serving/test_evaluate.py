@@ -184,6 +184,12 @@ def test_a_model_of_somebody_elses_is_scored_on_given_rows(clean, connected, tra
     assert found.task.model.score.mean > 0.9
     assert found.base is None
     assert found.model.model_digest is None
+    whole = found.task.rows
+    done = ask(trained, clean, "evaluate", *words, "--limit", "20", "--quiet")
+    assert done.returncode == 0, done.stderr
+    sample = Evaluation.read(Path(done.stdout.strip()))
+    assert (sample.limit, sample.task.rows, found.limit) == (20, 20, None)
+    assert whole > 20
 
 
 @pytest.fixture

@@ -105,7 +105,8 @@ def train_again(run, smoke_run, *, rows, held_out, **changed):
         file = run / "prepared" / f"{name}.jsonl"
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:number]))
     recipe = json.loads((run / "recipe.json").read_text())
-    keys = {"logging_steps": 5, "held_out_answers": 0, **changed}
+    # One thread: on a busy machine two wait for each other at every operation.
+    keys = {"cpu_threads": 1, "logging_steps": 5, "held_out_answers": 0, **changed}
     (run / "recipe.json").write_text(json.dumps({**recipe, **keys}))
     shutil.rmtree(run / "adapter")
     flags = ("--run", str(run), "--base", str(smoke_run.base))
@@ -114,15 +115,15 @@ def train_again(run, smoke_run, *, rows, held_out, **changed):
     return TrainResult.model_validate(events[-1]["values"]), events
 
 
-# More than fits into 16 rows: by heart, and wrong on all others.
-OVERFITS = {"learning_rate": 2e-2, "epochs": 30, "lr_scheduler_type": "constant"}
+# Sixteen rows, again and again: in the end they are known by heart, and the others less and less.
+OVERFITS = {"learning_rate": 3e-3, "epochs": 20, "lr_scheduler_type": "constant"}
 
 
 @pytest.fixture(scope="module")
 def overfitted(smoke_run, tmp_path_factory):
     run = tmp_path_factory.mktemp("overfitted") / "run"
     shutil.copytree(smoke_run.folder, run)
-    keys = {**OVERFITS, "eval_steps": 2, "early_stopping_patience": 4}
+    keys = {**OVERFITS, "eval_steps": 2, "early_stopping_patience": 5}
     result, events = train_again(run, smoke_run, rows=16, held_out=12, **keys)
     return run, result, events
 
@@ -133,11 +134,14 @@ def curve(result):
 
 def test_a_training_that_overfits_stops_and_says_so(overfitted):
     run, result, events = overfitted
-    assert result.steps < result.planned_steps == 60
+    assert result.steps < result.planned_steps == 40
     losses = curve(result)
     assert list(losses) == list(range(2, result.steps + 1, 2))
-    assert result.best_step == min(losses, key=losses.get) == result.steps - 4 * 2
-    said = f"stopped after step {result.steps} of 60: the held-out loss was no lower in 4"
+    assert result.best_step == min(losses, key=losses.get) == result.steps - 5 * 2
+    # It did learn at first, and went on learning its own rows to the end.
+    assert result.best_step > 2
+    assert result.losses[-1].loss < 0.5 * losses[result.steps]
+    said = f"stopped after step {result.steps} of 40: the held-out loss was no lower in 5"
     assert any(said in event["text"] for event in events if event["event"] == "note")
     lines = (run / "metrics.jsonl").read_text().splitlines()
     written = [TrainingMetrics.model_validate_json(line) for line in lines]

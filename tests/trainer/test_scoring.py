@@ -56,7 +56,6 @@ SCALED = {
     "gemma2": {"final_logit_softcapping": 0.5},
     "granite": {"logits_scaling": 4.0},
     "cohere": {"logit_scale": 0.25},
-    "falcon_h1": {"lm_head_multiplier": 3.0},
 }
 
 
