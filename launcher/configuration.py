@@ -21,7 +21,7 @@ from contract.errors import Problem, UserError, did_you_mean, unknown_name
 from contract.metrics import METRICS
 from contract.recipe import Recipe
 from contract.row_forms import COLUMN_NAMES
-from launcher.other_trainers import foreign_key
+from launcher.other_trainers import FOREIGN_KEYS, foreign_key
 from launcher.project import PROFILES, ROOT, shown
 from launcher.runtime import gpus
 from launcher.runtime.gpu_generations import GENERATIONS
@@ -326,7 +326,8 @@ def _unknown_key(origin: str, name: str) -> Problem:
     where = f"{origin}: {name}"
     known = foreign_key(key)
     if known is None:
-        remedy = did_you_mean(key, Recipe.model_fields, "configs/README.md lists the keys.")
+        names = [*Recipe.model_fields, *FOREIGN_KEYS]
+        remedy = did_you_mean(key, names, "configs/README.md lists the keys.")
         return Problem(where=where, what="unknown key", remedy=remedy)
     # Other trainers' keys are read in files alone.
     if known.ours:

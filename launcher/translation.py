@@ -113,6 +113,8 @@ class _Reader:
     def read(self, content: Mapping[str, Any], section: str = "") -> None:
         for key, value in content.items():
             name = f"{section}{key}"
+            if str(key).startswith("#"):
+                continue
             if key in SECTIONS and (value is None or isinstance(value, dict)):
                 self._foreign = True
                 self.read(value or {}, f"{name}.")

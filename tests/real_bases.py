@@ -63,13 +63,12 @@ class RealBase:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            head_dim=_WIDTH // 4,
             max_position_embeddings=2048,
             tie_word_embeddings=True,
             eos_token_id=tokenizer.eos_token_id,
             bos_token_id=tokenizer.bos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            **self.config,
+            **{"head_dim": _WIDTH // 4, **self.config},
         )
         model: PreTrainedModel = getattr(transformers, self.model[1])(config)
         # Tied and frozen, they must be able to tell one token from all others.

@@ -297,6 +297,7 @@ def test_a_later_source_settles_what_a_file_leaves_open(resolved):
         ({"use_gradient_checkpointing": "unsloth"}, {"gradient_checkpointing": True}),
         ({"disable_gradient_checkpointing": True}, {"gradient_checkpointing": False}),
         ({"lora": {"r": 16, "lora_alpha": 8}}, {"lora_rank": 16, "lora_alpha": 8}),
+        ({"lora": {"rank": 16, "alpha": 8, "# wide": None}}, {"lora_rank": 16, "lora_alpha": 8}),
         ({"enable_thinking": False}, {"thinking": "off"}),
         ({"default_system": "Sois bref."}, {"system_prompt": "Sois bref."}),
         ({"datasets": ["b.jsonl"], "dataset_path": None}, {"dataset_path": "b.jsonl"}),
@@ -360,6 +361,7 @@ def test_a_value_is_converted_where_the_meaning_is_equal(resolved, given, ours):
         ({"sequence_len": 512, "num_epochs": 3}, "adapter: is not set: Axolotl trains all weights"),
         ({"lora": {"rr": 3}}, "lora.rr: unknown key"),
         ({"nested": {"r": 3}}, "nested: unknown key"),
+        ({"num_train_epoch": 3}, "num_train_epoch: unknown key. Did you mean num_train_epochs?"),
     ],
 )
 def test_what_would_change_the_training_is_refused_by_name(refused, given, said):

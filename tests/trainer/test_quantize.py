@@ -77,6 +77,20 @@ def test_the_matrix_changes_the_file(run_copy, tools):
     assert len(found) == 2
 
 
+def test_the_base_is_quantized_by_the_trained_models_matrix(smoke_run, run_copy, tools, tmp_path):
+    ask_for(run_copy, quantizations=["q4_k_m"], imatrix=True)
+    code, _, log = quantize(run_copy, tools)
+    assert code == 0, log
+    mounts = ["--trained", run_copy, "--base", smoke_run.base]
+    mounts += ["--llama-cpp", smoke_run.llama_cpp, "--tools", tools]
+    code, _, log = stage("trainer.baseline", "--run", str(tmp_path), *map(str, mounts))
+    assert code == 0, log
+    made = read_header(tmp_path / paths.gguf_name("q4_k_m"))
+    assert made["quantize.imatrix.file"] == "imatrix.gguf"
+    # It is made for this file alone.
+    assert not (tmp_path / paths.IMATRIX).exists()
+
+
 def test_too_few_prompts_are_said_and_no_matrix_is_made(run_copy, tools):
     train = run_copy / paths.PREPARED_TRAIN
     train.write_text("".join(train.read_text().splitlines(keepends=True)[:2]))

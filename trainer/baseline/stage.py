@@ -6,6 +6,8 @@ same quantization.
 
 from __future__ import annotations
 
+import shutil
+
 from contract import paths
 from contract.paths import StagePaths
 from contract.recipe import CONVERTER_TYPES, Recipe
@@ -39,7 +41,10 @@ def baseline(stage_paths: StagePaths, reporter: Reporter) -> None:
     if kind != written:
         from trainer.quantize.llama_cpp import quantize_gguf
 
-        imatrix = trained / paths.IMATRIX
+        # The tool is given its name alone, which it writes into the file: it must lie beside it.
+        imatrix = stage_paths.run / paths.IMATRIX
+        if (trained / paths.IMATRIX).exists():
+            shutil.copyfile(trained / paths.IMATRIX, imatrix)
         quantize_gguf(
             stage_paths.require("tools"),
             gguf,
@@ -49,4 +54,5 @@ def baseline(stage_paths: StagePaths, reporter: Reporter) -> None:
             on_progress=reporter.progress_callback("quantizing the base", "tensors"),
         )
         gguf.unlink()
+        imatrix.unlink(missing_ok=True)
     reporter.result(BaselineResult(type=kind))

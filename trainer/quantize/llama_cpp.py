@@ -72,6 +72,7 @@ def quantize_gguf(
 
     Args:
         kind: `q4_k_m` and the like.
+        imatrix: a file beside the source.
         on_progress: called with the tensors done, and how many there are.
 
     Returns:
