@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -28,7 +29,7 @@ _CONVERT = (
 )
 
 
-def convert(llama_cpp, folder, file, kind):
+def convert(llama_cpp: Path, folder: Path, file: Path, kind: str) -> Path:
     """By llama.cpp's own converter, which knows nothing of what reads the file here."""
     apart(_CONVERT, llama_cpp, folder, file, kind)
     return file
@@ -56,7 +57,7 @@ def model_of(file, run):
     return run / paths.BASE_MODEL
 
 
-def read_here(file, folder, *, stops=(), sha256=""):
+def read_here(file: Path, folder: Path, *, stops: Sequence[str] = (), sha256: str = "") -> Path:
     """Without a process of its own, whose start takes seconds."""
     read_gguf(
         file,
@@ -109,8 +110,8 @@ def files(f16, tools):
 @pytest.mark.parametrize("kind", TYPES)
 def test_the_weights_are_those_that_llama_cpp_computes_with(files, kind, llama_cpp, tmp_path):
     folder = model_of(files[kind], tmp_path)
-    assert json.loads((folder / "config.json").read_text())["dtype"] == TYPES[kind]
     again = check_same_numbers(files[kind], folder, llama_cpp, tmp_path)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == TYPES[kind]
     # The vocabulary with its scores, the positions, the template: nothing is lost on the way.
     assert settings(again) == settings(files[kind])
     identity = BaseIdentity.read(tmp_path / paths.BASE_RECORD)
@@ -208,7 +209,7 @@ def rewritten(whole, file, tensors, more=None):
 
 
 @pytest.fixture(scope="module")
-def qwen3(tmp_path_factory) -> Path:
+def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Qwen 3 whose heads are narrower than public ones, under the real tokenizer."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
