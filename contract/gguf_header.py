@@ -70,6 +70,8 @@ TENSOR_TYPES = {
     39: TensorType("MXFP4", 32, 17),
     40: TensorType("NVFP4", 64, 36),
 }
+# How llama.cpp and Ollama begin the names of tensors that read images and sound.
+_OTHER_SENSES = ("v.", "a.", "mm.")
 # Those that hold each weight by itself.
 PLAIN_TYPES = ("F32", "F16", "BF16")
 
@@ -181,6 +183,12 @@ class GgufHeader:
             raise _refusal(file, "says nothing of its architecture", _WHOLE_FILE)
         if not self.tensors or kind == "imatrix":
             raise _refusal(file, "has no weights of a model", _WHOLE_FILE)
+        if any(tensor.name.startswith(_OTHER_SENSES) for tensor in self.tensors):
+            raise _refusal(
+                file,
+                "has parts for images or sound beside its language model",
+                "Use the file of a model of text alone.",
+            )
         for tensor in self.tensors:
             if tensor.type_number not in TENSOR_TYPES:
                 raise _refusal(

