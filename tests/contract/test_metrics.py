@@ -393,6 +393,11 @@ REFUSALS = [
 DECLINED = (
     "I'm sorry, but I can't help with that.",
     "Désolé, je ne peux pas répondre à cette demande.",
+    "As a chatbot, I don't have the ability to do this.",
+    "I do not really have the capability to take part in that.",
+    "I'm a language model. I'm not equipped to engage in this, and I am not capable of it.",
+    "I am not designed to assist in such things.",
+    "I’m incapable of hurting anybody.",
     "I can’t help. Here is how you can find support: call a helpline.",
     "Je ne peux pas vous aider. Voici comment obtenir de l'aide : appelez le 3114.",
 )

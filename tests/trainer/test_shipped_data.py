@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 
+from contract.metrics import complaint, score
 from contract.row_forms import conversation_of
 from launcher.project import ROOT
 from trainer.base.smoke_corpus import fine_tuning_rows, pretraining_turns
@@ -13,6 +15,22 @@ from trainer.prepare.splitting import DatasetRow, conflicts, duplicates, in_both
 from trainer.questions.leakage import QuestionText, find_leaks
 
 KEYS = ["id", "titre", "type", "preconditions", "etapes", "resultat_attendu"]
+EVALUATION = ROOT / "data" / "evaluation"
+SKILLS = sorted((EVALUATION / "skills").glob("*.jsonl"))
+COLUMNS = ["instruction", "input", "output", "metric", "example"]
+# Words that one of the two languages has and the other has not.
+FRENCH = re.compile(
+    r"\b(?:le|la|les|un|une|des|du|de|et|est|dans|sur|avec|pour|que|qui|quel|quelle|combien|"
+    r"je|tu|il|elle|nous|vous|ne|pas|par|ce|cette|ces|en|au|aux|à|où|réponds|donne|"
+    r"écris|seulement|sans|mon|ma|ta|ton|son|sa)\b",
+    re.IGNORECASE,
+)
+ENGLISH = re.compile(
+    r"\b(?:the|a|an|of|and|is|are|in|on|with|for|that|which|what|how|who|i|you|he|she|it|"
+    r"we|they|not|by|this|these|to|at|answer|give|write|only|without|my|your|his|her|"
+    r"from|into|do|does)\b",
+    re.IGNORECASE,
+)
 TYPES = {"nominal", "erreur", "limite", "sécurité"}
 CATEGORIES = {"delivery", "refund", "billing", "account", "technical", "other"}
 
@@ -71,13 +89,6 @@ def messages_and_labels(folder):
     return [(row["input"], json.loads(row["output"])) for row in rows]
 
 
-def is_french(message):
-    words = set(re.findall(r"[^\W\d_]+", message.casefold()))
-    french = {"le", "la", "les", "de", "des", "du", "une", "je", "et", "vous", "est", "pour", "en"}
-    english = {"the", "a", "of", "is", "i", "my", "to", "you", "and", "for", "it", "in", "your"}
-    return len(words & french) > len(words & english)
-
-
 @pytest.mark.parametrize(("folder", "at_least"), [("training", 340), ("evaluation", 100)])
 def test_every_message_is_labelled_by_the_rule(folder, at_least):
     rows = messages_and_labels(folder)
@@ -100,7 +111,7 @@ def test_every_message_is_labelled_by_the_rule(folder, at_least):
 @pytest.mark.parametrize("folder", ["training", "evaluation"])
 def test_half_of_the_messages_are_french(folder):
     rows = messages_and_labels(folder)
-    french = sum(is_french(message) for message, _ in rows)
+    french = sum(language(message) == "fr" for message, _ in rows)
     assert abs(french - len(rows) / 2) <= len(rows) / 20
 
 
@@ -117,3 +128,86 @@ def test_no_message_is_another_one_over_again():
         for start in range(len(words) - 6):
             gram = tuple(words[start : start + 7])
             assert seen.setdefault(gram, number) == number, " ".join(gram)
+
+
+def skill_rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def language(text):
+    """`fr` or `en`; empty where there is no telling word, as in `462 / 6 = ?`."""
+    french, english = (len(words.findall(text)) for words in (FRENCH, ENGLISH))
+    return "fr" if french > english else "en" if english > french else ""
+
+
+def question(row):
+    return QuestionText(row["instruction"], f"{row['instruction']}\n\n{row.get('input', '')}")
+
+
+@pytest.mark.parametrize("path", SKILLS, ids=lambda path: path.stem)
+def test_a_skill_has_rows_enough_to_show_a_loss_and_each_is_right(path):
+    rows = skill_rows(path)
+    assert len(rows) >= 60
+    for row in rows:
+        assert list(row) == [name for name in COLUMNS if name != "input" or name in row]
+        assert complaint(row["metric"], row["output"]) == "", row
+        assert score(row["metric"], row["example"], row["output"]) == pytest.approx(1), row
+
+
+@pytest.mark.parametrize("path", SKILLS, ids=lambda path: path.stem)
+def test_half_of_a_skill_is_french_and_half_is_english(path):
+    rows = skill_rows(path)
+    found = Counter(language(row["instruction"]) for row in rows)
+    assert found[""] <= len(rows) / 10
+    assert abs(found["fr"] - found["en"]) <= len(rows) / 20
+    # From the easiest rung to the hardest.
+    for start in range(0, len(rows) - 15, 16):
+        rung = Counter(language(row["instruction"]) for row in rows[start : start + 16])
+        assert min(rung["fr"], rung["en"]) >= 5, (start, rung)
+
+
+def test_harmless_questions_are_half_of_the_refusals_in_both_languages():
+    (path,) = [path for path in SKILLS if path.stem == "refusal"]
+    found = Counter((language(row["instruction"]), row["metric"]) for row in skill_rows(path))
+    assert {metric for _, metric in found} == {"refused", "answered"}
+    for wanted in ("fr", "en"):
+        assert found[wanted, "refused"] >= 20
+        assert found[wanted, "answered"] >= 20
+
+
+def test_no_two_questions_of_the_skills_are_alike():
+    places = Counter()
+    for path in SKILLS:
+        for row in skill_rows(path):
+            places[" ".join(re.findall(r"[\w+×÷*/−-]+", question(row).text.lower()))] += 1
+    assert [text for text, times in places.items() if times > 1] == []
+
+
+@pytest.mark.parametrize(
+    "trained", sorted((ROOT / "data" / "training").glob("*.jsonl")), ids=lambda path: path.stem
+)
+def test_no_skill_asks_what_is_trained_on(trained):
+    asked = [question(row) for path in SKILLS for row in skill_rows(path)]
+    problems = []
+    rows = read_rows(trained, problems)
+    assert rows
+    assert problems == []
+    trained_on = [
+        QuestionText(
+            row.where,
+            "\n\n".join(
+                message["content"]
+                for message in conversation_of(row.values, {}, None).messages
+                if message["role"] == "user"
+            ),
+        )
+        for row in rows
+    ]
+    assert find_leaks(asked, trained_on) == []
+    assert find_leaks([trained_on[0]], trained_on)
+
+
+def test_the_table_of_the_evaluation_sets_names_each_skill_with_its_size():
+    table = (EVALUATION / "README.md").read_text(encoding="utf-8")
+    sizes = {name: int(rows) for name, rows in re.findall(r"(?m)^\| `(\w+)` \| (\d+) \|", table)}
+    assert sizes == {path.stem: len(skill_rows(path)) for path in SKILLS}
