@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import gguf
@@ -57,7 +57,14 @@ def model_of(file, run):
     return run / paths.BASE_MODEL
 
 
-def read_here(file: Path, folder: Path, *, stops: Sequence[str] = (), sha256: str = "") -> Path:
+def read_here(
+    file: Path,
+    folder: Path,
+    *,
+    stops: Sequence[str] = (),
+    sha256: str = "",
+    note: Callable[[str], None] = lambda text: None,
+) -> Path:
     """Without a process of its own, whose start takes seconds."""
     read_gguf(
         file,
@@ -66,6 +73,7 @@ def read_here(file: Path, folder: Path, *, stops: Sequence[str] = (), sha256: st
         stops=stops,
         on_tensor=lambda done, total: None,
         on_file=lambda done, total: None,
+        note=note,
     )
     return folder
 
@@ -147,7 +155,10 @@ def test_stops_that_are_one_token_end_answers_too(base):
 
 
 def test_twice_read_it_is_the_same_base(f16, base, tmp_path):
-    again = read_here(f16, tmp_path / "model", stops=["<|endoftext|>"])
+    said = []
+    stops = ["<|endoftext|>", "la fin"]
+    again = read_here(f16, tmp_path / "model", stops=stops, note=said.append)
+    assert said == ["the stop 'la fin' is no token of the base's and is not used"]
     assert {file.name: digest_of_file(file) for file in again.iterdir()} == {
         file.name: digest_of_file(file) for file in base.iterdir()
     }

@@ -47,6 +47,7 @@ def read_gguf(
     stops: Sequence[str],
     on_tensor: OnProgress,
     on_file: OnProgress,
+    note: Callable[[str], None],
 ) -> GgufHeader:
     """Write the model folder, its weights last, and return what the file says of itself.
 
@@ -56,6 +57,7 @@ def read_gguf(
             as one token.
         on_tensor: is told how many of all tensors are read.
         on_file: is told how many of all files are written.
+        note: is told what a person should see.
 
     Raises:
         UserError: the file is not the one that was meant, is of a family that transformers does
@@ -82,7 +84,7 @@ def read_gguf(
         dtype = _narrowest_dtype(header, weights.values())
         _write_config(config, model, dtype, folder)
         tokenizer = write_vocabulary(file, header, folder)
-    ends = _ends(tokenizer, header, stops)
+    ends = _ends(tokenizer, header, stops, note)
     _write_json(folder / "generation_config.json", {"eos_token_id": ends})
     _write_weights(weights, dtype, folder, on_file)
     return header
@@ -212,7 +214,10 @@ def _narrowest_dtype(header: GgufHeader, weights: Iterable[torch.Tensor]) -> tor
 
 
 def _ends(
-    tokenizer: PreTrainedTokenizerBase, header: GgufHeader, stops: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase,
+    header: GgufHeader,
+    stops: Sequence[str],
+    note: Callable[[str], None],
 ) -> list[int]:
     """The ids that end an answer, the file's own ones first."""
     declared = [header.settings.get(f"tokenizer.ggml.{name}_token_id") for name in _ENDS]
@@ -221,6 +226,8 @@ def _ends(
         found = tokenizer.encode(stop, add_special_tokens=False)
         if len(found) == 1 and found[0] in tokenizer.added_tokens_decoder:
             ids.append(int(found[0]))
+        else:
+            note(f"the stop {stop!r} is no token of the base's and is not used")
     return list(dict.fromkeys(ids))
 
 

@@ -75,6 +75,7 @@ def _read_gguf(request: BaseRequest, file: Path, folder: Path, reporter: Reporte
         stops=request.gguf.stops,
         on_tensor=reporter.progress_callback("reading the GGUF file", "tensors"),
         on_file=reporter.progress_callback("writing the base", "files"),
+        note=reporter.note,
     )
     return GgufIdentity(
         sha256=request.gguf.sha256,
