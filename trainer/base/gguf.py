@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _SHARD_BYTES = 5 * 10**9
-# Of each weight while it is read, in float32, and of the program beside them.
-_COPIES_IN_MEMORY = 1.25
+# Each weight is read in float32, and stored in 16 bits beside that where it is one of those.
+_BYTES_WHILE_READ, _BYTES_WHEN_NARROW = 5, 7
 _PROGRAM_BYTES = 10**9
 _ENDS = ("eos", "eot", "eom")
 
@@ -121,7 +121,8 @@ def _plain(architecture: str) -> str:
 def _check_resources(header: GgufHeader, folder: Path) -> None:
     check_memory(
         "reading the GGUF file into a Hugging Face model",
-        int(_COPIES_IN_MEMORY * 4 * header.parameters) + _PROGRAM_BYTES,
+        (_BYTES_WHEN_NARROW if header.is_plain else _BYTES_WHILE_READ) * header.parameters
+        + _PROGRAM_BYTES,
     )
     check_disk_space(
         folder.parent,
