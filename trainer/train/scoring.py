@@ -47,6 +47,7 @@ def score(
     max_new_tokens: int,
     who: str,
     reporter: Reporter,
+    loss: float | None = None,
 ) -> Scores:
     """Score a model on held-out rows.
 
@@ -55,8 +56,10 @@ def score(
         rows: at least one; all of them count for the loss.
         answers: how many of them, from the first on, are answered and compared.
         who: "base" or "tuned", for the progress line.
+        loss: the model's held-out loss, where it was measured before.
     """
-    loss = held_out_loss(model, rows, who=who, reporter=reporter)
+    if loss is None:
+        loss = held_out_loss(model, rows, who=who, reporter=reporter)
     model.eval()
     answered = rows[:answers]
     replies = greedy(

@@ -93,7 +93,7 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
             max_length=whole_recipe.max_length,
             reporter=reporter,
         )
-        after = scorer.score(trained.model, who="tuned")
+        after = scorer.score(trained.model, who="tuned", loss=trained.held_out_loss)
         trained_tokens = _trained_tokens(trained.model, held_out or rows, reporter=reporter)
     except torch.OutOfMemoryError as error:
         raise UserError.one(
@@ -128,8 +128,12 @@ class _Scorer:
     recipe: TrainSection
     reporter: Reporter
 
-    def score(self, model: Any, *, who: str) -> Scores | None:
-        """The model's scores; None where no rows are held out."""
+    def score(self, model: Any, *, who: str, loss: float | None = None) -> Scores | None:
+        """The model's scores; None where no rows are held out.
+
+        Args:
+            loss: its held-out loss, where that is known.
+        """
         if not self.held_out:
             return None
         return score(
@@ -141,6 +145,7 @@ class _Scorer:
             max_new_tokens=self.recipe.max_new_tokens,
             who=who,
             reporter=self.reporter,
+            loss=loss,
         )
 
 
@@ -153,6 +158,7 @@ class _Trained:
     steps: int
     planned_steps: int
     best_step: int | None
+    held_out_loss: float | None
 
 
 def _score_base(base: Path, scorer: _Scorer) -> Scores | None:
@@ -227,6 +233,7 @@ def _train_adapter(
         steps=state.global_step,
         planned_steps=state.max_steps,
         best_step=evaluation.best.step,
+        held_out_loss=evaluation.best.loss if evaluation.best.step is not None else None,
     )
 
 
