@@ -8,6 +8,9 @@ from contract.record import Record
 
 # The name under which the embedded smoke base is asked for.
 SMOKE = "smoke"
+# The named bases whose GGUF files transformers reads back exactly (Llama, with its vocabulary
+# whole): their runs start on a machine that has none of llama.cpp's compiled tools.
+READ_BACK_BY_TRANSFORMERS = (SMOKE, "smollm2-135m-instruct")
 
 
 class GgufRequest(Record):

@@ -6,8 +6,8 @@ nothing is rendered or tokenized on the way. (`llama-perplexity --kl-divergence`
 reads its special tokens as plain letters, and judges the second half of each piece of it: it cannot
 be asked about answers.)
 
-A machine without the compiled tools makes the smoke run all the same: transformers unpacks that
-model's file, which is small and of a family that it reads.
+A machine without the compiled tools makes the smoke run and the demo all the same: transformers
+unpacks those models' files, which are small and of a family that it reads.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract import paths
-from contract.base import SMOKE
+from contract.base import READ_BACK_BY_TRANSFORMERS
 from contract.digest import digest_of_value
 from contract.manifest import CONTRACT_VERSION
 from contract.recipe import (
@@ -186,13 +186,13 @@ def training_stages(recipe: Recipe) -> list[Stage]:
 def needs_tools(recipe: Recipe) -> bool:
     """Whether a run of this recipe needs llama.cpp's compiled programs.
 
-    They quantize, and they read every GGUF file back. transformers reads that of the embedded base
-    as well, so that the smoke run starts on a machine that has nothing.
+    They quantize, and they read every GGUF file back. transformers reads those of two bases as
+    well, so that the smoke run and the demo start on a machine that has nothing.
     """
     return (
         bool(recipe.quantizer_types())
         or recipe.serving == "adapter"
-        or recipe.model_to_fine_tune != SMOKE
+        or recipe.model_to_fine_tune not in READ_BACK_BY_TRANSFORMERS
     )
 
 
