@@ -1,7 +1,7 @@
 """Memory of the held-out loss against a step of the training, on a large vocabulary.
 
 `./invoke bench held_out_memory`. A tiny Llama with Qwen's vocabulary of 151,936 tokens, so that the
-head is nearly all of it, trains for one step in TRL's `SFTTrainer` as the stage `train` does, and
+head is nearly all of it, trains for one step in the trainer of the stage `train`, and
 scores the same four rows of 1,024 tokens: as the stage does, and as it once did, by all logits at
 once. Each runs in a process of its own; the peak is its largest resident set. What is printed last
 are ratios within this run.
@@ -71,7 +71,7 @@ def load(folder: Path) -> Any:
 def train(folder: Path) -> None:
     """One step on the rows."""
     from datasets import Dataset
-    from trl import SFTTrainer
+    from trainer.train.completion_loss import CompletionTrainer
 
     from trainer.lora import lora_config
     from trainer.prepared import labels_of
@@ -81,7 +81,7 @@ def train(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         arguments = training_arguments(recipe, _LENGTH, scratch)
         arguments.max_steps = 1
-        SFTTrainer(
+        CompletionTrainer(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict(

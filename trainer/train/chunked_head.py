@@ -6,50 +6,81 @@ takes: 7 GB in fp32 for four rows of 1,024 tokens and their softmax.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from trainer.prepared import IGNORED
+
 # 150 MB of fp32 logits on a vocabulary of 150,000, and enough rows for a fast matrix product.
-_POSITIONS = 256
+POSITIONS = 256
 
 
-def chunked_logits(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, wanted: torch.Tensor
-) -> Iterator[torch.Tensor]:
-    """The logits at the wanted positions, row by row: `(positions, vocab)` in fp32, in pieces.
+class ChunkedHead:
+    """A model's hidden states at the wanted positions, and its head for a few of them at a time.
 
     The backbone runs once. Its hidden states then go through the model's own `forward` piece by
     piece, with the backbone answering what it has already computed: so each architecture scales
     and caps its logits itself (Gemma 2, Granite, Cohere), and an adapter, a mixed precision and
-    whatever else wraps the model apply as in training. Call it without gradients.
-
-    Args:
-        model: one of transformers' for causal language modelling, or PEFT's around one.
-        wanted: a mask in the shape of `input_ids`, (batch, seq).
+    whatever else wraps the model apply as they do everywhere else.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    backbone = causal.base_model
-    hidden, output = _hidden_states(model, backbone, input_ids, attention_mask)
-    for piece in hidden[wanted].split(_POSITIONS):
-        placeholders = input_ids.new_zeros(1, len(piece))
-        with _already_computed(backbone, replace(output, last_hidden_state=piece[None])):
-            logits = model(input_ids=placeholders, use_cache=False).logits
-        yield logits[0].float()
+
+    def __init__(
+        self, model: Any, inputs: Mapping[str, torch.Tensor], wanted: torch.Tensor
+    ) -> None:
+        """Args:
+        model: one of transformers' for causal language modelling, or PEFT's around one.
+        inputs: what its `forward` takes, without labels.
+        wanted: a mask in the shape of `input_ids`, (batch, seq).
+        """
+        self._model = model
+        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._backbone = causal.base_model
+        self._ids = inputs["input_ids"]
+        hidden, self._output = _hidden_states(model, self._backbone, inputs)
+        # Row by row, (positions, hidden) each.
+        self.pieces: tuple[torch.Tensor, ...] = hidden[wanted].split(POSITIONS)
+
+    def logits(self, piece: torch.Tensor) -> torch.Tensor:
+        """The logits of one of `pieces`: (positions, vocab) in fp32."""
+        placeholders = self._ids.new_zeros(1, len(piece))
+        output = replace(self._output, last_hidden_state=piece[None])
+        with _already_computed(self._backbone, output):
+            logits = self._model(input_ids=placeholders, use_cache=False).logits
+        return torch.as_tensor(logits[0].float())
+
+
+def next_tokens(labels: torch.Tensor) -> torch.Tensor:
+    """What the logits of each position predict: the label at t + 1, (batch, seq)."""
+    targets = torch.full_like(labels, IGNORED)
+    targets[:, :-1] = labels[:, 1:]
+    return targets
+
+
+def chunked_logits(
+    model: Any, inputs: Mapping[str, torch.Tensor], wanted: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """The logits at the wanted positions, row by row: `(positions, vocab)` in fp32, in pieces.
+
+    Call it without gradients; for the arguments, see `ChunkedHead`.
+    """
+    head = ChunkedHead(model, inputs, wanted)
+    for piece in head.pieces:
+        yield head.logits(piece)
 
 
 def _hidden_states(
-    model: Any, backbone: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    model: Any, backbone: Any, inputs: Mapping[str, torch.Tensor]
 ) -> tuple[torch.Tensor, Any]:
     """What the backbone says: (batch, seq, hidden), and the whole of its output."""
     outputs: list[Any] = []
     handle = backbone.register_forward_hook(lambda *call: outputs.append(call[-1]))
     try:
         # The head is not what this is for: one position goes through it.
-        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, logits_to_keep=1)
+        model(**{**inputs, "use_cache": False, "logits_to_keep": 1})
     finally:
         handle.remove()
     [output] = outputs

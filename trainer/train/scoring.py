@@ -15,7 +15,7 @@ from contract.reasoning import opens_reasoning, without_reasoning
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
 from trainer.prepared import IGNORED, PreparedRow, labels_of
-from trainer.train.chunked_head import chunked_logits
+from trainer.train.chunked_head import chunked_logits, next_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -122,13 +122,12 @@ def held_out_loss(
             input_ids, attention_mask, labels = (
                 tensor.to(model.device) for tensor in _batch(rows[first : first + batch_size])
             )
-            # The logits at position t predict the token at t + 1.
-            targets = torch.full_like(labels, IGNORED)
-            targets[:, :-1] = labels[:, 1:]
+            targets = next_tokens(labels)
             wanted = targets != IGNORED
             expected = targets[wanted]
             tokens += len(expected)
-            for logits in chunked_logits(model, input_ids, attention_mask, wanted):
+            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+            for logits in chunked_logits(model, inputs, wanted):
                 total += cross_entropy(logits, expected[: len(logits)], reduction="sum").item()
                 expected = expected[len(logits) :]
             reporter.progress(

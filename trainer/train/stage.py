@@ -184,7 +184,8 @@ def _train_adapter(
 ) -> _Trained:
     from datasets import Dataset
     from transformers import set_seed
-    from trl import SFTTrainer
+
+    from trainer.train.completion_loss import CompletionTrainer
 
     evaluation = EvaluationCallback(
         lambda model, step: held_out_loss(model, held_out, who=f"step {step}", reporter=reporter),
@@ -196,7 +197,7 @@ def _train_adapter(
     with tempfile.TemporaryDirectory() as scratch:
         # Before the adapter is made: its initial weights are drawn from this seed.
         set_seed(recipe.seed)
-        trainer = SFTTrainer(
+        trainer = CompletionTrainer(
             model=load_base(stage_paths.require("base"), recipe),
             args=training_arguments(recipe, max_length, scratch),
             train_dataset=Dataset.from_dict(
