@@ -71,10 +71,10 @@ def load(folder: Path) -> Any:
 def train(folder: Path) -> None:
     """One step on the rows."""
     from datasets import Dataset
-    from trainer.train.completion_loss import CompletionTrainer
 
     from trainer.lora import lora_config
     from trainer.prepared import labels_of
+    from trainer.train.completion_loss import CompletionTrainer
     from trainer.train.stage import training_arguments
 
     model, recipe = load(folder)
