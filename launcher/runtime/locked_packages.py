@@ -7,6 +7,7 @@ from pathlib import Path
 
 from contract.errors import UserError
 from launcher.project import CACHE, lock_file, shown
+from launcher.runtime.dependency_locks import pinned
 from launcher.runtime.logged_process import run_logged
 
 
@@ -22,7 +23,9 @@ def download(lock: str, folder: Path, *, wheel: bool, what: str) -> None:
     """
     log = CACHE / "logs" / f"{lock}.log"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
-    command += ["--only-binary" if wheel else "--no-binary", ":all:"]
+    # By name: of all packages, it would be said of what the sources are built with as well.
+    (package,) = pinned(lock)
+    command += ["--only-binary" if wheel else "--no-binary", package]
     command += ["--requirement", str(lock_file(lock)), "--dest", str(folder)]
     if run_logged(command, log):
         errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
