@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 from contract.errors import UserError
 
-MAGIC = b"GGUF"
+_MAGIC = b"GGUF"
 # 1 counted in 32 bits, and no file of today has it.
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
@@ -110,8 +110,7 @@ class GgufHeader:
         """The header of a whole model.
 
         Raises:
-            UserError: it is no GGUF file, is cut, or is no whole language model with a chat
-                template that can be trained.
+            UserError: it is no GGUF file, is cut, or is no whole language model that can be read.
         """
         try:
             with file.open("rb") as opened:
@@ -230,7 +229,7 @@ def _refusal(file: Path, what: str, remedy: str) -> UserError:
 
 
 def _read(file: BinaryIO) -> GgufHeader:
-    if file.read(4) != MAGIC:
+    if file.read(4) != _MAGIC:
         raise _Foreign("it does not begin with GGUF")
     (version,) = _unpack(file, "<I")
     if version not in _VERSIONS:

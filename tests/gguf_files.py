@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
 
 TEMPLATE = "{% for m in messages %}{{ m.content }}{% endfor %}"
 
@@ -31,8 +34,13 @@ def write(
         kinds[type(value)](name, value)
     for name, values in (tensors or {"token_embd.weight": np.ones((4, 8), np.float32)}).items():
         writer.add_tensor(name, values)
+    close(writer)
+    return file
+
+
+def close(writer: GGUFWriter) -> None:
+    """Write what was added, and the file is whole."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return file

@@ -17,7 +17,7 @@ from launcher.serving.ollama_server import OllamaServer, address, full_name
 from launcher.serving.server_choice import Ollama, OllamaHost
 from launcher.serving.server_diff import reported_parameters
 
-_BLOB = r"^{} (/.*/sha256-([0-9a-f]{{64}}))\s*$"
+_BLOB = r"^FROM (/.*/sha256-([0-9a-f]{64}))\s*$"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ServedBases:
                 "is a base with an adapter, which are two files",
                 "Use its base, or merge the adapter into it.",
             )
-        found = re.findall(_BLOB.format("FROM"), modelfile, re.MULTILINE)
+        found = re.findall(_BLOB, modelfile, re.MULTILINE)
         if reported.get("projector_info") or len(found) > 1:
             raise UserError.one(
                 _where(name),

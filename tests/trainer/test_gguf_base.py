@@ -212,10 +212,7 @@ def rewritten(whole, file, tensors, more=None):
         writer.add_string(name, value)
     for name, values in tensors.items():
         writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    gguf_files.close(writer)
     return file
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.gguf_header import GgufHeader
-from trainer.merge.sentencepiece_model import first_difference
+from trainer.merge.sentencepiece_model import first_difference, serialized
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -128,19 +128,8 @@ def sentencepiece_model(metadata: Mapping[str, Any], *, adds_space: bool) -> byt
     entries = zip(metadata[_TOKENS], metadata[_SCORES], metadata[_TYPES], strict=True)
     for piece, score, kind in entries:
         written.pieces.add(piece=piece, score=score, type=kind)
-    trainer = written.trainer_spec
-    trainer.model_type = proto.TrainerSpec.BPE
-    trainer.byte_fallback = True
-    trainer.vocab_size = len(written.pieces)
     unknown = next((n for n, p in enumerate(written.pieces) if p.type == _UNKNOWN_TYPE), 0)
-    trainer.unk_id, trainer.unk_piece = unknown, written.pieces[unknown].piece
-    # None of them is added by itself; -1 is SentencePiece's word for that.
-    trainer.bos_id = trainer.eos_id = trainer.pad_id = -1
-    written.normalizer_spec.name = "identity"
-    written.normalizer_spec.add_dummy_prefix = adds_space
-    written.normalizer_spec.remove_extra_whitespaces = False
-    written.normalizer_spec.escape_whitespaces = True
-    return bytes(written.SerializeToString())
+    return serialized(written, (unknown, written.pieces[unknown].piece), adds_space=adds_space)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -60,10 +60,10 @@ def add_sentencepiece_model(folder: Path, tokenizer: PreTrainedTokenizerBase | N
     model = content.get("model") or {}
     if model.get("type") != "BPE" or not model.get("byte_fallback"):
         raise _refusal("its tokenizer.json holds no byte-pair encoding with byte fallback")
-    serialized = sentencepiece_model(content)
-    if different := first_difference(serialized, tokenizer or load_tokenizer(folder)):
+    written = sentencepiece_model(content)
+    if different := first_difference(written, tokenizer or load_tokenizer(folder)):
         raise _refusal(f"one made from tokenizer.json tokenizes {different!r} differently")
-    (folder / MODEL).write_bytes(serialized)
+    (folder / MODEL).write_bytes(written)
     return True
 
 
@@ -88,16 +88,25 @@ def sentencepiece_model(content: dict[str, Any]) -> bytes:
             entry.type = kind.BYTE
         else:
             entry.type = kind.NORMAL
+    return serialized(written, (vocabulary.get(unknown, 0), unknown), adds_space=False)
+
+
+def serialized(written: Any, unknown: tuple[int, str], *, adds_space: bool) -> bytes:
+    """A `ModelProto` with its pieces, as a byte-pair model with byte fallback, serialized.
+
+    Args:
+        unknown: the id and the text of its piece for what it does not know.
+        adds_space: whether it puts a space in front of every text.
+    """
     trainer = written.trainer_spec
-    trainer.model_type = proto.TrainerSpec.BPE
+    trainer.model_type = trainer.BPE
     trainer.byte_fallback = True
     trainer.vocab_size = len(written.pieces)
-    trainer.unk_piece = unknown
-    trainer.unk_id = vocabulary.get(unknown, 0)
+    trainer.unk_id, trainer.unk_piece = unknown
     # None of them is added by itself; -1 is SentencePiece's word for that.
     trainer.bos_id = trainer.eos_id = trainer.pad_id = -1
     written.normalizer_spec.name = "identity"
-    written.normalizer_spec.add_dummy_prefix = False
+    written.normalizer_spec.add_dummy_prefix = adds_space
     written.normalizer_spec.remove_extra_whitespaces = False
     written.normalizer_spec.escape_whitespaces = True
     return bytes(written.SerializeToString())
