@@ -165,7 +165,7 @@ def evaluate(
     run: str = "",
     ollama: str = "auto",
     engine: str = "auto",
-    parallel: int = 4,
+    parallel: str = "4",
     limit: str = "",
     drop_leaked: bool = False,
     quiet: bool = False,

@@ -135,8 +135,8 @@ class TrainSection(SectionKind):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         wrong = []
-        if self.device == "cpu" and self.precision != "fp32":
-            wrong.append(f"precision {self.precision} needs device cuda; use fp32 on a CPU")
+        if self.device == "cpu" and self.precision == "fp16":
+            wrong.append("precision fp16 needs device cuda; use fp32 or bf16 on a CPU")
         if self.device == "cpu" and self.optim.startswith("paged_"):
             wrong.append(f"optim {self.optim} needs device cuda; use adamw_torch on a CPU")
         if self.early_stopping_patience and self.eval_steps is None:

@@ -23,7 +23,7 @@ from contract.recipe import Recipe
 from contract.row_forms import COLUMN_NAMES
 from launcher.other_trainers import FOREIGN_KEYS, foreign_key
 from launcher.project import PROFILES, ROOT, shown
-from launcher.runtime import gpus
+from launcher.runtime import gpus, processor
 from launcher.runtime.gpu_generations import GENERATIONS
 from launcher.translation import Translation, translated
 
@@ -32,7 +32,7 @@ _COMPANIONS = {
     "dataset_path": ("evaluation_path", "columns"),
     "model_to_fine_tune": ("model_revision",),
 }
-# The profile that is chosen by this machine.
+# The profile, or the precision, that is chosen by this machine.
 AUTO = "auto"
 
 
@@ -222,6 +222,7 @@ class _Resolver:
                 self._origins[key] = layer.origin
         problems += self._against_profile(merged)
         problems += _unknown_names(merged, self._origins)
+        merged["precision"] = _precision_here(merged)
         try:
             recipe = Recipe(**merged)
         except ValidationError as error:
@@ -306,6 +307,20 @@ def _profile_for(layers: Sequence[Layer]) -> gpus.ProfileChoice:
         if device is not None:
             break
     return gpus.choose_profile()
+
+
+def _precision_here(merged: Mapping[str, Any]) -> Any:
+    """The precision; for `AUTO`, the fastest that this machine computes in without losing much.
+
+    What a recipe then holds is the choice, so that its key says what was computed.
+    """
+    precision = merged.get("precision")
+    if precision != AUTO:
+        return precision
+    if merged.get("device") == "cpu":
+        return "bf16" if processor.computes_in_bf16() else "fp32"
+    generation = GENERATIONS.get(str(merged.get("lock")))
+    return precision if generation is None else generation.precision
 
 
 def _reset_companions(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:

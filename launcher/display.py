@@ -9,7 +9,7 @@ is, and what has a style is made by `styled`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,9 @@ from rich.text import Span, Text
 from contract import events
 
 _PLAIN_EVERY_S = 10.0
+_SHOWN_CHARACTERS = 160
+# A third of what is shown.
+_LONG_OPENING = 50
 # A character for private use, in which no terminal has anything to show.
 _PLACE = "\ue000"
 
@@ -167,6 +170,27 @@ class StageLine:
         console = self._display.console
         took = duration(seconds)
         console.print(styled(mark + " {} [dim]{}[/]", f"{self._name:<10}", took))
+
+
+def shortened(text: str) -> str:
+    """A text in one line, cut off where it is long."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _SHOWN_CHARACTERS else flat[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def distinct_parts(texts: Sequence[str]) -> list[str]:
+    """What tells texts from each other: where all begin with the same long lines, `…` stands for
+    them. Of rows that all ask the same of different documents, a short form shows the documents.
+    """
+    lines = [text.splitlines() for text in texts]
+    shared = 0
+    for column in zip(*lines, strict=False):
+        if len(set(column)) > 1:
+            break
+        shared += 1
+    if len(texts) < 2 or len(" ".join(lines[0][:shared])) < _LONG_OPENING:
+        return list(texts)
+    return ["… " + "\n".join(rest[shared:]).strip() for rest in lines]
 
 
 def duration(seconds: float) -> str:

@@ -25,7 +25,7 @@ from launcher.project import shown
 from launcher.promote import promotion
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.models_file import RoleEntry
-from launcher.runtime import dependency_locks, gpus, images
+from launcher.runtime import dependency_locks, gpus, images, processor
 from launcher.runtime.engine_choice import choose_engine
 from launcher.runtime.llama_cpp_tools import tools
 from launcher.serving import verification
@@ -57,6 +57,8 @@ def train(
     find_data(recipe)
     if recipe.device == "cuda":
         gpus.check_gpu(recipe.lock, recipe.precision)
+    else:
+        processor.check_precision(recipe.precision)
     # Before the training, and started after it.
     chosen = choose_server(ollama, display)
     if chosen is not None and chosen.version is not None:

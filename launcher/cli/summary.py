@@ -14,7 +14,7 @@ from contract import paths
 from contract.manifest import StageRecord
 from contract.results.train import Example, TrainResult
 from launcher.cli.loss_chart import Curve, loss_chart
-from launcher.display import styled
+from launcher.display import distinct_parts, shortened, styled
 from launcher.pipeline.finished_run import Run
 from launcher.project import shown
 from launcher.serving.model_import import Imported
@@ -145,21 +145,17 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 
 
 def _examples(examples: Sequence[Example], console: Console) -> None:
-    for number, example in enumerate(examples, 1):
+    prompts = distinct_parts([example.prompt for example in examples])
+    for number, (example, prompt) in enumerate(zip(examples, prompts, strict=True), 1):
         right = example.tuned == example.expected
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(f"  {number}", Text(_short(example.prompt), "italic"))
-        grid.add_row("    expected", Text(_short(example.expected)))
-        grid.add_row("    base", Text(_short(example.base)))
+        grid.add_row(f"  {number}", Text(shortened(prompt), "italic"))
+        grid.add_row("    expected", Text(shortened(example.expected)))
+        grid.add_row("    base", Text(shortened(example.base)))
         colour, mark = ("green", "✓") if right else ("red", "✗")
-        grid.add_row("    tuned", Text(f"{_short(example.tuned)} {mark}", colour))
+        grid.add_row("    tuned", Text(f"{shortened(example.tuned)} {mark}", colour))
         console.print()
         console.print(grid)
     console.print()
-
-
-def _short(text: str, most: int = 160) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= most else flat[: most - 1] + "…"

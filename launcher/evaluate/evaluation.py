@@ -61,7 +61,7 @@ class EvaluationRequest:
     data: str = ""
     skills: str = ""
     metric: str = ""
-    parallel: int = 4
+    parallel: str = "4"
     limit: str = ""
     drop_leaked: bool = False
 
@@ -93,7 +93,7 @@ class Evaluator:
         """
         request, run = self.request, self.run
         _check_metric(request.metric)
-        _check_parallel(request.parallel)
+        _parallel(request.parallel)
         limit = _limit(request.limit)
         data, columns = _task_file(request.data, run)
         skills = _skills(request.skills)
@@ -136,6 +136,10 @@ class Evaluator:
     def _max_new_tokens(self) -> int:
         return self.run.recipe.num_predict if self.run is not None else _MAX_NEW_TOKENS
 
+    @property
+    def _parallel(self) -> int:
+        return _parallel(self.request.parallel)
+
     def _bounds(self, items: Sequence[Item], server: OllamaServer | None) -> list[int]:
         """The most tokens that an answer to each question may have, whoever is asked."""
         served = [] if self.run is not None else [self.request.model]
@@ -155,7 +159,7 @@ class Evaluator:
                 f"{name} was not trained here, so without a server there is nothing to load",
                 "Start the server that has it (ollama serve), or set OLLAMA_HOST.",
             )
-        return from_file(self.run.files, self.request.parallel, self.display)
+        return from_file(self.run.files, self._parallel, self.display)
 
     def _questions(
         self,
@@ -205,7 +209,7 @@ class Evaluator:
         if server is not None:
             tuned = self.request.model
             return base_on_server(baseline, server, tuned=tuned, display=self.display)
-        return from_file(baseline, self.request.parallel, self.display)
+        return from_file(baseline, self._parallel, self.display)
 
     def _answers(
         self, asked: EvaluatedModel, items: Sequence[Item], bounds: Sequence[int], folder: Path
@@ -229,7 +233,7 @@ class Evaluator:
                 doing = f"asking {name}"
                 line.on_event(Progress(doing=doing, done=done, total=total, unit="questions"))
 
-            cache.ask(model, self.request.parallel, on_progress)
+            cache.ask(model, self._parallel, on_progress)
         return cache.answers
 
 
@@ -311,8 +315,11 @@ def _limit(given: str) -> int | None:
     return int(given)
 
 
-def _check_parallel(parallel: int) -> None:
-    if not 1 <= parallel <= _MOST_PARALLEL:
+def _parallel(given: str) -> int:
+    if not (given.isascii() and given.isdecimal()) or not 1 <= int(given) <= _MOST_PARALLEL:
         raise UserError.one(
-            "--parallel", f"{parallel} is not between 1 and {_MOST_PARALLEL}", "The default is 4."
+            "--parallel",
+            f"{given} is not a number between 1 and {_MOST_PARALLEL}",
+            "The default is 4.",
         )
+    return int(given)

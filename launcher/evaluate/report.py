@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from launcher.display import styled
+from launcher.display import distinct_parts, shortened, styled
 from launcher.evaluate.intervals import Interval
 from launcher.evaluate.paired_differences import ONE_SIDED, TWO_SIDED, PairedDifferences
 from launcher.evaluate.record import Evaluation, SetResult
@@ -15,7 +15,6 @@ _COLOURS = {"better": "green", "worse": "red"}
 _PLOT_WIDTH = 21
 _WIDE = 110
 _NAME_WIDTH = 18
-_SHOWN_CHARACTERS = 160
 
 
 def show(evaluation: Evaluation, console: Console) -> None:
@@ -145,20 +144,16 @@ def _by(result: SetResult) -> str:
 
 
 def _examples(evaluation: Evaluation, console: Console) -> None:
-    for example in evaluation.examples:
+    questions = distinct_parts([example.question for example in evaluation.examples])
+    for example, question in zip(evaluation.examples, questions, strict=True):
         grid = Table.grid(padding=(0, 2))
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
-        grid.add_row(Text(f"  {example.where}"), Text(_short(example.question), "italic"))
-        grid.add_row("    expected", Text(_short(example.expected)))
+        grid.add_row(Text(f"  {example.where}"), Text(shortened(question), "italic"))
+        grid.add_row("    expected", Text(shortened(example.expected)))
         if example.base is not None:
-            grid.add_row("    base", Text(_short(example.base)))
-        grid.add_row("    model", Text(f"{_short(example.model)} ✗", "red"))
+            grid.add_row("    base", Text(shortened(example.base)))
+        grid.add_row("    model", Text(f"{shortened(example.model)} ✗", "red"))
         console.print()
         console.print(grid)
     console.print()
-
-
-def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _SHOWN_CHARACTERS else flat[: _SHOWN_CHARACTERS - 1] + "…"

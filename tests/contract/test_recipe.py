@@ -32,7 +32,7 @@ def test_no_key_that_decides_results_has_a_default():
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("precision", "bf16", "needs device cuda"),
+        ("precision", "fp16", "use fp32 or bf16 on a CPU"),
         ("optim", "paged_adamw_8bit", "needs device cuda"),
         ("lora_rank", 0, "greater than or equal to 1"),
         ("learning_rate", float("nan"), "finite"),

@@ -11,7 +11,7 @@ from contract.events import Note, Progress
 from contract.manifest import Check
 from contract.results.prepare import LengthFigures
 from launcher.cli import data_report, doctor, summary
-from launcher.display import Display, styled, terminal
+from launcher.display import Display, distinct_parts, styled, terminal
 from launcher.evaluate import report
 from launcher.evaluate.intervals import Interval
 from launcher.evaluate.record import (
@@ -177,3 +177,24 @@ def test_no_module_makes_a_console_of_its_own_or_escapes_markup():
         }
         assert "escape" not in calls, file
         assert "Console" not in calls or file.name == "display.py", file
+
+
+def test_rows_that_all_ask_the_same_are_shown_by_what_differs():
+    asked = "Sort this message to a shop. Reply with JSON: category, urgent, order.\n\n"
+    assert distinct_parts([f"{asked}Where is it?", f"{asked}Where are they?"]) == [
+        "… Where is it?",
+        "… Where are they?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [],
+        ["one question alone, with nothing that it could have in common with another one"],
+        ["What is 1 + 1?", "What is 2 + 2?"],
+        ["Sort it.\n\nWhere is my parcel?", "Sort it.\n\nWhere are my parcels?"],
+    ],
+)
+def test_short_openings_and_single_rows_are_shown_whole(texts):
+    assert distinct_parts(texts) == texts

@@ -261,8 +261,8 @@ def test_contradictions_stand_among_all_other_problems(refused):
 
 
 def test_everything_that_a_cpu_cannot_do_is_said_at_once(refused):
-    (problem,) = refused({**SEVEN, "bf16": True, "optimizer": "adamw_bnb_8bit"}, profile="cpu")
-    assert "precision bf16 needs device cuda; use fp32 on a CPU" in problem
+    (problem,) = refused({**SEVEN, "fp16": True, "optimizer": "adamw_bnb_8bit"}, profile="cpu")
+    assert "precision fp16 needs device cuda; use fp32 or bf16 on a CPU" in problem
     assert "Optim paged_adamw_8bit needs device cuda; use adamw_torch on a CPU" in problem
 
 

@@ -165,7 +165,8 @@ def test_what_cannot_be_evaluated_is_a_sentence(clean, connected, trained):
         (("--metric", "bleu"), "there is no metric 'bleu'. Known: json_f1"),
         (("--data", "nothing.jsonl"), "nothing.jsonl does not exist"),
         (("--skills", "data/models"), "is not a folder of evaluation sets"),
-        (("--parallel", "0"), "is not between 1 and"),
+        (("--parallel", "0"), "0 is not a number between 1 and"),
+        (("--parallel", "x"), "x is not a number between 1 and"),
         (("--run", "zz"), "no finished run zz"),
         (("--base", "nobody"), "has no model nobody"),
     ):

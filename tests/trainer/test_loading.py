@@ -9,7 +9,7 @@ from contract.errors import UserError
 from contract.recipe import TrainSection
 from launcher.configuration import resolve
 from tests import bases
-from trainer.train.loading import check_device, load_base
+from trainer.train.loading import check_device, computing_in, load_base
 
 
 @pytest.fixture
@@ -45,6 +45,19 @@ def test_bf16_that_would_be_emulated_is_refused(card):
 def test_a_precision_that_the_card_computes_in_is_let_through(card, capability, profile):
     card(*capability)
     assert check_device(recipe(profile)) == "A card"
+
+
+def test_on_a_cpu_bf16_is_what_the_operations_round_to_and_not_the_weights(untrained, tmp_path):
+    base = bases.make("smoke", untrained, tmp_path / "base")
+    settings = recipe("smoke").model_copy(update={"quantize_base": "none", "precision": "bf16"})
+    model = load_base(base, settings)
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    ids = torch.tensor([[1, 2, 3, 4]])
+    exact = model(input_ids=ids).logits
+    with computing_in(settings):
+        rounded = model(input_ids=ids).logits.float()
+    assert not torch.equal(exact, rounded)
+    assert torch.allclose(exact, rounded, atol=0.05)
 
 
 @pytest.mark.parametrize(("variant", "attention"), [("gemma2", "eager"), ("smoke", "sdpa")])

@@ -81,9 +81,13 @@ def test_every_specification_has_its_scenarios(folder, at_least):
         assert all(scenario["etapes"] for scenario in scenarios), row.where
 
 
-def messages_and_labels(folder):
+def demo_rows(folder):
     lines = (ROOT / "data" / folder / "demo.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    return [json.loads(line) for line in lines]
+
+
+def messages_and_labels(folder):
+    rows = [row for row in demo_rows(folder) if "input" in row]
     # What is asked of the model is the same everywhere; only the message differs.
     assert len({row["instruction"] for row in rows}) == 1
     return [(row["input"], json.loads(row["output"])) for row in rows]
@@ -108,6 +112,23 @@ def test_every_message_is_labelled_by_the_rule(folder, at_least):
     assert 0.1 < urgent / len(rows) < 0.5
 
 
+def test_a_fifth_of_what_the_demo_trains_on_are_ordinary_questions_of_no_skill_set():
+    rows = demo_rows("training")
+    ordinary = [row for row in rows if "input" not in row]
+    assert 0.15 < len(ordinary) / len(rows) < 0.25
+    french = sum(language(row["instruction"] + " " + row["output"]) == "fr" for row in ordinary)
+    assert abs(french - len(ordinary) / 2) <= len(ordinary) / 10
+    asked = [
+        json.loads(line)
+        for path in SKILLS
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    skills = {" ".join(words(f"{row['instruction']} {row.get('input', '')}")) for row in asked}
+    for row in ordinary:
+        assert " ".join(words(row["instruction"])) not in skills, row["instruction"]
+    assert all("input" in row for row in demo_rows("evaluation"))
+
+
 @pytest.mark.parametrize("folder", ["training", "evaluation"])
 def test_half_of_the_messages_are_french(folder):
     rows = messages_and_labels(folder)
@@ -122,16 +143,20 @@ def test_no_message_is_another_one_over_again():
     )
     assert find_leaks(held_out, trained) == []
     # Nor made by a template: no seven words in a row stand in two messages.
-    texts = [re.findall(r"[^\W_]+", row.text.casefold()) for row in (*trained, *held_out)]
     seen = {}
-    for number, words in enumerate(texts):
-        for start in range(len(words) - 6):
-            gram = tuple(words[start : start + 7])
+    for number, row in enumerate((*trained, *held_out)):
+        written = words(row.text)
+        for start in range(len(written) - 6):
+            gram = tuple(written[start : start + 7])
             assert seen.setdefault(gram, number) == number, " ".join(gram)
 
 
 def skill_rows(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def words(text):
+    return re.findall(r"[^\W_]+", text.casefold())
 
 
 def language(text):

@@ -43,27 +43,37 @@ def check_device(recipe: TrainSection) -> str:
     return name
 
 
+def computing_in(recipe: TrainSection) -> torch.autocast:
+    """Where a base computes in the recipe's precision, as it does later inside the trainer.
+
+    On a GPU its weights are in that precision already, and this changes nothing.
+    """
+    rounds = recipe.device == "cpu" and recipe.precision == "bf16"
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounds)
+
+
 def load_base(base: Path, recipe: TrainSection) -> PreTrainedModel:
     """The base on its device: in NF4 with double quantization (QLoRA, arXiv 2305.14314), or
-    unquantized.
+    unquantized. On a CPU, weights that are not quantized are fp32: see `computing_in`.
 
     On a CPU, a 4-bit model that has generated can no longer be trained (bitsandbytes repacks its
     weights for inference): load it again for training. `held_out_loss` alone does not do this.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    dtype = DTYPES[recipe.precision]
+    computing = DTYPES[recipe.precision]
     quantization = None
     if recipe.quantize_base == "nf4":
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
+            bnb_4bit_compute_dtype=computing,
         )
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base,
-        dtype=dtype,
+        # On a CPU memory is no concern: the weights keep their digits, and the operations round.
+        dtype=torch.float32 if recipe.device == "cpu" else computing,
         quantization_config=quantization,
         device_map={"": "cpu" if recipe.device == "cpu" else 0},
         attn_implementation=attention_of(load_config(base)),

@@ -39,7 +39,7 @@ from trainer.loading import load_tokenizer
 from trainer.lora import adapted_modules, lora_config
 from trainer.prepared import PreparedRow, labels_of, read_prepared
 from trainer.train.callbacks import EvaluationCallback, MetricsCallback
-from trainer.train.loading import check_device, load_base
+from trainer.train.loading import check_device, computing_in, load_base
 from trainer.train.scoring import Scores, expected_answer, held_out_loss, score
 from trainer.weights import check_mergeable
 
@@ -164,7 +164,8 @@ class _Trained:
 def _score_base(base: Path, scorer: _Scorer) -> Scores | None:
     # Loaded only for this and dropped: see load_base on 4-bit models that have generated.
     model = load_base(base, scorer.recipe) if scorer.held_out else None
-    scores = scorer.score(model, who="base")
+    with computing_in(scorer.recipe):
+        scores = scorer.score(model, who="base")
     del model
     gc.collect()
     if scorer.recipe.device == "cuda":
