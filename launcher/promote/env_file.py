@@ -95,6 +95,14 @@ class EnvVariable:
             ) from None
         return cls(path.resolve(), key, found.value, written)
 
+    def check(self, value: str) -> None:
+        """See that it can be set to this value.
+
+        Raises:
+            UserError: python-dotenv would not read it, or another variable, as it should.
+        """
+        self._changed(self._token(value), value)
+
     def write(self, value: str | None) -> None:
         """Set it, in its place or in a new line at the end; None takes its statement out.
 
@@ -104,9 +112,7 @@ class EnvVariable:
         if value is None:
             self._rewrite(None, None)
             return
-        if _INTERPOLATED.search(value):
-            raise self._unwritable(f"python-dotenv would replace the braces in {value!r}")
-        self._rewrite(_quoted(value), value)
+        self._rewrite(self._token(value), value)
 
     def restore(self, before: EnvVariable) -> None:
         """Put back what stood there, letter for letter, or take out what was added.
@@ -120,8 +126,27 @@ class EnvVariable:
         else:
             self._rewrite(before.written, before.value, whole=True)
 
+    def _token(self, value: str) -> str:
+        if _INTERPOLATED.search(value):
+            raise self._unwritable(f"python-dotenv would replace the braces in {value!r}")
+        return _quoted(value)
+
     def _rewrite(self, token: str | None, value: str | None, *, whole: bool = False) -> None:
-        """Put a token in the value's place, or with `whole` in that of all behind the name."""
+        changed = self._changed(token, value, whole=whole)
+        # It may hold secrets: never readable by more people than before, nor by fewer.
+        standing = self.path.stat()
+        atomic_write(
+            self.path,
+            changed.encode("utf-8", "surrogateescape"),
+            stat.S_IMODE(standing.st_mode),
+        )
+        if standing.st_uid != os.geteuid():
+            os.chown(self.path, standing.st_uid, standing.st_gid)
+
+    def _changed(self, token: str | None, value: str | None, *, whole: bool = False) -> str:
+        """The text with a token in the value's place, or with `whole` in that of all behind the
+        name.
+        """
         text = _read(self.path)
         found = _last(text, self.key)
         if token is None:
@@ -134,15 +159,7 @@ class EnvVariable:
             equals = "=" if found.value is None else ""
             changed = text[: found.value_start] + equals + token + text[found.value_end :]
         self._check(text, changed, found, value)
-        # It may hold secrets: never readable by more people than before, nor by fewer.
-        standing = self.path.stat()
-        atomic_write(
-            self.path,
-            changed.encode("utf-8", "surrogateescape"),
-            stat.S_IMODE(standing.st_mode),
-        )
-        if standing.st_uid != os.geteuid():
-            os.chown(self.path, standing.st_uid, standing.st_gid)
+        return changed
 
     def _check(self, text: str, changed: str, found: _Binding | None, value: str | None) -> None:
         """Refuse a change after which something else is read differently."""

@@ -1,8 +1,14 @@
-"""What was promoted when, why, and in place of what: `configs/promotions.jsonl`, a line each."""
+"""What was promoted when, why, and in place of what: `configs/promotions.jsonl`, a line each.
+
+A promotion is in the log before the role changes, and a rollback after it. So whatever ends either
+in between, the role stands at what the log's last promotion came from, and a rollback finishes it.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +18,7 @@ from contract.errors import UserError
 from contract.record import Record
 from launcher.evaluate.record import GateDecision
 from launcher.project import CONFIGS, shown
+from launcher.runtime.exclusive_lock import exclusive_lock
 
 LOG_FILE = CONFIGS / "promotions.jsonl"
 
@@ -54,10 +61,22 @@ class PromotionLog:
     def __init__(self, path: Path = LOG_FILE) -> None:
         self.path = path
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the log and every role against other promotions, for as long as the block lasts."""
+        with exclusive_lock(self.path.parent / ".promotions", wait=True):
+            yield
+
     def append(self, entry: LogEntry) -> None:
-        """Write an entry behind the others, and see that it is on the disk."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(entry.model_dump_json() + "\n")
+        """Write an entry behind the others, and see that it is on the disk.
+
+        Call it while the log is `held`: what a power cut left of an entry is taken away.
+        """
+        with self.path.open("ab+") as file:
+            file.seek(0)
+            whole = file.read().rfind(b"\n") + 1
+            file.truncate(whole)
+            file.write(f"{entry.model_dump_json()}\n".encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -81,7 +100,9 @@ class PromotionLog:
         if not self.path.exists():
             return []
         entries = []
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").split("\n"), 1):
+        # Behind the last line feed stands nothing, or what a power cut left of an entry.
+        whole = self.path.read_text(encoding="utf-8").split("\n")[:-1]
+        for number, line in enumerate(whole, 1):
             if not line.strip():
                 continue
             try:

@@ -75,8 +75,27 @@ class RoleEntry:
             )
         return cls(path, role, str(name).strip(), _text_of(path))
 
+    def read_again(self) -> RoleEntry:
+        """The role as it is now.
+
+        Raises:
+            UserError: see `read`.
+        """
+        return RoleEntry.read(self.role, self.path)
+
     def write(self, model_name: str) -> None:
         """Put another model in its place.
+
+        Raises:
+            UserError: see `changed`.
+        """
+        changed = self.changed(model_name)
+        # The file itself, where a symbolic link leads to it.
+        target = self.path.resolve()
+        atomic_write(target, changed, stat.S_IMODE(target.stat().st_mode))
+
+    def changed(self, model_name: str) -> str:
+        """The file's text with another model in its place.
 
         Raises:
             UserError: the file is another one than when it was read, or cannot be changed in this
@@ -97,10 +116,7 @@ class RoleEntry:
             changes = _changes(now, self.role, old=self.model_name, new=model_name)
         for changed in changes:
             if _says(changed) == wanted:
-                # The file itself, where a symbolic link leads to it.
-                target = self.path.resolve()
-                atomic_write(target, changed, stat.S_IMODE(target.stat().st_mode))
-                return
+                return changed
         raise UserError.one(
             f"{shown(self.path)}: models.{self.role}",
             f"its {_KEY} cannot be changed without changing something else",

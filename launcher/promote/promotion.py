@@ -87,21 +87,16 @@ def promote(
         raise UserError.one(
             "Ollama", f"{server.address} {what} {name}", f"./invoke import --model {name}"
         )
-    # Reading it says of a bad line before anything is changed.
-    log.standing(role.role)
     own_name = name_by_digest(name, digest)
     if server.digest(own_name) != digest:
         server.copy(full_name(name), own_name)
-    change = None
-    if env is not None:
-        adapter = str(run.adapter.resolve())
-        change = EnvChange(
-            file=str(env.path),
-            key=env.key,
-            before=env.value,
-            after=adapter,
-            written=env.written,
-        )
+        # Another import may have taken the name meanwhile.
+        if server.digest(own_name) != digest:
+            raise UserError.one(
+                "Ollama",
+                f"{name} at {server.address} became another model while it was promoted",
+                "No role was changed. Evaluate it and promote it again.",
+            )
     entry = LogEntry(
         at=_now(),
         did="promote",
@@ -113,12 +108,49 @@ def promote(
         run=run.name,
         gate=decision,
         override=override or None,
-        env=change,
+        env=None,
     )
-    role.write(own_name)
-    log.append(entry)
-    if env is not None and change is not None:
-        env.write(change.after)
+    return record(entry, role, log, env=env, adapter=str(run.adapter.resolve()))
+
+
+def record(
+    entry: LogEntry,
+    role: RoleEntry,
+    log: PromotionLog,
+    *,
+    env: EnvVariable | None = None,
+    adapter: str = "",
+) -> Promoted:
+    """Write a promotion into the log, then point the role at the model: one promotion at a time.
+
+    Args:
+        entry: what is promoted; what stood there before is read while the log is held.
+        env: a variable that gets the path `adapter`.
+
+    Raises:
+        UserError: a line of the log is no entry, or a file cannot be changed; nothing was.
+    """
+    with log.held():
+        # Reading it says of a bad line before anything is changed.
+        log.standing(role.role)
+        role = role.read_again()
+        role.changed(entry.after)
+        change = None
+        if env is not None:
+            env = EnvVariable.read(env.path, env.key)
+            env.check(adapter)
+            change = EnvChange(
+                file=str(env.path),
+                key=env.key,
+                before=env.value,
+                after=adapter,
+                written=env.written,
+            )
+        entry = entry.model_copy(update={"before": role.model_name, "env": change})
+        log.append(entry)
+        role.write(entry.after)
+        if env is not None:
+            env.write(adapter)
     return Promoted(entry.before, entry.after)
 
 
@@ -129,12 +161,18 @@ def rollback(role: RoleEntry, log: PromotionLog | None = None) -> Promoted:
         UserError: there was none, or the role or the variable was changed by hand since.
     """
     log = log or PromotionLog()
+    with log.held():
+        return _take_back(role.read_again(), log)
+
+
+def _take_back(role: RoleEntry, log: PromotionLog) -> Promoted:
     last = log.standing(role.role)
     if last is None:
         raise UserError.one(
             "--role", f"{role.role} has no promotion to undo", f"Log: {shown(log.path)}."
         )
-    if role.model_name != last.after:
+    # At what was there before, it is where something ended a promotion or a rollback half way.
+    if role.model_name not in (last.after, last.before):
         raise UserError.one(
             f"{shown(role.path)}: models.{role.role}",
             f"is {role.model_name}, but the last promotion set {last.after}: changed by hand",
@@ -143,21 +181,21 @@ def rollback(role: RoleEntry, log: PromotionLog | None = None) -> Promoted:
     env = None
     if last.env is not None:
         env = EnvVariable.read(Path(last.env.file), last.env.key)
-    entry = last.model_copy(
-        update={
-            "at": _now(),
-            "did": "rollback",
-            "before": last.after,
-            "after": last.before,
-            "gate": None,
-            "override": None,
-            "env": None,
-        }
-    )
-    role.write(last.before)
-    log.append(entry)
+    if role.model_name != last.before:
+        role.write(last.before)
     if env is not None and last.env is not None and env.value == last.env.after:
         env.restore(EnvVariable(env.path, env.key, last.env.before, last.env.written))
+    taken_back = {
+        "at": _now(),
+        "did": "rollback",
+        "before": last.after,
+        "after": last.before,
+        "gate": None,
+        "override": None,
+        "env": None,
+    }
+    entry = last.model_copy(update=taken_back)
+    log.append(entry)
     return Promoted(entry.before, entry.after)
 
 

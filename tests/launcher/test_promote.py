@@ -153,7 +153,9 @@ def test_what_cannot_be_changed_in_one_place_is_refused_and_left(tmp_path, text)
 
 
 def test_a_role_that_is_not_there_is_a_sentence(models):
-    with pytest.raises(UserError, match=r"has no role .nobody.\. Known roles: message_sorter, sfd_analyzer"):
+    with pytest.raises(
+        UserError, match=r"has no role .nobody.\. Known roles: message_sorter, sfd_analyzer"
+    ):
         RoleEntry.read("nobody", models)
     models.write_text("models:\n  empty:\n    other: 1\n")
     with pytest.raises(UserError, match="has no model_name"):
