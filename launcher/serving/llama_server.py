@@ -23,6 +23,7 @@ from launcher.pipeline.model_files import ModelFiles
 from launcher.project import CACHE, shown
 from launcher.runtime.llama_cpp_tools import tools
 from launcher.serving.chat_model import Answer, ChatModel, Ended
+from launcher.serving.http_session import ServerSession
 
 PROGRAM = "llama-server"
 _PATIENCE_S = 300
@@ -41,7 +42,10 @@ class LlamaServerModel:
     address: str
     files: ModelFiles
     by: str = PROGRAM
-    _session: requests.Session = field(default_factory=requests.Session, repr=False)
+    _session: ServerSession = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_session", ServerSession(self.address))
 
     @property
     def name(self) -> str:
@@ -155,9 +159,10 @@ def llama_server(files: ModelFiles, parallel: int, display: Display) -> Iterator
 
 def _wait(process: subprocess.Popen[bytes], address: str) -> None:
     deadline = time.monotonic() + _PATIENCE_S
+    session = ServerSession(address)
     while True:
         try:
-            if requests.get(f"{address}/health", timeout=1).ok:
+            if session.get(f"{address}/health", timeout=1).ok:
                 return
         except requests.RequestException:
             pass

@@ -6,7 +6,6 @@ sentence; errors after a stream has begun arrive under HTTP 200 and are found th
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,13 @@ from contract.conversation import Message
 from contract.errors import UserError
 from contract.json_reading import BadJson, TooDeep, read_reply
 from launcher.pipeline.model_files import ModelFiles
+from launcher.serving.http_session import Redirected, ServerSession
 
-_DEFAULT_PORT = 11434
-_PATIENCE_S = 0.5
+_NO_SCHEME = "none"
+_DEFAULT_PORTS = {_NO_SCHEME: 11434, "http": 80, "https": 443}
+# To connect, and for the first answer: a server that loads a model can take its time.
+_PATIENCE_S = (1.0, 10.0)
+_LAST_PORT = 65_535
 # Creating a model of 70 GB copies and hashes it without a word.
 _SILENCE_S = 1800
 # All else is as the model is served: a penalty that the server adds by itself must be seen. The
@@ -36,24 +39,53 @@ _GO_ON = "Start it and run the same command again; uploaded files are kept."
 
 
 def address() -> str:
-    """Where the server is looked for: `OLLAMA_HOST` in Ollama's own forms, or its default."""
-    given = os.environ.get("OLLAMA_HOST", "").strip()
+    """Where the server is looked for: `OLLAMA_HOST` in Ollama's own forms, or its default.
+
+    Its rules: https://github.com/ollama/ollama/blob/main/envconfig/config.go (`Host`).
+
+    Raises:
+        UserError: it is no address.
+    """
+    given = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'")
     scheme, found, rest = given.partition("://")
     if not found:
-        scheme, rest = "http", given
-    host, _, port = rest.rstrip("/").partition(":")
+        scheme, rest = _NO_SCHEME, given
+    place, _, path = rest.partition("/")
+    # An address of IPv6 stands alone, or in brackets with its port behind.
+    bare = place.count(":") > 1 and not place.startswith("[")
+    host, port = (place, "") if bare else _host_and_port(place)
+    if scheme not in _DEFAULT_PORTS or (port and not _is_port(port)):
+        raise UserError.one(
+            "OLLAMA_HOST",
+            f"{given} is not an address of a server",
+            "For example: 127.0.0.1:11434, or https://ollama.example.org.",
+        )
+    host = host.strip("[]")
     # A server told to listen everywhere is reached here.
-    host = "127.0.0.1" if host in ("", "0.0.0.0") else host
-    return f"{scheme}://{host}:{port or _DEFAULT_PORT}"
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    named = f"[{host}]" if ":" in host else host
+    spoken = "http" if scheme == _NO_SCHEME else scheme
+    base = f"{spoken}://{named}:{port or _DEFAULT_PORTS[scheme]}"
+    return f"{base}/{path}".rstrip("/")
 
 
 def server_version() -> str | None:
     """The version of the server at `address()`, or None where none answers."""
     try:
-        answer = requests.get(f"{address()}/api/version", timeout=_PATIENCE_S)
+        with ServerSession(address()) as session:
+            answer = session.get(f"{address()}/api/version", timeout=_PATIENCE_S)
         return str(answer.json()["version"])
     except (requests.RequestException, ValueError, KeyError, TypeError):
         return None
+
+
+def _host_and_port(place: str) -> tuple[str, str]:
+    host, colon, port = place.rpartition(":")
+    return (host, port) if colon and not port.endswith("]") else (place, "")
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) <= _LAST_PORT
 
 
 def full_name(model: str) -> str:
@@ -73,7 +105,10 @@ class OllamaServer:
 
     address: str
     version: str
-    _session: requests.Session = field(default_factory=requests.Session, repr=False)
+    _session: ServerSession = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._session = ServerSession(self.address)
 
     @classmethod
     def found(cls) -> OllamaServer:
@@ -98,7 +133,7 @@ class OllamaServer:
     def models(self) -> dict[str, str]:
         """Every model that the server has, and its manifest's digest."""
         with self._named("listing its models"):
-            listed = self._checked(self._session.get(self._url("tags"), timeout=60)).json()
+            listed = self._reply(self._session.get(self._url("tags"), timeout=60))
         return {str(entry["name"]): str(entry["digest"]) for entry in listed.get("models") or []}
 
     def has_blob(self, digest: str) -> bool:
@@ -157,7 +192,7 @@ class OllamaServer:
             for line in answer.iter_lines():
                 if not line:
                     continue
-                said = json.loads(line)
+                said = _as_object(line, f"creating {model}")
                 if "error" in said:
                     raise _refusal(f"creating {model}", str(said["error"]))
                 last = str(said.get("status", ""))
@@ -173,8 +208,7 @@ class OllamaServer:
         """What the server reports of a model: template, parameters, modelfile, details."""
         with self._named(f"inspecting {model}"):
             answer = self._session.post(self._url("show"), json={"model": model}, timeout=60)
-            shown: dict[str, Any] = self._checked(answer).json()
-        return shown
+            return self._reply(answer)
 
     def copy(self, source: str, destination: str) -> None:
         """Give a model another name, in place of whatever had it."""
@@ -212,15 +246,25 @@ class OllamaServer:
             if not answer.ok and any(said in answer.text for said in _UNREAD_CALLS):
                 return _said(answer.text, "stop")
             try:
-                whole: dict[str, Any] = read_reply(self._checked(answer).content)
+                return self._reply(answer)
             except TooDeep:
                 return _said(answer.text, "stop")
-            except BadJson as error:
-                raise _refusal(f"POST /api/{path}", f"its reply is not JSON: {error}") from None
-        return whole
 
     def _url(self, path: str) -> str:
         return f"{self.address}/api/{path}"
+
+    def _reply(self, answer: requests.Response) -> dict[str, Any]:
+        """The object that a server's answer is.
+
+        Raises:
+            UserError: it is an error, also one under HTTP 200, or no object at all.
+            TooDeep: what a model wrote in it is nested too deeply.
+        """
+        doing = f"{answer.request.method} {answer.request.path_url}"
+        said = _as_object(self._checked(answer).content, doing)
+        if "error" in said:
+            raise _refusal(doing, str(said["error"]))
+        return said
 
     def _checked(self, answer: requests.Response) -> requests.Response:
         if answer.ok:
@@ -243,6 +287,24 @@ class OllamaServer:
             raise UserError.one(
                 "Ollama", f"{self.address} did not respond while {doing}", _GO_ON
             ) from error
+        except Redirected as error:
+            raise UserError.one(
+                "Ollama",
+                f"{self.address} {error} while {doing}",
+                "Set OLLAMA_HOST to the server's own address.",
+            ) from error
+
+
+def _as_object(reply: bytes, doing: str) -> dict[str, Any]:
+    try:
+        said = read_reply(reply)
+    except TooDeep:
+        raise
+    except BadJson as error:
+        raise _refusal(doing, f"its reply is not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise _refusal(doing, "its reply is not a JSON object")
+    return said
 
 
 def _said(text: str, reason: str) -> dict[str, Any]:

@@ -154,12 +154,26 @@ def test_quiet_is_quiet():
         ("0.0.0.0", "http://127.0.0.1:11434"),
         ("localhost:8080", "http://localhost:8080"),
         ("http://box:1234/", "http://box:1234"),
-        ("https://box", "https://box:11434"),
+        ("https://box", "https://box:443"),
+        ("http://box", "http://box:80"),
+        ("https://box:8443/ollama/", "https://box:8443/ollama"),
+        (":1234", "http://127.0.0.1:1234"),
+        ("'box'", "http://box:11434"),
+        ("::1", "http://[::1]:11434"),
+        ("[::]:1234", "http://[::1]:1234"),
+        ("[fe80::2]", "http://[fe80::2]:11434"),
     ],
 )
 def test_ollamas_address_is_read_as_ollama_reads_it(monkeypatch, given, meant):
     monkeypatch.setenv("OLLAMA_HOST", given)
     assert ollama_server.address() == meant
+
+
+@pytest.mark.parametrize("given", ["ftp://box", "box:port", "box:99999", "://box"])
+def test_what_is_no_address_is_a_sentence(monkeypatch, given):
+    monkeypatch.setenv("OLLAMA_HOST", given)
+    with pytest.raises(UserError, match=r"is not an address of a server"):
+        ollama_server.address()
 
 
 class _Answer(BaseHTTPRequestHandler):
