@@ -181,7 +181,7 @@ def evaluate(
     """
     with _exit_on_error():
         from launcher.cli import commands
-        from launcher.evaluate.evaluation import EvaluationRequest
+        from launcher.evaluate.evaluation import EvaluationRequest, parallel_requests
         from launcher.pipeline.finished_run import canonical_name
 
         request = EvaluationRequest(
@@ -190,7 +190,7 @@ def evaluate(
             data=data,
             skills=skills,
             metric=metric,
-            parallel=parallel,
+            parallel=parallel_requests(parallel),
             limit=limit,
             drop_leaked=drop_leaked,
         )

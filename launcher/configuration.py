@@ -220,9 +220,10 @@ class _Resolver:
             for key, value in known.items():
                 merged[key] = _laid_over(merged.get(key), value)
                 self._origins[key] = layer.origin
+        if merged.get("precision") == AUTO:
+            merged["precision"] = _precision_here(merged)
         problems += self._against_profile(merged)
         problems += _unknown_names(merged, self._origins)
-        merged["precision"] = _precision_here(merged)
         try:
             recipe = Recipe(**merged)
         except ValidationError as error:
@@ -309,18 +310,15 @@ def _profile_for(layers: Sequence[Layer]) -> gpus.ProfileChoice:
     return gpus.choose_profile()
 
 
-def _precision_here(merged: Mapping[str, Any]) -> Any:
-    """The precision; for `AUTO`, the fastest that this machine computes in without losing much.
+def _precision_here(merged: Mapping[str, Any]) -> str:
+    """The fastest precision that this machine computes in without losing much.
 
     What a recipe then holds is the choice, so that its key says what was computed.
     """
-    precision = merged.get("precision")
-    if precision != AUTO:
-        return precision
     if merged.get("device") == "cpu":
         return "bf16" if processor.computes_in_bf16() else "fp32"
     generation = GENERATIONS.get(str(merged.get("lock")))
-    return precision if generation is None else generation.precision
+    return AUTO if generation is None else generation.precision
 
 
 def _reset_companions(merged: dict[str, Any], layer: Mapping[str, Any]) -> None:

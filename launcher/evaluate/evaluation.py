@@ -61,7 +61,7 @@ class EvaluationRequest:
     data: str = ""
     skills: str = ""
     metric: str = ""
-    parallel: str = "4"
+    parallel: int = 4
     limit: str = ""
     drop_leaked: bool = False
 
@@ -93,7 +93,6 @@ class Evaluator:
         """
         request, run = self.request, self.run
         _check_metric(request.metric)
-        _parallel(request.parallel)
         limit = _limit(request.limit)
         data, columns = _task_file(request.data, run)
         skills = _skills(request.skills)
@@ -136,10 +135,6 @@ class Evaluator:
     def _max_new_tokens(self) -> int:
         return self.run.recipe.num_predict if self.run is not None else _MAX_NEW_TOKENS
 
-    @property
-    def _parallel(self) -> int:
-        return _parallel(self.request.parallel)
-
     def _bounds(self, items: Sequence[Item], server: OllamaServer | None) -> list[int]:
         """The most tokens that an answer to each question may have, whoever is asked."""
         served = [] if self.run is not None else [self.request.model]
@@ -159,7 +154,7 @@ class Evaluator:
                 f"{name} was not trained here, so without a server there is nothing to load",
                 "Start the server that has it (ollama serve), or set OLLAMA_HOST.",
             )
-        return from_file(self.run.files, self._parallel, self.display)
+        return from_file(self.run.files, self.request.parallel, self.display)
 
     def _questions(
         self,
@@ -209,7 +204,7 @@ class Evaluator:
         if server is not None:
             tuned = self.request.model
             return base_on_server(baseline, server, tuned=tuned, display=self.display)
-        return from_file(baseline, self._parallel, self.display)
+        return from_file(baseline, self.request.parallel, self.display)
 
     def _answers(
         self, asked: EvaluatedModel, items: Sequence[Item], bounds: Sequence[int], folder: Path
@@ -233,7 +228,7 @@ class Evaluator:
                 doing = f"asking {name}"
                 line.on_event(Progress(doing=doing, done=done, total=total, unit="questions"))
 
-            cache.ask(model, self._parallel, on_progress)
+            cache.ask(model, self.request.parallel, on_progress)
         return cache.answers
 
 
@@ -315,7 +310,12 @@ def _limit(given: str) -> int | None:
     return int(given)
 
 
-def _parallel(given: str) -> int:
+def parallel_requests(given: str) -> int:
+    """How many questions are asked at once, of the flag's text.
+
+    Raises:
+        UserError: it is no number, or one that no server is asked for.
+    """
     if not (given.isascii() and given.isdecimal()) or not 1 <= int(given) <= _MOST_PARALLEL:
         raise UserError.one(
             "--parallel",

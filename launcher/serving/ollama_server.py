@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -21,11 +22,10 @@ from contract.json_reading import BadJson, TooDeep, read_reply
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.http_session import Redirected, ServerSession
 
-_NO_SCHEME = "none"
-_DEFAULT_PORTS = {_NO_SCHEME: 11434, "http": 80, "https": 443}
+_OLLAMA_PORT = 11434
+_SCHEME_PORTS = {"http": 80, "https": 443}
 # To connect, and for the first answer: a server that loads a model can take its time.
 _PATIENCE_S = (1.0, 10.0)
-_LAST_PORT = 65_535
 # Creating a model of 70 GB copies and hashes it without a word.
 _SILENCE_S = 1800
 # All else is as the model is served: a penalty that the server adds by itself must be seen. The
@@ -49,43 +49,39 @@ def address() -> str:
     given = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'")
     scheme, found, rest = given.partition("://")
     if not found:
-        scheme, rest = _NO_SCHEME, given
+        scheme, rest = "http", given
+    standard = _SCHEME_PORTS.get(scheme) if found else _OLLAMA_PORT
     place, _, path = rest.partition("/")
-    # An address of IPv6 stands alone, or in brackets with its port behind.
-    bare = place.count(":") > 1 and not place.startswith("[")
-    host, port = (place, "") if bare else _host_and_port(place)
-    if scheme not in _DEFAULT_PORTS or (port and not _is_port(port)):
+    user, at, place = place.rpartition("@")
+    # An address of IPv6 may stand without brackets where no port is behind it.
+    if place.count(":") > 1 and not place.startswith("["):
+        place = f"[{place}]"
+    try:
+        parts = urlsplit(f"//{place}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        standard = None
+    if standard is None:
         raise UserError.one(
             "OLLAMA_HOST",
             f"{given} is not an address of a server",
             "For example: 127.0.0.1:11434, or https://ollama.example.org.",
         )
-    host = host.strip("[]")
     # A server told to listen everywhere is reached here.
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     named = f"[{host}]" if ":" in host else host
-    spoken = "http" if scheme == _NO_SCHEME else scheme
-    base = f"{spoken}://{named}:{port or _DEFAULT_PORTS[scheme]}"
-    return f"{base}/{path}".rstrip("/")
+    return f"{scheme}://{user}{at}{named}:{standard if port is None else port}/{path}".rstrip("/")
 
 
 def server_version() -> str | None:
     """The version of the server at `address()`, or None where none answers."""
+    where = address()
     try:
-        with ServerSession(address()) as session:
-            answer = session.get(f"{address()}/api/version", timeout=_PATIENCE_S)
+        with ServerSession(where) as session:
+            answer = session.get(f"{where}/api/version", timeout=_PATIENCE_S)
         return str(answer.json()["version"])
     except (requests.RequestException, ValueError, KeyError, TypeError):
         return None
-
-
-def _host_and_port(place: str) -> tuple[str, str]:
-    host, colon, port = place.rpartition(":")
-    return (host, port) if colon and not port.endswith("]") else (place, "")
-
-
-def _is_port(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and int(text) <= _LAST_PORT
 
 
 def full_name(model: str) -> str:
@@ -193,8 +189,6 @@ class OllamaServer:
                 if not line:
                     continue
                 said = _as_object(line, f"creating {model}")
-                if "error" in said:
-                    raise _refusal(f"creating {model}", str(said["error"]))
                 last = str(said.get("status", ""))
                 on_status(last)
         if last != "success":
@@ -261,10 +255,7 @@ class OllamaServer:
             TooDeep: what a model wrote in it is nested too deeply.
         """
         doing = f"{answer.request.method} {answer.request.path_url}"
-        said = _as_object(self._checked(answer).content, doing)
-        if "error" in said:
-            raise _refusal(doing, str(said["error"]))
-        return said
+        return _as_object(self._checked(answer).content, doing)
 
     def _checked(self, answer: requests.Response) -> requests.Response:
         if answer.ok:
@@ -304,6 +295,8 @@ def _as_object(reply: bytes, doing: str) -> dict[str, Any]:
         raise _refusal(doing, f"its reply is not JSON: {error}") from None
     if not isinstance(said, dict):
         raise _refusal(doing, "its reply is not a JSON object")
+    if "error" in said:
+        raise _refusal(doing, str(said["error"]))
     return said
 
 

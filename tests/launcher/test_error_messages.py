@@ -162,6 +162,7 @@ def test_quiet_is_quiet():
         ("::1", "http://[::1]:11434"),
         ("[::]:1234", "http://[::1]:1234"),
         ("[fe80::2]", "http://[fe80::2]:11434"),
+        ("https://me@box", "https://me@box:443"),
     ],
 )
 def test_ollamas_address_is_read_as_ollama_reads_it(monkeypatch, given, meant):
@@ -169,7 +170,7 @@ def test_ollamas_address_is_read_as_ollama_reads_it(monkeypatch, given, meant):
     assert ollama_server.address() == meant
 
 
-@pytest.mark.parametrize("given", ["ftp://box", "box:port", "box:99999", "://box"])
+@pytest.mark.parametrize("given", ["ftp://box", "box:port", "box:99999", "://box", "none://box"])
 def test_what_is_no_address_is_a_sentence(monkeypatch, given):
     monkeypatch.setenv("OLLAMA_HOST", given)
     with pytest.raises(UserError, match=r"is not an address of a server"):

@@ -47,6 +47,16 @@ def test_auto_is_what_this_processor_computes_in(monkeypatch, here, precision):
     assert configuration.resolve("cpu", settings=["precision=auto"]).precision == precision
 
 
+def test_auto_is_decided_before_it_is_held_against_a_configuration(monkeypatch, tmp_path):
+    config = tmp_path / "c.json"
+    config.write_text('{"bf16": false}')
+    monkeypatch.setattr(processor, "computes_in_bf16", lambda: True)
+    with pytest.raises(UserError, match="bf16: false: profile demo computes in bf16"):
+        configuration.resolve("demo", config=config)
+    monkeypatch.setattr(processor, "computes_in_bf16", lambda: False)
+    assert configuration.resolve("demo", config=config).precision == "fp32"
+
+
 @pytest.mark.parametrize(("profile", "precision"), [("rtx", "bf16"), ("t4", "fp16")])
 def test_auto_on_a_card_is_its_generations_own(profile, precision):
     assert configuration.resolve(profile, settings=["precision=auto"]).precision == precision

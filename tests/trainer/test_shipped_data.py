@@ -118,11 +118,7 @@ def test_a_fifth_of_what_the_demo_trains_on_are_ordinary_questions_of_no_skill_s
     assert 0.15 < len(ordinary) / len(rows) < 0.25
     french = sum(language(row["instruction"] + " " + row["output"]) == "fr" for row in ordinary)
     assert abs(french - len(ordinary) / 2) <= len(ordinary) / 10
-    asked = [
-        json.loads(line)
-        for path in SKILLS
-        for line in path.read_text(encoding="utf-8").splitlines()
-    ]
+    asked = [row for path in SKILLS for row in skill_rows(path)]
     skills = {" ".join(words(f"{row['instruction']} {row.get('input', '')}")) for row in asked}
     for row in ordinary:
         assert " ".join(words(row["instruction"])) not in skills, row["instruction"]
