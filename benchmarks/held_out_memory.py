@@ -75,7 +75,7 @@ def train(folder: Path) -> None:
     from trainer.lora import lora_config
     from trainer.prepared import labels_of
     from trainer.train.completion_loss import CompletionTrainer
-    from trainer.train.stage import training_arguments
+    from trainer.train.training import training_arguments
 
     model, recipe = load(folder)
     with tempfile.TemporaryDirectory() as scratch:

@@ -60,6 +60,7 @@ PREPARED_REPORT = PREPARED / "report.json"
 RENDERING = Path("rendering.json")
 ADAPTER = Path("adapter")
 METRICS = Path("metrics.jsonl")
+CHECKPOINTS = Path("checkpoints")
 HELD_OUT_SCORES = Path("held_out.json")
 TRAINED_TOKENS = Path("trained_tokens.json")
 MERGED = Path("merged")

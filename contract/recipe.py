@@ -151,6 +151,14 @@ class TrainSection(SectionKind):
         return self
 
 
+class CheckpointSection(SectionKind):
+    """When a training saves a checkpoint. It changes no result, and is part of no stage's key."""
+
+    checkpoint_steps: int | None = Field(ge=1, description="optimizer steps; null for never")
+    checkpoint_minutes: float | None = Field(gt=0, description="null for never")
+    checkpoints_kept: int = Field(ge=1)
+
+
 class ConvertSection(SectionKind):
     """Which GGUF files are made, in which form, and the model name that they carry.
 
@@ -214,6 +222,7 @@ class Recipe(
     SourceSection,
     PrepareSection,
     TrainSection,
+    CheckpointSection,
     QuantizeSection,
     ModelfileSection,
     VerifySection,

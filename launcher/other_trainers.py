@@ -277,7 +277,7 @@ _TRANSLATED = (
 )
 
 _TRACKED = "losses are in metrics.jsonl and in the summary"
-_SAVED = "a training is saved at its end, below data/models"
+_SAVED = "checkpoint_steps, checkpoint_minutes and checkpoints_kept say when a training is saved"
 _FAST = "speed and memory alone"
 _ONE_DEVICE = "one process on one device"
 _EVALUATED = "the held-out loss is measured every eval_steps, and before and after"
@@ -449,7 +449,7 @@ _CHANGES = (
         "",
         "false",
         changes="goes on with a training that was cut off elsewhere",
-        remedy="Remove it: the same command resumes after the last finished stage.",
+        remedy="Remove it: the same command resumes by itself, from the last checkpoint.",
     ),
     *_rows(
         "load_in_8bit",

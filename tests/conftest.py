@@ -373,16 +373,22 @@ def apart(code: str, *words: object) -> None:
 
 def stage(module: str, *flags: str) -> tuple[int, list[dict], str]:
     """Run one stage's module as an engine does: its exit code, its events, its log."""
+    process = start_stage(module, *flags)
+    output, log = process.communicate()
+    return process.returncode, [json.loads(line) for line in output.splitlines()], log
+
+
+def start_stage(module: str, *flags: str) -> subprocess.Popen[str]:
+    """Start one stage's module as an engine does."""
     given = os.environ.get("AFFINEUR_ENVIRONMENT")
     # For llama.cpp's tools: see `clean_environment`.
     own = {"PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1", "LLAMA_ARG_THREADS": "1"}
     python = Path(given) / "bin" / "python" if given else sys.executable
-    done = subprocess.run(
+    return subprocess.Popen(
         [python, "-m", module, *flags],
         cwd=ROOT,
         env={**os.environ, **own},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr

@@ -69,7 +69,8 @@ class TrainResult(StageResult):
 
     The training ended after `steps` of the `planned_steps` that the recipe's epochs are.
     `best_step` is the evaluated step of least held-out loss, whose adapter is the one that is kept;
-    None where none was evaluated, and the last step's is kept.
+    None where none was evaluated, and the last step's is kept. `resumed_after` are the steps after
+    which it was cut off and went on from a checkpoint.
     """
 
     stage = "train"
@@ -79,4 +80,5 @@ class TrainResult(StageResult):
     steps: int
     planned_steps: int
     best_step: int | None
+    resumed_after: list[int]
     held_out: HeldOutScores

@@ -30,6 +30,7 @@ TRAINED = TrainResult(
     steps=8,
     planned_steps=10,
     best_step=None,
+    resumed_after=[3],
     held_out=SCORES,
 )
 

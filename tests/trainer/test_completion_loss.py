@@ -11,7 +11,7 @@ from trainer.prepared import IGNORED
 from trainer.train.chunked_head import POSITIONS
 from trainer.train.completion_loss import CompletionTrainer
 from trainer.train.loading import load_base
-from trainer.train.stage import training_arguments
+from trainer.train.training import training_arguments
 
 SETTINGS = ["quantize_base=none", "lora_dropout=0"]
 

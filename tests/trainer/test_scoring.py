@@ -198,10 +198,18 @@ def test_reasoning_is_no_answer():
 
 def test_what_was_not_measured_is_none_and_not_zero():
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
-    unanswered = _report([row], Scores(2.0, None, []), Scores(1.0, None, []))
+    unanswered = _report(
+        [row],
+        Scores(loss=2.0, exact_match=None, answers=[]),
+        Scores(loss=1.0, exact_match=None, answers=[]),
+    )
     assert (unanswered.loss.base, unanswered.loss.tuned) == (2.0, 1.0)
     assert (unanswered.answered_rows, unanswered.exact_match) == (0, None)
-    answered = _report([row], Scores(2.0, 0.0, ["b"]), Scores(1.0, 1.0, ["a"]))
+    answered = _report(
+        [row],
+        Scores(loss=2.0, exact_match=0.0, answers=["b"]),
+        Scores(loss=1.0, exact_match=1.0, answers=["a"]),
+    )
     assert (answered.exact_match.base, answered.exact_match.tuned) == (0.0, 1.0)
     assert [(example.base, example.tuned) for example in answered.examples] == [("b", "a")]
     assert _report([], None, None).loss is None

@@ -60,7 +60,7 @@ class MetricsCallback(TrainerCallback):
     """Passes what transformers' trainer reports to the launcher and to `metrics.jsonl`.
 
     Args:
-        metrics: the file, which is begun anew.
+        metrics: the file, which is begun anew; a training that goes on writes its lines again.
         held_out_losses: those of the steps that were evaluated, as they come.
     """
 
@@ -71,15 +71,33 @@ class MetricsCallback(TrainerCallback):
         self._reporter = reporter
         self._held_out_losses = held_out_losses
         self._started_s = time.monotonic()
+        self._seconds_before = 0.0
         self._figures: dict[str, float] = {}
-        self.losses: list[StepLosses] = []
+        self.lines: list[TrainingMetrics] = []
+
+    @property
+    def losses(self) -> list[StepLosses]:
+        """The curves of both losses so far."""
+        return [
+            StepLosses(step=line.step, loss=line.loss, held_out_loss=line.held_out_loss)
+            for line in self.lines
+        ]
+
+    def restore(self, lines: list[TrainingMetrics], *, seconds: float) -> None:
+        """Go on from these lines, written in so many seconds of training."""
+        self.lines = list(lines)
+        self._seconds_before = seconds
+
+    def seconds(self) -> float:
+        """How long the training has taken, without the time between its parts."""
+        return self._seconds_before + time.monotonic() - self._started_s
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Start the clock, now that the model is loaded."""
         del args, state, control
-        self._metrics.write_text("")
+        self._metrics.write_text("".join(f"{line.model_dump_json()}\n" for line in self.lines))
         self._started_s = time.monotonic()
 
     def on_step_end(
@@ -115,7 +133,7 @@ class MetricsCallback(TrainerCallback):
         del args, control
         if not logs or "loss" not in logs:
             return
-        seconds = time.monotonic() - self._started_s
+        seconds = self.seconds()
         loss = float(logs["loss"])
         tokens = float(logs.get("num_tokens", 0.0))
         line = TrainingMetrics(
@@ -137,5 +155,5 @@ class MetricsCallback(TrainerCallback):
                 f"the loss is {loss}",
                 "Lower learning_rate, or use precision fp32.",
             )
-        self.losses.append(StepLosses(step=line.step, loss=loss, held_out_loss=line.held_out_loss))
+        self.lines.append(line)
         self._figures = {"loss": loss, "tokens/s": line.tokens_per_s}

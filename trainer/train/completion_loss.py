@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -11,6 +12,10 @@ from trl import SFTTrainer
 
 from trainer.prepared import IGNORED
 from trainer.train.chunked_head import POSITIONS, ChunkedHead, next_tokens
+from trainer.train.early_stopping import put_weights
+
+if TYPE_CHECKING:
+    from trainer.train.checkpoint_callback import CheckpointCallback
 
 
 class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
@@ -18,7 +23,61 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
 
     TRL takes every position through the head and measures the entropy and the likeliest token of
     each. Of a row whose prompt is five times as long as its answer, that is a third of the step.
+
+    Its checkpoints are of our own form. transformers' `_save_checkpoint` writes tokenizer, model
+    card and a pickle of its arguments into each, and leaves out what was summed up since the last
+    line of metrics.
+
+    Args:
+        checkpoints: saves and restores; it is also one of the callbacks.
+        arguments: TRL's.
     """
+
+    def __init__(self, *, checkpoints: CheckpointCallback | None = None, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._checkpoints = checkpoints
+        if checkpoints is not None:
+            checkpoints.attach(self)
+
+    @property
+    def summed_loss(self) -> float:
+        """The loss of the steps since the last line of metrics, in nats per token."""
+        return float(self._tr_loss)
+
+    @property
+    def last_logged_step(self) -> int:
+        """The step of the last line of metrics."""
+        return int(self._globalstep_last_logged)
+
+    @property
+    def trained_tokens(self) -> int:
+        """How many tokens were trained so far."""
+        return self._total_train_tokens
+
+    def restore_counts(self, *, summed_loss: float, last_logged_step: int, tokens: int) -> None:
+        """Go on with the counts of a checkpoint."""
+        self._tr_loss = torch.tensor(summed_loss, device=self.args.device)
+        self._globalstep_last_logged = last_logged_step
+        self._total_train_tokens = tokens
+
+    def save_to(self, folder: Path) -> None:
+        """Write what transformers' trainer reads again when it is told to go on from a folder."""
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        del model, trial
+        assert self._checkpoints is not None
+        self._checkpoints.save(self)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # PEFT would load the adapter into one of its own making.
+        del resume_from_checkpoint, model
+        assert self._checkpoints is not None
+        assert self._checkpoints.resumed is not None
+        put_weights(self.model, self._checkpoints.resumed.adapter())
 
     def compute_loss(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +30,7 @@ class BestAdapter:
     CPU: a training that is watched would be another one. An adapter is some megabytes, and a copy
     of it is all that is needed.
 
-    These fields are all of the state: a training that is resumed goes on from them.
+    These fields are all of the state: checkpoints hold them.
     """
 
     step: int | None = None
@@ -44,9 +45,7 @@ class BestAdapter:
         """
         if loss < self.loss:
             self.step, self.loss, self.evaluations_since = step, loss, 0
-            self.weights = {
-                name: parameter.detach().to("cpu", copy=True) for name, parameter in _trained(model)
-            }
+            self.weights = trained_weights(model)
         else:
             self.evaluations_since += 1
 
@@ -54,9 +53,25 @@ class BestAdapter:
         """Put what was kept back into the model; nothing, where nothing was."""
         if self.step is None:
             return
-        for name, parameter in _trained(model):
-            parameter.data.copy_(self.weights[name])
+        put_weights(model, self.weights)
 
 
-def _trained(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
-    return [(name, found) for name, found in model.named_parameters() if found.requires_grad]
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of what is trained of a model, in main memory, by the names of its parameters."""
+    return {
+        name: parameter.detach().to("cpu", copy=True) for name, parameter in _trained(model).items()
+    }
+
+
+def put_weights(model: Any, weights: Mapping[str, torch.Tensor]) -> None:
+    """Put what `trained_weights` returned back into the model.
+
+    Raises:
+        KeyError: they are those of another model.
+    """
+    for name, parameter in _trained(model).items():
+        parameter.data.copy_(weights[name])
+
+
+def _trained(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {name: found for name, found in model.named_parameters() if found.requires_grad}

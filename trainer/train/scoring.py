@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from contract.answer_text import answer_text
 from contract.reasoning import opens_reasoning, without_reasoning
+from contract.record import Record
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
 from trainer.prepared import IGNORED, PreparedRow, labels_of
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 _PROMPT_END_TOKENS = 16
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(Record):
     """`loss` in nats per completion token; `answers` in the order of the rows.
 
     `exact_match` is None where no row was to be answered.
@@ -76,7 +75,8 @@ def score(
         )
         for reply, row in zip(replies, answered, strict=True)
     ]
-    return Scores(loss, exact_match(texts, [expected_answer(row) for row in answered]), texts)
+    match = exact_match(texts, [expected_answer(row) for row in answered])
+    return Scores(loss=loss, exact_match=match, answers=texts)
 
 
 def answer_of(reply: str, *, prompt: str) -> str:

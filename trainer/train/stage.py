@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,7 +23,6 @@ from contract.results.train import (
     BaseAndTuned,
     Example,
     HeldOutScores,
-    StepLosses,
     TrainResult,
 )
 from trainer.distributions import (
@@ -36,18 +34,18 @@ from trainer.distributions import (
 )
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
-from trainer.lora import adapted_modules, lora_config
-from trainer.prepared import PreparedRow, labels_of, read_prepared
-from trainer.train.callbacks import EvaluationCallback, MetricsCallback
+from trainer.prepared import PreparedRow, read_prepared
 from trainer.train.loading import check_device, computing_in, load_base
-from trainer.train.scoring import Scores, expected_answer, held_out_loss, score
-from trainer.weights import check_mergeable
+from trainer.train.scoring import Scores, expected_answer, score
+from trainer.train.training import train_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
 _EXAMPLES = 3
+# Beside the checkpoints: the base's scores, which take long where answers are long.
+_BASE_SCORES = "base_scores.json"
 # What the merged model is compared with: how many tokens, and how many successors of each.
 _COMPARED_TOKENS, _KEPT_SUCCESSORS = 256, 64
 
@@ -83,15 +81,9 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     )
 
     try:
-        before = _score_base(stage_paths.require("base"), scorer)
-        trained = _train_adapter(
-            stage_paths,
-            tokenizer,
-            rows,
-            held_out,
-            recipe=recipe,
-            max_length=whole_recipe.max_length,
-            reporter=reporter,
+        before = _score_base(stage_paths, scorer)
+        trained = train_adapter(
+            stage_paths, tokenizer, rows, held_out, recipe=whole_recipe, reporter=reporter
         )
         after = scorer.score(trained.model, who="tuned", loss=trained.held_out_loss)
         trained_tokens = _trained_tokens(trained.model, held_out or rows, reporter=reporter)
@@ -113,6 +105,7 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
             steps=trained.steps,
             planned_steps=trained.planned_steps,
             best_step=trained.best_step,
+            resumed_after=trained.resumed_after,
             held_out=scores,
         )
     )
@@ -149,19 +142,12 @@ class _Scorer:
         )
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """A model with the adapter that is kept, and what `TrainResult` says of its training."""
-
-    model: PeftModel
-    losses: list[StepLosses]
-    steps: int
-    planned_steps: int
-    best_step: int | None
-    held_out_loss: float | None
-
-
-def _score_base(base: Path, scorer: _Scorer) -> Scores | None:
+def _score_base(stage_paths: StagePaths, scorer: _Scorer) -> Scores | None:
+    """The base's scores; those of a start that was cut off later, where there was one."""
+    kept = stage_paths.run / paths.CHECKPOINTS / _BASE_SCORES
+    with suppress(FileNotFoundError, UserError):
+        return Scores.read(kept)
+    base = stage_paths.require("base")
     # Loaded only for this and dropped: see load_base on 4-bit models that have generated.
     model = load_base(base, scorer.recipe) if scorer.held_out else None
     with computing_in(scorer.recipe):
@@ -170,113 +156,9 @@ def _score_base(base: Path, scorer: _Scorer) -> Scores | None:
     gc.collect()
     if scorer.recipe.device == "cuda":
         torch.cuda.empty_cache()
+    if scores is not None:
+        scores.write(kept)
     return scores
-
-
-def _train_adapter(
-    stage_paths: StagePaths,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[PreparedRow],
-    held_out: Sequence[PreparedRow],
-    *,
-    recipe: TrainSection,
-    max_length: int,
-    reporter: Reporter,
-) -> _Trained:
-    from datasets import Dataset
-    from transformers import set_seed
-
-    from trainer.train.completion_loss import CompletionTrainer
-
-    evaluation = EvaluationCallback(
-        lambda model, step: held_out_loss(model, held_out, who=f"step {step}", reporter=reporter),
-        eval_steps=recipe.eval_steps if held_out else None,
-        patience=recipe.early_stopping_patience,
-    )
-    metrics_callback = MetricsCallback(stage_paths.run / paths.METRICS, reporter, evaluation.losses)
-    # TRL wants a folder even when it saves nothing there.
-    with tempfile.TemporaryDirectory() as scratch:
-        # Before the adapter is made: its initial weights are drawn from this seed.
-        set_seed(recipe.seed)
-        trainer = CompletionTrainer(
-            model=load_base(stage_paths.require("base"), recipe),
-            args=training_arguments(recipe, max_length, scratch),
-            train_dataset=Dataset.from_dict(
-                {
-                    "input_ids": [row["input_ids"] for row in rows],
-                    "labels": [labels_of(row) for row in rows],
-                }
-            ),
-            processing_class=tokenizer,
-            peft_config=lora_config(recipe),
-            callbacks=[evaluation, metrics_callback],
-        )
-        check_mergeable(adapted_modules(trainer.model), stage_paths.require("base"))
-        # TRL casts a QLoRA adapter to bf16, whatever the precision: fp16's gradient scaler then
-        # fails on a T4, and a CPU loses digits. bf16 training keeps fp32 weights as well.
-        for parameter in trainer.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
-        _remove_printer(trainer)
-        # Deterministic mode also fills every new tensor with NaN, to catch reads of memory that
-        # was never written. That changes no result, and took two fifths of a small model's step.
-        torch.utils.deterministic.fill_uninitialized_memory = False
-        trainer.train()
-    evaluation.best.restore(trainer.model)
-    state = trainer.state
-    if state.global_step < state.max_steps:
-        reporter.note(
-            f"stopped after step {state.global_step} of {state.max_steps}: the held-out loss was "
-            f"no lower in {evaluation.best.evaluations_since} evaluations"
-        )
-    return _Trained(
-        model=trainer.model,
-        losses=metrics_callback.losses,
-        steps=state.global_step,
-        planned_steps=state.max_steps,
-        best_step=evaluation.best.step,
-        held_out_loss=evaluation.best.loss if evaluation.best.step is not None else None,
-    )
-
-
-def training_arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
-    """What TRL's trainer is told of a recipe; `scratch` is a folder that it wants to have."""
-    from trl import SFTConfig
-
-    return SFTConfig(
-        output_dir=scratch,
-        num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type=recipe.lr_scheduler_type,
-        warmup_steps=recipe.warmup_ratio,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        optim=recipe.optim,
-        bf16=recipe.precision == "bf16",
-        fp16=recipe.precision == "fp16",
-        use_cpu=recipe.device == "cpu",
-        gradient_checkpointing=recipe.gradient_checkpointing,
-        packing=recipe.packing,
-        # `prepare` has truncated the rows already; packing fills up to this length.
-        max_length=max_length,
-        logging_steps=recipe.logging_steps,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        full_determinism=recipe.full_determinism,
-    )
-
-
-def _remove_printer(trainer: Any) -> None:
-    # The events say it already; printed dicts would only fill the log file.
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
 
 
 def _trained_tokens(

@@ -1,0 +1,211 @@
+"""Train the adapter: from its first weights or from a checkpoint, to the best one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from contract import paths
+from contract.paths import StagePaths
+from contract.recipe import CheckpointSection, Recipe, TrainSection
+from contract.results.train import StepLosses
+from trainer.entrypoint import Reporter
+from trainer.lora import adapted_modules, lora_config
+from trainer.prepared import PreparedRow, labels_of
+from trainer.train.callbacks import EvaluationCallback, MetricsCallback
+from trainer.train.checkpoint_callback import CheckpointCallback
+from trainer.train.checkpoints import CheckpointStore
+from trainer.train.loading import load_base
+from trainer.train.scoring import held_out_loss
+from trainer.train.stop_request import StopRequest, stop_requests
+from trainer.weights import check_mergeable
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+    from trainer.train.completion_loss import CompletionTrainer
+
+
+@dataclass(frozen=True)
+class TrainedAdapter:
+    """A model with the adapter that is kept, and what `TrainResult` says of its training."""
+
+    model: PeftModel
+    losses: list[StepLosses]
+    steps: int
+    planned_steps: int
+    best_step: int | None
+    held_out_loss: float | None
+    resumed_after: list[int]
+
+
+def train_adapter(
+    stage_paths: StagePaths,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[PreparedRow],
+    held_out: Sequence[PreparedRow],
+    *,
+    recipe: Recipe,
+    reporter: Reporter,
+) -> TrainedAdapter:
+    """Train, from the last checkpoint on where there is one, and return the best adapter.
+
+    Raises:
+        KeyboardInterrupt: a stop was asked for; the checkpoint of that step is there.
+        UserError: the loss is no number, or an adapted module cannot be merged.
+    """
+    section = recipe.section(TrainSection)
+    with stop_requests() as stop:
+        evaluation = EvaluationCallback(
+            lambda model, step: held_out_loss(
+                model, held_out, who=f"step {step}", reporter=reporter
+            ),
+            eval_steps=section.eval_steps if held_out else None,
+            patience=section.early_stopping_patience,
+        )
+        metrics = MetricsCallback(stage_paths.run / paths.METRICS, reporter, evaluation.losses)
+        checkpoints = _checkpoints(
+            stage_paths,
+            recipe,
+            evaluation=evaluation,
+            metrics=metrics,
+            stop=stop,
+            reporter=reporter,
+        )
+        # TRL wants a folder even when it saves nothing there.
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = _trainer(
+                stage_paths,
+                tokenizer,
+                rows,
+                recipe=recipe,
+                callbacks=(evaluation, metrics, checkpoints),
+                scratch=scratch,
+            )
+            trainer.train(resume_from_checkpoint=checkpoints.resume_from)
+    if stop.made:
+        raise KeyboardInterrupt
+    evaluation.best.restore(trainer.model)
+    state = trainer.state
+    if state.global_step < state.max_steps:
+        reporter.note(
+            f"stopped after step {state.global_step} of {state.max_steps}: the held-out loss was "
+            f"no lower in {evaluation.best.evaluations_since} evaluations"
+        )
+    return TrainedAdapter(
+        model=trainer.model,
+        losses=metrics.losses,
+        steps=state.global_step,
+        planned_steps=state.max_steps,
+        best_step=evaluation.best.step,
+        held_out_loss=evaluation.best.loss if evaluation.best.step is not None else None,
+        resumed_after=checkpoints.resumed_after,
+    )
+
+
+def _checkpoints(
+    stage_paths: StagePaths,
+    recipe: Recipe,
+    *,
+    evaluation: EvaluationCallback,
+    metrics: MetricsCallback,
+    stop: StopRequest,
+    reporter: Reporter,
+) -> CheckpointCallback:
+    schedule = recipe.section(CheckpointSection)
+    store = CheckpointStore(stage_paths.run / paths.CHECKPOINTS, kept=schedule.checkpoints_kept)
+    resumed = store.newest(reporter.note)
+    if resumed is not None:
+        reporter.note(f"resuming after step {resumed.state.step}, from its checkpoint")
+    return CheckpointCallback(
+        store,
+        schedule,
+        stop=stop,
+        evaluation=evaluation,
+        metrics=metrics,
+        resumed=resumed,
+        reporter=reporter,
+    )
+
+
+def _trainer(
+    stage_paths: StagePaths,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[PreparedRow],
+    *,
+    recipe: Recipe,
+    callbacks: tuple[EvaluationCallback, MetricsCallback, CheckpointCallback],
+    scratch: str,
+) -> CompletionTrainer:
+    from datasets import Dataset
+    from transformers import PrinterCallback, set_seed
+
+    from trainer.train.completion_loss import CompletionTrainer
+
+    section = recipe.section(TrainSection)
+    # Before the adapter is made: its initial weights are drawn from this seed.
+    set_seed(section.seed)
+    trainer = CompletionTrainer(
+        checkpoints=callbacks[-1],
+        model=load_base(stage_paths.require("base"), section),
+        args=training_arguments(section, recipe.max_length, scratch),
+        train_dataset=Dataset.from_dict(
+            {
+                "input_ids": [row["input_ids"] for row in rows],
+                "labels": [labels_of(row) for row in rows],
+            }
+        ),
+        processing_class=tokenizer,
+        peft_config=lora_config(section),
+        callbacks=list(callbacks),
+    )
+    check_mergeable(adapted_modules(trainer.model), stage_paths.require("base"))
+    # TRL casts a QLoRA adapter to bf16, whatever the precision: fp16's gradient scaler then
+    # fails on a T4, and a CPU loses digits. bf16 training keeps fp32 weights as well.
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    # The events say it already; printed dicts would only fill the log file.
+    trainer.remove_callback(PrinterCallback)
+    # Deterministic mode also fills every new tensor with NaN, to catch reads of memory that
+    # was never written. That changes no result, and took two fifths of a small model's step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    return trainer
+
+
+def training_arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
+    """What TRL's trainer is told of a recipe; `scratch` is a folder that it wants to have."""
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=scratch,
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type=recipe.lr_scheduler_type,
+        warmup_steps=recipe.warmup_ratio,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        optim=recipe.optim,
+        bf16=recipe.precision == "bf16",
+        fp16=recipe.precision == "fp16",
+        use_cpu=recipe.device == "cpu",
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        packing=recipe.packing,
+        # `prepare` has truncated the rows already; packing fills up to this length.
+        max_length=max_length,
+        logging_steps=recipe.logging_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        full_determinism=recipe.full_determinism,
+    )
