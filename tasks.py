@@ -399,6 +399,7 @@ def doctor(_context: Context, profile: str = "auto", engine: str = "auto") -> No
         "gpu": "run the tests that need a GPU; they fail without one",
         "container": "run the tests that need a Docker engine; they fail without one",
         "serving": "run the tests that need Ollama; they fail without it",
+        "faults": "run the fault campaign (hours): kills, damaged files, full disks, odd servers",
         "model": "served model for the accuracy and regression tests (default: the smoke model)",
         "base": "served model to compare it with (default: the base that it was trained from)",
     },
@@ -414,6 +415,7 @@ def test(
     gpu: bool = False,
     container: bool = False,
     serving: bool = False,
+    faults: bool = False,
 ) -> None:
     """Run the tests.
 
@@ -421,12 +423,13 @@ def test(
       ./invoke test --fast
       ./invoke test
       ./invoke test --only tests/contract
+      AFFINEUR_FAULT_SEED=14 ./invoke test --faults
       ./invoke test --only tests/performance --model qwen2.5-sfd-analyzer
     """
     with _exit_on_error():
         from launcher.cli import checks
 
-        asked = {"gpu": gpu, "container": container, "serving": serving}
+        asked = {"gpu": gpu, "container": container, "serving": serving, "faults": faults}
         chosen = [name for name, wanted in asked.items() if wanted]
         checks.test(only, match=match, asked=chosen, model=model, base=base, fast=fast, slow=slow)
 

@@ -8,6 +8,7 @@ before anything else is done with it.
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections import Counter
 from collections.abc import Mapping
@@ -31,6 +32,8 @@ _MAX_ENTRIES = 1_000_000
 _MAX_STRING_BYTES = 64 << 20
 _MAX_DIMENSIONS = 4
 _DEFAULT_ALIGNMENT = 32
+_MAX_ALIGNMENT = 1 << 30
+_MAX_ARRAY_DEPTH = 4
 
 
 class TensorType(NamedTuple):
@@ -180,7 +183,7 @@ class GgufHeader:
             )
         if not self.architecture:
             raise _refusal(file, "says nothing of its architecture", _WHOLE_FILE)
-        if not self.tensors or kind == "imatrix":
+        if not self.parameters or kind == "imatrix":
             raise _refusal(file, "has no weights of a model", _WHOLE_FILE)
         if any(tensor.name.startswith(_OTHER_SENSES) for tensor in self.tensors):
             raise _refusal(
@@ -195,6 +198,11 @@ class GgufHeader:
                     f"stores {tensor.name} in ggml's type {tensor.type_number}, which cannot be "
                     "read",
                     "Use a file of the same model in another type, such as q8_0.",
+                )
+            block = TENSOR_TYPES[tensor.type_number].block
+            if tensor.parameters % block:
+                raise _refusal(
+                    file, f"is damaged: {tensor.name} has no whole blocks of {block}", _WHOLE_FILE
                 )
         end = self.data_start + max(tensor.offset + tensor.size_bytes for tensor in self.tensors)
         if (found := file.stat().st_size) < end:
@@ -244,7 +252,9 @@ def _read(file: BinaryIO) -> GgufHeader:
         (kind,) = _unpack(file, "<I")
         settings[name] = _value(file, kind)
     tensors = tuple(_tensor(file) for _ in range(tensor_count))
-    alignment = int(settings.get("general.alignment", _DEFAULT_ALIGNMENT)) or _DEFAULT_ALIGNMENT
+    alignment = settings.get("general.alignment", _DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT:
+        raise _Foreign(f"its alignment is {alignment!r}")
     return GgufHeader(settings, tensors, -(-file.tell() // alignment) * alignment)
 
 
@@ -261,18 +271,27 @@ def _value(file: BinaryIO, kind: int) -> str | float | bool:
     return value
 
 
-def _skip(file: BinaryIO, element: int, length: int) -> None:
+def _skip(file: BinaryIO, element: int, length: int, depth: int = 1) -> None:
     if element == _STRING:
         for _ in range(length):
-            file.seek(_unpack(file, "<Q")[0], 1)
+            _skip_bytes(file, _unpack(file, "<Q")[0])
     elif element == _ARRAY:
+        if depth == _MAX_ARRAY_DEPTH:
+            raise _Foreign(f"it has arrays within arrays, more than {depth} deep")
         for _ in range(length):
             inner, inner_length = _unpack(file, "<IQ")
-            _skip(file, inner, inner_length)
+            _skip(file, inner, inner_length, depth + 1)
     elif element in _SCALARS:
-        file.seek(length * struct.calcsize(_SCALARS[element]), 1)
+        _skip_bytes(file, length * struct.calcsize(_SCALARS[element]))
     else:
         raise _Foreign(f"an array has the unknown type {element}")
+
+
+def _skip_bytes(file: BinaryIO, count: int) -> None:
+    # Further than any file reaches, a seek is an error of another kind, or none.
+    if count > _MAX_STRING_BYTES and count > os.fstat(file.fileno()).st_size:
+        raise EOFError
+    file.seek(count, 1)
 
 
 def _tensor(file: BinaryIO) -> Tensor:

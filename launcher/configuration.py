@@ -112,8 +112,10 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark
         where = f"{shown(path)}:{mark.line + 1}" if mark else shown(path)
         raise UserError.one(where, f"is not valid YAML: {error.problem}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError) as error:
         raise UserError.one(shown(path), f"is not valid YAML: {error}") from None
+    except RecursionError:
+        raise UserError.one(shown(path), exact_json.TOO_DEEP.what) from None
 
 
 def _profile_layer(profile: str) -> Layer:
@@ -167,7 +169,7 @@ def _setting(text: str) -> Layer:
         )
     try:
         parsed: Any = YAML(typ="safe").load(value) if value else None
-    except YAMLError:
+    except (YAMLError, ValueError, RecursionError):
         # A Windows path or a text with a colon is meant as it stands.
         parsed = value
     *outer, last = key.strip().split(".")

@@ -30,9 +30,9 @@ from launcher.runtime import llama_cpp_sources
 from launcher.runtime.exclusive_lock import exclusive_lock
 from launcher.runtime.llama_cpp_tools import tools as compiled
 
-MARKERS = {"trains", "compiles", "container", "serves", "gpu"}
+MARKERS = {"trains", "compiles", "container", "serves", "gpu", "faults"}
 # Everything in these needs what it is about.
-_FOLDERS = {"container": "container", "serving": "serves", "gpu": "gpu"}
+_FOLDERS = {"container": "container", "serving": "serves", "gpu": "gpu", "faults": "faults"}
 Fixture = TypeVar("Fixture", bound=Callable[..., object])
 
 

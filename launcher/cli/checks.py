@@ -15,8 +15,9 @@ from launcher.project import ROOT
 from launcher.runtime.environment import ensure_environment
 
 _SOURCES = ("tasks.py", "contract", "launcher", "trainer", "benchmarks", "tests")
-# Run only when named: they fail without an engine, a GPU or a server, and never skip.
-_NEEDS_MORE = "container or serves or gpu"
+# Run only when named: they fail without an engine, a GPU or a server, and never skip; or they take
+# hours.
+_NEEDS_MORE = "container or serves or gpu or faults"
 _NEEDS_TIME = "trains or compiles or slow"
 _SHELL = re.compile(rb"#!\S*[ /](?:ba|da)?sh\b")
 
@@ -33,9 +34,9 @@ def test(
 ) -> None:
     """Run pytest on everything that needs neither Docker, GPU nor Ollama, or on what is named.
 
-    `asked` are folders of tests that need one of them; `fast` leaves out what trains and compiles
-    as well, and `slow` runs that alone; `model` and `base` are served models that the tests of
-    accuracy and regression are about. pytest reads PYTEST_ADDOPTS besides.
+    `asked` are folders of tests that need one of them, or hours; `fast` leaves out what trains and
+    compiles as well, and `slow` runs that alone; `model` and `base` are served models that the
+    tests of accuracy and regression are about. pytest reads PYTEST_ADDOPTS besides.
 
     Raises:
         UserError: there is no such path, or both `fast` and `slow` are asked for.

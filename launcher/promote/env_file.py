@@ -127,6 +127,8 @@ class EnvVariable:
             self._rewrite(before.written, before.value, whole=True)
 
     def _token(self, value: str) -> str:
+        if not _is_text(value):
+            raise self._unwritable(f"{value!r} cannot stand in a text")
         if _INTERPOLATED.search(value):
             raise self._unwritable(f"python-dotenv would replace the braces in {value!r}")
         return _quoted(value)
@@ -176,6 +178,13 @@ class EnvVariable:
 
     def _unwritable(self, why: str) -> UserError:
         return UserError.one(str(self.path), why, "Nothing was changed: set it by hand.")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _read(path: Path) -> str:

@@ -101,7 +101,7 @@ class PromotionLog:
             return []
         entries = []
         # Behind the last line feed stands nothing, or what a power cut left of an entry.
-        whole = self.path.read_text(encoding="utf-8").split("\n")[:-1]
+        whole = self.path.read_bytes().split(b"\n")[:-1]
         for number, line in enumerate(whole, 1):
             if not line.strip():
                 continue
