@@ -71,7 +71,7 @@ def test_the_name_that_ollama_prints_is_the_models(finished, name):
 def test_another_tag_is_another_model(finished, models):
     finished("smoke", "0123")
     assert not Run.exists("smoke:v2")
-    assert model_folder("a/b:v2") == models / "a--b--v2"
+    assert model_folder("a/b:v2") == models / "a%2Fb%3Av2"
     assert canonical_name("a/b:latest") == "a/b"
 
 

@@ -104,8 +104,8 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
 
     _save_adapter(trained.model, stage_paths)
     scores = _report(held_out, before, after)
-    scores.write(stage_paths.run / paths.HELD_OUT_SCORES)
-    trained_tokens.write(stage_paths.run / paths.TRAINED_TOKENS)
+    scores.write(stage_paths.output / paths.HELD_OUT_SCORES)
+    trained_tokens.write(stage_paths.output / paths.TRAINED_TOKENS)
     reporter.result(
         TrainResult(
             device=device,
@@ -193,7 +193,9 @@ def _train_adapter(
         eval_steps=recipe.eval_steps if held_out else None,
         patience=recipe.early_stopping_patience,
     )
-    metrics_callback = MetricsCallback(stage_paths.run / paths.METRICS, reporter, evaluation.losses)
+    metrics_callback = MetricsCallback(
+        stage_paths.output / paths.METRICS, reporter, evaluation.losses
+    )
     # TRL wants a folder even when it saves nothing there.
     with tempfile.TemporaryDirectory() as scratch:
         # Before the adapter is made: its initial weights are drawn from this seed.
@@ -295,7 +297,7 @@ def _trained_tokens(
 
 
 def _save_adapter(model: PeftModel, stage_paths: StagePaths) -> None:
-    folder = stage_paths.run / paths.ADAPTER
+    folder = stage_paths.output / paths.ADAPTER
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(str(folder))
     # PEFT's model card names this machine's paths.
