@@ -9,7 +9,6 @@ it wrote is checked and moved into its folder when it ended well, with what it r
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,20 +19,17 @@ from pydantic import JsonValue
 
 from contract import events, paths
 from contract.digest import digest_of_value, files_below
-from contract.errors import AffineurError, ExitCode, Problem, UserError
+from contract.errors import ExitCode, Problem, UserError
 from contract.manifest import ImageRecord, StageRecord
 from contract.results.table import RESULTS
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.sources import Sources, check_unchanged
+from launcher.pipeline.stage_ends import end_of
 from launcher.pipeline.stages import Input, Stage
 from launcher.pipeline.work_folder import WorkFolder
-from launcher.project import shown
-from launcher.runtime.engine import Ending, Engine, Job, Mount
+from launcher.runtime.engine import Engine, Job, Mount
 from launcher.runtime.file_stamp import Stamps, stamps
-
-_TAIL_LINES = 20
-_ENDED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,22 +53,6 @@ class StageContext:
     network: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-
-
-class StageCrashed(AffineurError):
-    """A stage ended otherwise than by its contract: a bug, or a kill from outside."""
-
-    def __init__(self, stage: str, reason: str, log: Path) -> None:
-        self.stage, self.reason, self.log = stage, reason, log
-        super().__init__(f"{stage} {reason}")
-
-    def text(self) -> str:
-        """The last lines of the stage's log, what ended, and where the rest of the log is."""
-        lines = []
-        if self.log.exists():
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        tail = "\n".join(lines[-_TAIL_LINES:])
-        return (f"{tail}\n\n" if tail else "") + f"{super().text()}. Log: {shown(self.log)}"
 
 
 @dataclass(frozen=True)
@@ -325,26 +305,4 @@ class StageRunner:
                 raise UserError(problems)
             if ending.code == ExitCode.INTERRUPTED:
                 raise KeyboardInterrupt
-            if ending.memory_ran_out or -ending.code in _ENDED_FROM_OUTSIDE:
-                raise _ended_from_outside(name, ending)
-            raise StageCrashed(name, _ending(ending.code), job.log)
-
-
-def _ended_from_outside(name: str, ending: Ending) -> UserError:
-    again = "Finished stages are kept; run the same command to resume."
-    less = "Use a smaller batch_size or max_length, or give it more memory."
-    if ending.memory_ran_out:
-        return UserError.one(name, "was killed because it ran out of memory", f"{less} {again}")
-    number = -ending.code
-    how = f"was terminated by signal {number} (exit code {128 + number})"
-    if number == signal.SIGKILL:
-        how += ", by hand or by the kernel because this machine ran out of memory (see dmesg)"
-    return UserError.one(name, how, f"In the latter case: {less} {again}" if number == 9 else again)
-
-
-def _ending(code: int) -> str:
-    if code == -signal.SIGSEGV:
-        return f"crashed with a segmentation fault (exit code {128 - code})"
-    if code < 0:
-        return f"was terminated by signal {-code} (exit code {128 - code})"
-    return f"exited with code {code}"
+            raise end_of(name, ending, job.log)

@@ -17,7 +17,8 @@ from contract.results.merge import MergeResult
 from launcher.configuration import resolve
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
-from launcher.pipeline.runner import StageContext, StageCrashed, StageFolder, StageRunner
+from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
+from launcher.pipeline.stage_ends import StageCrashed
 from launcher.pipeline.stages import Input, Stage, stage_key
 from launcher.runtime.engine import Ending
 
