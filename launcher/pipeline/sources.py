@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from contract.digest import files_below
@@ -26,15 +27,19 @@ class Sources:
         self._root = root
         self._lock = lock_file(lock)
         code = [path for wing in _WINGS for path in files_below(root / wing)]
-        self._stamps = stamps([self._lock, *(path for path in code if path.suffix == ".py")])
+        self._code = [path for path in code if path.suffix == ".py"]
+        self._stamps = stamps([self._lock, *self._code])
 
     def copy(self, folder: Path) -> None:
         """Copy the code to a folder that is not there yet, for a stage that runs outside images:
         an edit during hours of training then changes nothing that it imports later.
         """
-        for wing in _WINGS:
-            # With the bytecode, which Python knows by the dates of the sources.
-            shutil.copytree(self._root / wing, folder / wing)
+        for path in self._code:
+            target = folder / path.relative_to(self._root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # One that is gone is an edit, which `check` finds.
+            with suppress(FileNotFoundError):
+                shutil.copyfile(path, target)
 
     def check(self, stage: str) -> None:
         """See that neither the stage's code nor the lock was edited since.
