@@ -153,6 +153,19 @@ def test_any_two_columns_of_a_csv_train(small_run):
     assert report["train"] + report["held_out"] == 30
 
 
+def test_a_run_that_one_goes_back_to_is_the_last(small_run):
+    first, words = small_run
+    latest = first.folder.parent / "latest"
+    other = run_smoke(first.project, *words, "--set", "seed=7")
+    assert other.folder != first.folder
+    assert latest.read_text() == f"{other.folder.name}\n"
+    again = run_smoke(first.project, *words)
+    assert set(stage_lines(again.said).values()) == {"up to date"}
+    assert latest.read_text() == f"{first.folder.name}\n"
+    # Of what stages write to while they run, nothing stays.
+    assert not list(first.folder.parent.rglob(".work"))
+
+
 def test_a_run_cut_off_and_started_again_gives_the_same_bytes(small_run, tmp_path):
     whole, words = small_run
     project = bare_clone(whole.project, tmp_path / "second clone")
