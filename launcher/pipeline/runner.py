@@ -190,9 +190,8 @@ class StageRunner:
             StageCrashed: it ended in any other way.
             ValidationError: its result has other keys than its type (a bug of the stage).
         """
-        folder = self._folder
-        folder.clear(stage)
-        work = WorkFolder(folder.path, stage)
+        self._folder.clear(stage)
+        work = WorkFolder(self._folder.path, stage)
         work.open(key)
         read = self._stamps(stage)
         try:
@@ -202,27 +201,36 @@ class StageRunner:
                 work.remove()
             raise
         try:
-            # A renamed key is found here, and not by whoever reads it later.
-            RESULTS[stage.name].model_validate(finished.result)
-            check_unchanged(stage.name, read)
-            work.adopt()
-            record = StageRecord(
-                stage=stage.name,
-                key=key,
-                command=finished.command,
-                engine=self._engine.name,
-                image=finished.image,
-                python=finished.python,
-                started=finished.started.isoformat(timespec="seconds"),
-                seconds=finished.seconds,
-                inputs=folder.upstream_digests(stage),
-                outputs=folder.output_digests(stage),
-                result=finished.result,
-            )
-            folder.write_record(record)
-        finally:
-            # Also what could be continued: it came of what was refused.
-            work.remove()
+            record = self._recorded(work, stage, key=key, finished=finished, read=read)
+        except BaseException as error:
+            # What could be continued goes only with what it came of, or led to, being refused.
+            if not stage.continues or isinstance(error, UserError):
+                work.remove()
+            raise
+        work.remove()
+        return record
+
+    def _recorded(
+        self, work: WorkFolder, stage: Stage, *, key: str, finished: _Finished, read: Stamps
+    ) -> StageRecord:
+        # A renamed key is found here, and not by whoever reads it later.
+        RESULTS[stage.name].model_validate(finished.result)
+        check_unchanged(stage.name, read)
+        work.adopt()
+        record = StageRecord(
+            stage=stage.name,
+            key=key,
+            command=finished.command,
+            engine=self._engine.name,
+            image=finished.image,
+            python=finished.python,
+            started=finished.started.isoformat(timespec="seconds"),
+            seconds=finished.seconds,
+            inputs=self._folder.upstream_digests(stage),
+            outputs=self._folder.output_digests(stage),
+            result=finished.result,
+        )
+        self._folder.write_record(record)
         return record
 
     def _stamps(self, stage: Stage) -> Stamps:

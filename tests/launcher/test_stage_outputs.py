@@ -264,6 +264,26 @@ def test_a_stage_that_continues_finds_what_it_left_and_only_it(folder):
     assert not (folder.path / "checkpoints").exists()
 
 
+def test_a_launcher_that_is_stopped_before_the_record_loses_no_checkpoint(folder, monkeypatch):
+    def train(out):
+        found.append((out / "checkpoint").exists())
+        (out / "checkpoint").write_text("step 900")
+        adapter(out)
+
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    found = []
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write_record", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, train, CONTINUES)
+    assert folder.record("merge") is None
+    run(folder, train, CONTINUES)
+    assert found == [False, True]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["adapter", "stages"]
+
+
 def test_what_a_killed_launcher_left_of_a_finished_stage_is_removed(folder):
     run(folder, adapter, CONTINUES)
     left = folder.path / WORK / "merge" / "checkpoints"
