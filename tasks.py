@@ -37,7 +37,7 @@ _OLLAMA = (
     "host (the server at OLLAMA_HOST, default) or container (started in Docker for this command)"
 )
 _POLICY = "gate policy to use instead of configs/gate.yaml"
-_RUN = "run key, or the start of one (default: the last finished run)"
+_RUN = "run key, or the start of one (default: the run that was brought up to date last)"
 _ENGINE = "where the stages run: auto, local or docker"
 _FLAGS = {"profile": _AUTO, "config": _CONFIG, "set": _SET, "data": _DATA}
 

@@ -2,7 +2,8 @@
 
 A stage is told its folders by flags of the same names, whatever the engine: inside a container
 they are `/affineur/<name>`, on the host they are the real paths. Inside the run's folder every
-file has one name, defined here, that both wings use.
+file has one name, defined here, that both wings use. A stage writes under the same names into a
+folder of its own (`--out`), which the launcher checks before it moves the files into the run's.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StagePaths(BaseModel):
-    """The folders and files that one stage may use; only `run` is written to."""
+    """The folders and files that one stage may use; only `output` is written to.
+
+    Without `out`, a stage that is run by hand writes into the run's folder.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     run: Path
+    out: Path | None = None
     data: Path | None = None
     evaluation: Path | None = None
     base: Path | None = None
@@ -28,6 +33,11 @@ class StagePaths(BaseModel):
     tools: Path | None = None
     trained: Path | None = None
     skills: Path | None = None
+
+    @property
+    def output(self) -> Path:
+        """The folder that the stage writes into; all else is only read."""
+        return self.out or self.run
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> StagePaths:

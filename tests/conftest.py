@@ -23,8 +23,10 @@ import pytest
 
 from contract.base import BaseIdentity
 from contract.manifest import Manifest
+from contract.paths import METRICS
 from launcher.display import Display
 from launcher.evaluate.record import Evaluation
+from launcher.pipeline.work_folder import WORK
 from launcher.project import ROOT, lock_file
 from launcher.runtime import llama_cpp_sources
 from launcher.runtime.exclusive_lock import exclusive_lock
@@ -176,15 +178,16 @@ def begin(project: Path, *words: str, **more: str) -> subprocess.Popen[str]:
 def start_training(project: Path, *words: str, **more: str) -> tuple[subprocess.Popen[str], Path]:
     """`start`, until the training has written its first metrics; and the run's folder."""
     # Those of a training that was cut off before.
-    for left in project.glob("data/models/*/*/metrics.jsonl"):
+    metrics_below = f"data/models/*/*/{WORK}/train/{METRICS}"
+    for left in project.glob(metrics_below):
         left.unlink()
     process = start(project, *words, **more)
     deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
-        for metrics in project.glob("data/models/*/*/metrics.jsonl"):
+        for metrics in project.glob(metrics_below):
             if metrics.stat().st_size:
-                return process, metrics.parent
+                return process, metrics.parents[2]
         time.sleep(0.1)
     raise AssertionError("training did not start")
 

@@ -11,10 +11,10 @@ from launcher.evaluate.questions import run_as_input
 from launcher.pipeline.bases import find_base, find_recorded
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.finished_run import Run
-from launcher.pipeline.inputs import llama_cpp_inputs
+from launcher.pipeline.inputs import base_input, llama_cpp_inputs
 from launcher.pipeline.model_files import ModelFiles
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
-from launcher.pipeline.stages import BASELINE, Input, stage_key
+from launcher.pipeline.stages import BASELINE, stage_key
 from launcher.project import shown
 from launcher.runtime.dependency_locks import lock_digest
 from launcher.runtime.engine import Engine
@@ -37,7 +37,7 @@ def make_baseline(run: Run, engine: Engine, display: Display) -> ModelFiles:
         del llama_cpp["tools"]
     inputs = {
         "trained": run_as_input(run),
-        "base": Input(run.manifest.base.digest, lambda: base),
+        "base": base_input(run.manifest.base, base, digests),
         **llama_cpp,
     }
     folder = run.evaluation_folder

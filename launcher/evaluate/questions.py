@@ -45,8 +45,9 @@ def make_questions(
         "request": Input(digest_of_value(request.model_dump())),
     }
     if skills is not None:
-        files = {path.name: digests.of(path) for path in files_below(skills)}
-        inputs["skills"] = Input(digest_of_value(files), lambda: skills)
+        files = {path: digests.of(path) for path in files_below(skills)}
+        named = {path.name: digest for path, digest in files.items()}
+        inputs["skills"] = Input(digest_of_value(named), lambda: skills, digests.stamps(files))
     trained = None
     if run is not None:
         inputs["trained"] = run_as_input(run)

@@ -27,6 +27,8 @@ from launcher.project import CACHE, MODELS_FILE, lock_file, shown
 from launcher.runtime.shared_cache import copy_whole, shared
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+# The hub's client left notes of its own in bases that earlier versions fetched.
+_HUBS_NOTES = ".cache/"
 # Of the free disk space, at most this much is taken to share a base.
 _SHARED_SHARE = 0.5
 
@@ -61,15 +63,23 @@ class CachedBase:
         if not record.exists():
             return None
         identity = BaseIdentity.read(record)
-        if not all((self.model / name).is_file() for name in identity.files):
+        found = {path.relative_to(self.model).as_posix(): path for path in files_below(self.model)}
+        if not identity.files.keys() <= found.keys():
             return None
-        for name, digest in identity.files.items():
-            if digests.of(self.model / name) != digest:
-                raise UserError.one(
-                    shown(self.model / name),
-                    f"is not the file that was stored for {identity.source}",
-                    f"Delete {shown(self.folder)}; the next run recreates it.",
-                )
+        for name, path in found.items():
+            # What reads the folder would read any: a chat template, another file of weights.
+            what = "was not stored"
+            if name in identity.files:
+                what = "is not the file that was stored"
+                if digests.of(path) == identity.files[name]:
+                    continue
+            elif name.startswith(_HUBS_NOTES):
+                continue
+            raise UserError.one(
+                shown(path),
+                f"{what} for {identity.source}",
+                f"Delete {shown(self.folder)}; the next run recreates it.",
+            )
         return identity
 
     def take(self) -> None:

@@ -21,7 +21,17 @@ def code_digest(module: str, root: Path = ROOT) -> str:
     Raises:
         FileNotFoundError: no such module below the root.
     """
-    reached: dict[str, str] = {}
+    files = code_files(module, root)
+    return digest_of_value({name: digest_of_file(path) for name, path in files.items()})
+
+
+def code_files(module: str, root: Path = ROOT) -> dict[str, Path]:
+    """The files of the module and of all that it imports from our own code, by module.
+
+    Raises:
+        FileNotFoundError: no such module below the root.
+    """
+    reached: dict[str, Path] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
@@ -30,9 +40,9 @@ def code_digest(module: str, root: Path = ROOT) -> str:
         path = _source(name, root)
         if path is None:
             raise FileNotFoundError(f"{root}: no module {name}")
-        reached[name] = digest_of_file(path)
+        reached[name] = path
         waiting += [found for found in _imports(path) if _source(found, root)]
-    return digest_of_value(reached)
+    return reached
 
 
 def _source(module: str, root: Path) -> Path | None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from contract import paths
+from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.manifest import Manifest, Verification
 from contract.recipe import Recipe
@@ -17,6 +18,12 @@ from contract.serving import Serving
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.model_files import ModelFiles
 from launcher.project import MODELS, shown
+
+# In a model's folder: the name of the run that was brought up to date last. The time of a manifest
+# is no measure of it: a run to which one returns writes none, and clocks are set back.
+_LATEST = Path("latest")
+# What has another meaning in a path; '%' first, so that each name can be read back.
+_ESCAPES = {"%": "%25", "/": "%2F", ":": "%3A"}
 
 
 class Run:
@@ -28,7 +35,7 @@ class Run:
 
     @classmethod
     def find(cls, model: str, key: str = "") -> Run:
-        """The model's last finished run, or the one whose key begins so.
+        """The model's run that was brought up to date last, or the one whose key begins so.
 
         Raises:
             UserError: there is no such model here, or no such finished run of it.
@@ -36,7 +43,9 @@ class Run:
         folder = model_folder(model)
         finished = [path.parent for path in folder.glob(f"*/{paths.MANIFEST}")]
         if not finished:
-            found = {path.parent.parent.name for path in MODELS.glob(f"*/*/{paths.MANIFEST}")}
+            found = {
+                model_name(path.parent.parent) for path in MODELS.glob(f"*/*/{paths.MANIFEST}")
+            }
             remedy = (
                 f"Known: {', '.join(sorted(found))}." if found else "Train one: ./invoke train."
             )
@@ -48,8 +57,9 @@ class Run:
                 "--run", f"{shown(folder)} has no finished run {key}", f"Finished runs: {runs}."
             )
         readable = [run for run in matching if run.is_finished]
-        # By what it says: a later verification rewrites it.
-        return max(readable or matching, key=lambda run: run.manifest.created)
+        last = _read_name(folder / _LATEST)
+        # Where none is named, by what they say: a later verification rewrites the manifest.
+        return max(readable or matching, key=lambda run: (run.name == last, run.manifest.created))
 
     @classmethod
     def exists(cls, model: str) -> bool:
@@ -165,6 +175,10 @@ class Run:
         manifest.write(self.folder / paths.MANIFEST)
         self.manifest = manifest
 
+    def name_latest(self) -> None:
+        """Let `find` find it: its stages are up to date, whether or not one of them ran."""
+        atomic_write(self.folder.parent / _LATEST, f"{self.name}\n")
+
     def record_verification(self, verification: Verification) -> None:
         """Put the last proof of its served model into the manifest."""
         self.write_manifest(self.manifest.model_copy(update={"verification": verification}))
@@ -176,5 +190,25 @@ def canonical_name(model: str) -> str:
 
 
 def model_folder(model: str) -> Path:
-    """`data/models/<model>/`; '/' and ':' in the name become '--'."""
-    return MODELS / canonical_name(model).replace("/", "--").replace(":", "--")
+    """`data/models/<model>/`; '/' and ':' in the name become '%2F' and '%3A', so that two models
+    never share a folder.
+    """
+    name = canonical_name(model)
+    for letter, escape in _ESCAPES.items():
+        name = name.replace(letter, escape)
+    return MODELS / name
+
+
+def model_name(folder: Path) -> str:
+    """The name of the model that has this folder."""
+    name = folder.name
+    for letter, escape in reversed(_ESCAPES.items()):
+        name = name.replace(escape, letter)
+    return name
+
+
+def _read_name(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

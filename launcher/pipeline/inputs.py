@@ -122,7 +122,13 @@ def find_dataset(path: str, key: str) -> Path:
 
 def file_input(path: Path, digests: FileDigests) -> Input:
     """A file that is read where it lies."""
-    return Input(digests.of(path), lambda: path)
+    return Input(digests.of(path), lambda: path, digests.stamps([path]))
+
+
+def base_input(identity: BaseIdentity, model: Path, digests: FileDigests) -> Input:
+    """A base whose files were compared with its identity, in the folder where they lie."""
+    files = [model / name for name in identity.files]
+    return Input(identity.digest, lambda: model, digests.stamps(files))
 
 
 def llama_cpp_inputs(display: Display) -> dict[str, Input]:
@@ -181,7 +187,7 @@ def _run_inputs(
     data, evaluation = find_data(recipe)
     found = {
         "data": file_input(data, digests),
-        "base": Input(identity.digest, lambda: base.model),
+        "base": base_input(identity, base.model, digests),
         **llama_cpp_inputs(display),
     }
     if not needs_tools(recipe):

@@ -2,33 +2,34 @@
 
 Knows nothing of what a stage does. A stage is up to date when its record has the same key, what
 it read is what the stages before it wrote, and what it wrote is still there to the byte.
+
+A stage's outputs are a transaction. It only reads its folder and writes into a work folder; what
+it wrote is checked and moved into its folder when it ended well, with what it read unchanged.
 """
 
 from __future__ import annotations
 
-import shutil
-import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from contract import events, paths
 from contract.digest import digest_of_value, files_below
-from contract.errors import AffineurError, ExitCode, Problem, UserError
-from contract.manifest import StageRecord
+from contract.errors import ExitCode, Problem, UserError
+from contract.manifest import ImageRecord, StageRecord
 from contract.results.table import RESULTS
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.sources import Sources, check_unchanged
+from launcher.pipeline.stage_ends import StageCrashed, end_of
 from launcher.pipeline.stages import Input, Stage
-from launcher.project import shown
-from launcher.runtime.engine import Ending, Engine, Job, Mount
-
-_TAIL_LINES = 20
-_ENDED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+from launcher.pipeline.work_folder import WorkFolder
+from launcher.runtime.engine import Engine, Job, Mount
+from launcher.runtime.file_stamp import Stamps, stamps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,28 +55,22 @@ class StageContext:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class StageCrashed(AffineurError):
-    """A stage ended otherwise than by its contract: a bug, or a kill from outside."""
-
-    def __init__(self, stage: str, reason: str, log: Path) -> None:
-        self.stage, self.reason, self.log = stage, reason, log
-        super().__init__(f"{stage} {reason}")
-
-    def text(self) -> str:
-        """The last lines of the stage's log, what ended, and where the rest of the log is."""
-        lines = []
-        if self.log.exists():
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        tail = "\n".join(lines[-_TAIL_LINES:])
-        return (f"{tail}\n\n" if tail else "") + f"{super().text()}. Log: {shown(self.log)}"
-
-
 @dataclass(frozen=True)
-class _Finished:
+class _Said:
     """What a job that went well said: what it found out, and which Python it ran on."""
 
     result: dict[str, JsonValue]
     python: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Finished(_Said):
+    """A job that went well, as its record has it."""
+
+    command: list[str]
+    image: ImageRecord | None
+    started: datetime
+    seconds: float
 
 
 class StageFolder:
@@ -111,12 +106,12 @@ class StageFolder:
         )
 
     def clear(self, stage: Stage) -> None:
-        """Forget the stage: from here on nothing that it wrote counts as finished."""
+        """Forget the stage: from here on nothing that it wrote counts as finished.
+
+        The files stay until new ones take their place.
+        """
         self._record_path(stage.name).unlink(missing_ok=True)
         (self.path / paths.MANIFEST).unlink(missing_ok=True)
-        if not stage.continues:
-            for output in self._existing_outputs(stage):
-                _remove(output)
 
     def write_record(self, record: StageRecord) -> None:
         """Write it whole; its being there says that the stage is finished."""
@@ -126,6 +121,16 @@ class StageFolder:
         """A digest of each upstream stage's outputs, as its record has them."""
         records = {name: self._upstream_record(name) for name in stage.upstream}
         return {name: digest_of_value(r.outputs) for name, r in records.items() if r is not None}
+
+    def upstream_files(self, stage: Stage) -> list[Path]:
+        """The files that the upstream stages wrote."""
+        files = []
+        for upstream in stage.upstream:
+            for folder in (self, self._upstream):
+                if folder is not None and (record := folder.record(upstream)) is not None:
+                    files += [folder.path / name for name in record.outputs]
+                    break
+        return files
 
     def output_digests(self, stage: Stage) -> dict[str, str]:
         """The digest of every file that the stage wrote, by its path in this folder."""
@@ -154,10 +159,12 @@ class StageRunner:
     def __init__(
         self, folder: StageFolder, context: StageContext, *, engine: Engine, display: Display
     ) -> None:
+        """Nothing runs yet; the keys are those of the code as it is now."""
         self._folder = folder
         self._context = context
         self._engine = engine
         self._display = display
+        self._sources = Sources(context.lock)
 
     def bring_up_to_date(self, stage: Stage, key: str) -> bool:
         """Run the stage unless it is up to date, and say which; True where it ran.
@@ -167,48 +174,106 @@ class StageRunner:
             StageCrashed: it ended in any other way.
         """
         if self._folder.is_current(stage, key):
+            # A launcher that was killed right after the record left it.
+            WorkFolder(self._folder.path, stage).remove()
             self._display.up_to_date(stage.name)
             return False
         self.run(stage, key)
         return True
 
     def run(self, stage: Stage, key: str) -> StageRecord:
-        """Run the stage and record it.
+        """Run the stage, take what it wrote, and record it.
 
         Raises:
-            UserError: the stage named problems that a person can fix.
-            StageCrashed: it ended in any other way.
-            ValidationError: its result has other keys than its type (a bug of the stage).
+            UserError: the stage named problems that a person can fix, or wrote what is no plain
+                file, or something that it read was changed meanwhile.
+            StageCrashed: it ended in any other way, or its result has other keys than its type.
         """
-        folder = self._folder
-        folder.clear(stage)
-        job = self._job(stage)
-        # Before the clock starts: a build is not the stage's time.
-        image = self._engine.image(job.lock, self._display, exporter=job.exporter)
-        started = datetime.now(UTC)
-        clock_s = time.monotonic()
-        finished = self._run_job(stage.name, job)
-        # A renamed key is found here, and not by whoever reads it later.
-        RESULTS[stage.name].model_validate(finished.result)
+        self._folder.clear(stage)
+        work = WorkFolder(self._folder.path, stage)
+        work.open(key)
+        read = self._stamps(stage)
+        try:
+            finished = self._run_in(work, stage)
+        except BaseException:
+            if not stage.continues:
+                work.remove()
+            raise
+        try:
+            record = self._recorded(work, stage, key=key, finished=finished, read=read)
+        except BaseException as error:
+            # What could be continued goes only with what it came of, or led to, being refused.
+            if not stage.continues or isinstance(error, UserError):
+                work.remove()
+            raise
+        work.remove()
+        return record
+
+    def _recorded(
+        self, work: WorkFolder, stage: Stage, *, key: str, finished: _Finished, read: Stamps
+    ) -> StageRecord:
+        self._check_result(stage, finished)
+        check_unchanged(stage.name, read)
+        work.adopt()
         record = StageRecord(
             stage=stage.name,
             key=key,
-            command=job.command(),
+            command=finished.command,
             engine=self._engine.name,
-            image=image,
+            image=finished.image,
             python=finished.python,
-            started=started.isoformat(timespec="seconds"),
-            seconds=round(time.monotonic() - clock_s, 3),
-            inputs=folder.upstream_digests(stage),
-            outputs=folder.output_digests(stage),
+            started=finished.started.isoformat(timespec="seconds"),
+            seconds=finished.seconds,
+            inputs=self._folder.upstream_digests(stage),
+            outputs=self._folder.output_digests(stage),
             result=finished.result,
         )
-        folder.write_record(record)
+        self._folder.write_record(record)
         return record
 
-    def _job(self, stage: Stage) -> Job:
+    def _check_result(self, stage: Stage, finished: _Finished) -> None:
+        # A renamed key is found here, and not by whoever reads it later.
+        try:
+            RESULTS[stage.name].model_validate(finished.result)
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+            reason = f"reported something else than its result ({what})"
+            raise StageCrashed(stage.name, reason, self._log(stage)) from None
+
+    def _log(self, stage: Stage) -> Path:
+        return self._folder.path / paths.LOGS / f"{stage.name}.log"
+
+    def _stamps(self, stage: Stage) -> Stamps:
+        """Of all files that the stage reads: its inputs' as they were when they were digested."""
+        found = stamps(self._folder.upstream_files(stage))
+        for name in stage.inputs:
+            if name in self._context.inputs:
+                found.update(self._context.inputs[name].stamps)
+        return found
+
+    def _run_in(self, work: WorkFolder, stage: Stage) -> _Finished:
+        job = self._job(stage, work)
+        # Before the clock starts: a build is not the stage's time.
+        image = self._engine.image(job.lock, self._display, exporter=job.exporter)
+        if image is None:
+            self._sources.copy(work.code)
+            job = replace(job, code_folder=work.code)
+        started = datetime.now(UTC)
+        clock_s = time.monotonic()
+        said = self._run_job(stage.name, job)
+        return _Finished(
+            command=job.command(),
+            image=image,
+            started=started,
+            seconds=round(time.monotonic() - clock_s, 3),
+            python=said.python,
+            result=said.result,
+        )
+
+    def _job(self, stage: Stage, work: WorkFolder) -> Job:
         context, folder = self._context, self._folder.path
-        mounts = [Mount("run", folder, writable=True)]
+        mounts = [Mount("run", folder), Mount("out", work.path, writable=True)]
         for name in stage.inputs:
             found = context.inputs.get(name)
             if found is not None and found.locate is not None:
@@ -217,7 +282,7 @@ class StageRunner:
             module=f"trainer.{stage.name}",
             lock=context.lock,
             mounts=tuple(mounts),
-            log=folder / paths.LOGS / f"{stage.name}.log",
+            log=self._log(stage),
             network=context.network,
             gpu=stage.uses_gpu and context.gpu,
             exporter=stage.reads_exporter and context.exporter,
@@ -225,11 +290,11 @@ class StageRunner:
             labels=context.labels,
         )
 
-    def _run_job(self, name: str, job: Job) -> _Finished:
+    def _run_job(self, name: str, job: Job) -> _Said:
         """Run a job with its line on the display and return what it found out.
 
         Raises:
-            UserError: it named problems that a person can fix.
+            UserError: it named problems that a person can fix, or its code was edited.
             StageCrashed: it ended in any other way.
             KeyboardInterrupt: it was asked to stop.
         """
@@ -243,6 +308,8 @@ class StageRunner:
                 nonlocal python
                 if isinstance(event, events.Started):
                     python = event.python
+                    # The image or the copy that it runs from is there by now.
+                    self._sources.check(name)
                 elif isinstance(event, events.Failed):
                     problems.extend(event.problems)
                 elif isinstance(event, events.Result):
@@ -252,38 +319,9 @@ class StageRunner:
 
             ending = self._engine.run(job, on_event, self._display)
             if ending.code == ExitCode.DONE:
-                return _Finished(result, python)
+                return _Said(result, python)
             if ending.code == ExitCode.USER_ERROR and problems:
                 raise UserError(problems)
             if ending.code == ExitCode.INTERRUPTED:
                 raise KeyboardInterrupt
-            if ending.memory_ran_out or -ending.code in _ENDED_FROM_OUTSIDE:
-                raise _ended_from_outside(name, ending)
-            raise StageCrashed(name, _ending(ending.code), job.log)
-
-
-def _ended_from_outside(name: str, ending: Ending) -> UserError:
-    again = "Finished stages are kept; run the same command to resume."
-    less = "Use a smaller batch_size or max_length, or give it more memory."
-    if ending.memory_ran_out:
-        return UserError.one(name, "was killed because it ran out of memory", f"{less} {again}")
-    number = -ending.code
-    how = f"was terminated by signal {number} (exit code {128 + number})"
-    if number == signal.SIGKILL:
-        how += ", by hand or by the kernel because this machine ran out of memory (see dmesg)"
-    return UserError.one(name, how, f"In the latter case: {less} {again}" if number == 9 else again)
-
-
-def _ending(code: int) -> str:
-    if code == -signal.SIGSEGV:
-        return f"crashed with a segmentation fault (exit code {128 - code})"
-    if code < 0:
-        return f"was terminated by signal {-code} (exit code {128 - code})"
-    return f"exited with code {code}"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+            raise end_of(name, ending, job.log)

@@ -6,7 +6,7 @@ A stage's name is its package in `trainer/`, its line on the display, its log an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from contract import paths
@@ -26,6 +26,7 @@ from contract.recipe import (
     TrainSection,
 )
 from launcher.pipeline.code_digest import code_digest
+from launcher.runtime.file_stamp import Stamps
 
 # What the exporter image brings along: a stage that reads it runs there, where it is built.
 _EXPORTER_INPUTS = frozenset({"llama_cpp", "tools"})
@@ -39,8 +40,9 @@ class Stage:
         section: the recipe's section that it reads, and that is part of its key.
         upstream: the stages whose outputs it reads.
         inputs: what else it reads, by the names of `contract.paths.StagePaths`.
-        outputs: what it writes, relative to its folder, with `*` for what the recipe decides.
-        continues: it resumes from what an interrupted start left, so that is not removed first.
+        outputs: what it writes, relative to its folder, with `*` for what the recipe decides. All
+            else that it leaves is removed when it is done.
+        continues: it resumes from what an interrupted attempt with the same key left.
     """
 
     name: str
@@ -62,18 +64,20 @@ class Input:
     """Something that stages read: its digest, known before anything runs, and where it lies.
 
     `locate` fetches or compiles it first where that is needed; None where the stage finds it in
-    its own folder.
+    its own folder. `stamps` are those of its files when the digest was taken, where they can be
+    edited: an edit while a stage reads it is then noticed.
     """
 
     digest: str
     locate: Callable[[], Path] | None = None
+    stamps: Stamps = field(default_factory=dict)
 
 
 BASE = Stage(
     name="base",
     inputs=("request", "gguf"),
-    # The hub's client keeps its own notes in hidden files there.
-    outputs=(f"{paths.BASE_MODEL}/[!.]*", str(paths.BASE_RECORD)),
+    # In this order: with the record, the base is there.
+    outputs=(str(paths.BASE_MODEL), str(paths.BASE_RECORD)),
     continues=True,
 )
 # Nothing stands on it: its code may change without anything being trained again.
@@ -107,6 +111,8 @@ TRAIN = Stage(
         str(paths.TRAINED_TOKENS),
     ),
     uses_gpu=True,
+    # From its checkpoints.
+    continues=True,
 )
 MERGE = Stage(
     name="merge",

@@ -100,6 +100,7 @@ def train(
             check_templates(_needs_template_engine(stage, folder))
         run = Run(folder.path)
         _write_manifest(run, recipe, inputs=inputs, keys=keys, folder=folder)
+        run.name_latest()
     digests.save()
     return Outcome(run, tuple(ran))
 

@@ -27,6 +27,7 @@ from launcher.display import Display
 from launcher.runtime import docker_errors, images
 from launcher.runtime.engine import CERTIFICATES, STOPPING, TIME_TO_STOP_S, Ending, Job, Mount
 from launcher.runtime.images import BuildInputs
+from launcher.runtime.logged_process import open_log
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -248,13 +249,12 @@ class DockerEngine:
         )
 
     def _follow(self, container: Container, job: Job, on_event: Callable[[Event], None]) -> Ending:
-        job.log.parent.mkdir(parents=True, exist_ok=True)
         stream = container.attach(stdout=True, stderr=True, stream=True, demux=True, logs=True)
         try:
             container.start()
         except APIError as error:
             raise docker_errors.refused_start(_explained(error)) from error
-        with job.log.open("w", encoding="utf-8") as log:
+        with open_log(job.log) as log:
             for line in _event_lines(stream, log.write):
                 event = parse_event(line)
                 if event is None:

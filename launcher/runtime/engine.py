@@ -61,6 +61,7 @@ class Job:
     """One stage's command: a module of the trainer, what it may see, and what it is allowed.
 
     `exporter`: it runs in the image that has llama.cpp's converters and compiled tools.
+    `code_folder` is a copy of the project's code, for an engine whose images do not hold it.
     """
 
     module: str
@@ -70,6 +71,7 @@ class Job:
     network: bool = False
     gpu: bool = False
     exporter: bool = False
+    code_folder: Path | None = None
     secrets: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
 

@@ -11,18 +11,20 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from contract.atomic_write import atomic_write
 from contract.digest import digest_of_file, digest_of_value, files_below
-from contract.errors import UserError
+from contract.errors import Problem, UserError
 from contract.events import Progress
 from contract.manifest import CONTRACT_VERSION
 from launcher.display import Display
 from launcher.project import CACHE, LOCKS, ROOT, lock_file, shown
 from launcher.runtime.dependency_locks import uv
+from launcher.runtime.file_stamp import changed, stamps
 from launcher.runtime.llama_cpp_sources import llama_cpp
 from launcher.runtime.llama_cpp_tools import compile_into, tools, tools_digest
 from launcher.runtime.logged_process import run_logged
@@ -100,24 +102,54 @@ def source_digest(target: str) -> str:
 
     Stands as a label on the image: an image with this label need not be built again.
     """
-    sources = [ROOT / "docker" / "trainer.Dockerfile", ROOT / "docker" / "docker-bake.hcl"]
-    if target == DEV:
-        sources += [lock_file(name) for name in _DEV_LOCKS]
-    else:
-        sources += [lock_file(trainer(target)), *_trainer_files()]
-    digests = {path.relative_to(ROOT).as_posix(): digest_of_file(path) for path in sources}
+    digests = {path.relative_to(ROOT).as_posix(): digest_of_file(path) for path in _sources(target)}
     if target.endswith(_EXPORTER):
         digests["tools"] = tools_digest()
         digests["exporter"] = digest_of_file(ROOT / "docker" / "exporter.Dockerfile")
     return digest_of_value(digests)
 
 
+def _sources(target: str) -> list[Path]:
+    sources = [ROOT / "docker" / "trainer.Dockerfile", ROOT / "docker" / "docker-bake.hcl"]
+    if target == DEV:
+        return sources + [lock_file(name) for name in _DEV_LOCKS]
+    return [*sources, lock_file(trainer(target)), *_trainer_files()]
+
+
 def build(target: str, inputs: BuildInputs, display: Display) -> str:
     """Build a target's image into the engine and return its digest (`sha256:...`).
 
     Raises:
-        UserError: no buildx, or a step that failed.
+        UserError: no buildx, a step that failed, or an edit of the sources meanwhile.
     """
+    with _unedited(target):
+        return _build(target, inputs, display)
+
+
+@contextmanager
+def _unedited(target: str) -> Iterator[None]:
+    """Take the tag off the image that is built in the block, where its sources were edited there:
+    the label says which they were at the start, also where the edit is put back.
+    """
+    before = stamps(_sources(target))
+    yield
+    if found := changed(before):
+        subprocess.run(
+            ["docker", "image", "rm", "--force", tag(target)], capture_output=True, check=False
+        )
+        raise UserError(
+            [
+                Problem(
+                    where=shown(path),
+                    what=f"was changed while the image {target} was built from it",
+                    remedy="The image is not used; run the same command again.",
+                )
+                for path in found
+            ]
+        )
+
+
+def _build(target: str, inputs: BuildInputs, display: Display) -> str:
     words = []
     fresh = None
     if inputs.cache:

@@ -12,6 +12,7 @@ from launcher.display import Display
 from launcher.project import ROOT
 from launcher.runtime.engine import CERTIFICATES, STOPPING, TIME_TO_STOP_S, Ending, Job
 from launcher.runtime.environment import ensure_environment, has_environment
+from launcher.runtime.logged_process import open_log
 
 # What a stage may know of this machine's environment. All else is decided by the recipe.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
@@ -37,12 +38,11 @@ class LocalEngine:
         command = [str(python), "-m", job.module]
         for mount in job.mounts:
             command += [mount.flag, str(mount.source)]
-        job.log.parent.mkdir(parents=True, exist_ok=True)
         with (
-            job.log.open("w", encoding="utf-8") as log,
+            open_log(job.log) as log,
             subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=job.code_folder or ROOT,
                 env=_process_environment(job),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

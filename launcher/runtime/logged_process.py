@@ -1,12 +1,34 @@
-"""Run a command with all that it says in a log file."""
+"""Log files, and commands with all that they say in one."""
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
-from launcher.project import ROOT
+from contract.errors import UserError
+from launcher.project import ROOT, shown
+
+
+def open_log(log: Path) -> TextIO:
+    """A log file to write to, begun anew, in a folder that is made where it is missing.
+
+    Raises:
+        UserError: in its place is a symbolic link, which is not followed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    try:
+        return os.fdopen(os.open(log, flags, 0o644), "w", encoding="utf-8")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UserError.one(
+                shown(log), "is a symbolic link, and a log is written here", "Remove it."
+            ) from None
+        raise
 
 
 def run_logged(
@@ -22,9 +44,8 @@ def run_logged(
     The log is written anew; `environment` stands in for the environment where it is given;
     `on_line` hears every line as it comes.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     with (
-        log.open("w", encoding="utf-8") as file,
+        open_log(log) as file,
         subprocess.Popen(
             command,
             cwd=folder,

@@ -15,6 +15,7 @@ import pytest
 
 from contract.events import Result
 from launcher.display import Display
+from launcher.pipeline.work_folder import WORK
 from launcher.project import ROOT, lock_file
 from launcher.runtime.docker_engine import DockerEngine
 from launcher.runtime.engine import Job, Mount
@@ -63,6 +64,9 @@ def run(tmp_path):
 def probe(engine, run, code, *, lock="rtx", mounts=(), **more):
     """The values that the code reports from inside, and how its container ended."""
     values = {}
+    # As a stage has it: below its run's folder.
+    out = run / WORK / "probe"
+    out.mkdir(parents=True, exist_ok=True)
 
     def on_event(event):
         if isinstance(event, Result):
@@ -71,7 +75,7 @@ def probe(engine, run, code, *, lock="rtx", mounts=(), **more):
     job = Probe(
         module="trainer.probe",
         lock=lock,
-        mounts=(Mount("run", run, writable=True), *mounts),
+        mounts=(Mount("run", run), Mount("out", out, writable=True), *mounts),
         log=run / "log",
         code=_PREAMBLE + code,
         **more,

@@ -9,18 +9,23 @@ from threading import Thread
 import pytest
 
 from contract.errors import UserError
+from launcher.pipeline.work_folder import WORK
 from launcher.runtime.docker_engine import DockerEngine
 from launcher.runtime.engine import Ending, Mount
 from tests.container.conftest import ours, probe
 
 
-def test_a_stage_can_write_its_run_and_nothing_else(engine, run, tmp_path):
+def test_a_stage_can_write_to_its_own_folder_and_nothing_else(engine, run, tmp_path):
     data = tmp_path / "données.jsonl"
     data.write_text("{}")
+    (run / "logs").mkdir()
     values, ending = probe(
         engine,
         run,
-        "say(run=refused(lambda: open('/affineur/run/x', 'w').write('1')),"
+        "say(out=refused(lambda: open('/affineur/out/x', 'w').write('1')),"
+        " run=refused(lambda: open('/affineur/run/x', 'w')),"
+        " log=refused(lambda: os.symlink('/x', '/affineur/run/logs/merge.log')),"
+        " below=refused(lambda: open('/affineur/run/.work/probe/y', 'w')),"
         " data=refused(lambda: open('/affineur/data/données.jsonl', 'a')),"
         " code=refused(lambda: open('/opt/affineur/x', 'w')),"
         " root=refused(lambda: open('/x', 'w')),"
@@ -30,13 +35,16 @@ def test_a_stage_can_write_its_run_and_nothing_else(engine, run, tmp_path):
     assert ending.code == 0, (run / "log").read_text()
     # 30 is EROFS, a read-only file system.
     assert values == {
-        "run": "allowed",
+        "out": "allowed",
+        "run": "OSError 30",
+        "log": "OSError 30",
+        "below": "OSError 30",
         "data": "OSError 30",
         "code": "OSError 30",
         "root": "OSError 30",
         "tmp": "allowed",
     }
-    assert (run / "x").read_text() == "1"
+    assert (run / WORK / "probe" / "x").read_text() == "1"
 
 
 def test_a_stage_has_no_network_no_capabilities_and_no_way_to_the_engine(engine, run):
@@ -82,19 +90,21 @@ def test_a_job_with_network_has_one_and_this_machines_certificates(engine, run, 
 
 
 def test_a_user_without_a_name_can_run_torch_and_owns_what_it_writes(engine, run, monkeypatch):
-    run.chmod(0o777)
+    out = run / WORK / "probe"
+    out.mkdir(parents=True)
+    out.chmod(0o777)
     monkeypatch.setattr("os.getuid", lambda: 12345)
     monkeypatch.setattr("os.getgid", lambda: 23456)
     values, ending = probe(
         engine,
         run,
         "import getpass, torch\n"
-        "open('/affineur/run/mine', 'w').close()\n"
+        "open('/affineur/out/mine', 'w').close()\n"
         "say(user=getpass.getuser(), one=int(torch.ones(1)))",
     )
     assert ending.code == 0, (run / "log").read_text()
     assert values == {"user": "affineur", "one": 1}
-    status = (run / "mine").stat()
+    status = (out / "mine").stat()
     assert (status.st_uid, status.st_gid) == (12345, 23456)
 
 

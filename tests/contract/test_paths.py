@@ -23,6 +23,11 @@ def test_the_flags_that_a_job_writes_are_those_that_a_stage_reads(tmp_path):
     assert given.data == Path("/affineur/data/données d'été.jsonl")
 
 
+def test_a_stage_writes_into_its_own_folder_or_by_hand_into_the_runs():
+    assert StagePaths.from_arguments(["--run", "/x"]).output == Path("/x")
+    assert StagePaths.from_arguments(["--run", "/x", "--out", "/y"]).output == Path("/y")
+
+
 def test_a_missing_place_is_a_bug_and_named():
     given = StagePaths(run=Path("/x"))
     with pytest.raises(LookupError, match="--llama-cpp"):

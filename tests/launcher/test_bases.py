@@ -111,6 +111,40 @@ def test_an_unfinished_base_does_not_count_and_a_changed_one_is_named(tmp_path):
     assert "Delete " in str(changed.value)
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "model-2.safetensors", "sub/config.json"])
+def test_a_file_that_was_added_to_a_base_is_named(made, tmp_path, name):
+    base, _, make = made
+    make(base)
+    digests = FileDigests(tmp_path / "digests.json")
+    assert base.identity(digests) is not None
+    added = base.model / name
+    added.parent.mkdir(exist_ok=True)
+    added.write_text("{{ another }}")
+    with pytest.raises(UserError, match=f"{name}: was not stored for smoke. Delete "):
+        base.identity(digests)
+
+
+def test_a_file_that_is_added_to_a_folder_makes_it_another_base(folder, tmp_path):
+    base = find_base(str(folder), None, "rtx")
+    digests = FileDigests(tmp_path / "digests.json")
+    before = base.identity(digests)
+    (folder / "chat_template.jinja").write_text("{{ another }}")
+    assert base.identity(digests).digest != before.digest
+
+
+def test_a_base_whose_record_names_files_elsewhere_is_not_whole(made, tmp_path):
+    base, _, make = made
+    make(base)
+    own = tmp_path / "own"
+    own.write_text("of the host")
+    record = json.loads((base.folder / "base.json").read_text())
+    for name in (str(own), "../../../own"):
+        record["files"][name] = digest_of_file(own)
+        (base.folder / "base.json").write_text(json.dumps(record))
+        assert base.identity(FileDigests(tmp_path / "digests.json")) is None
+        del record["files"][name]
+
+
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Two clones' folders for one base that is made, and what makes it in a folder."""

@@ -9,7 +9,7 @@ from contract.manifest import Manifest, StageRecord
 from contract.serving import Serving
 from launcher.configuration import resolve
 from launcher.pipeline import finished_run as module
-from launcher.pipeline.finished_run import Run, canonical_name, model_folder
+from launcher.pipeline.finished_run import Run, canonical_name, model_folder, model_name
 
 GGUF = "gguf/model-q8_0.gguf"
 
@@ -71,7 +71,7 @@ def test_the_name_that_ollama_prints_is_the_models(finished, name):
 def test_another_tag_is_another_model(finished, models):
     finished("smoke", "0123")
     assert not Run.exists("smoke:v2")
-    assert model_folder("a/b:v2") == models / "a--b--v2"
+    assert model_folder("a/b:v2") == models / "a%2Fb%3Av2"
     assert canonical_name("a/b:latest") == "a/b"
 
 
@@ -83,6 +83,42 @@ def test_the_last_finished_run_is_found_or_the_one_that_is_named(finished):
     with pytest.raises(UserError, match=r"no finished run cc. Finished runs: aaaa, bbbb"):
         Run.find("m", "cc")
     with pytest.raises(UserError, match=r"nobody has no finished run here. Known: m"):
+        Run.find("nobody")
+
+
+def test_going_back_to_a_run_makes_it_the_last_whatever_the_clock_said(finished):
+    a = finished("m", "aaaa", created="2026-01-01T00:00:00+00:00")
+    b = finished("m", "bbbb", created="2026-01-02T00:00:00+00:00")
+    for folder in (a, b, a):
+        Run(folder).name_latest()
+        assert Run.find("m").folder == folder
+    # One that is named is found all the same, and one that is gone is not missed.
+    assert Run.find("m", "bb").folder == b
+    shutil.rmtree(a)
+    assert Run.find("m").folder == b
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff", b"../../elsewhere", b"cccc"])
+def test_a_damaged_name_of_the_last_run_is_passed_over(finished, models, damaged):
+    finished("m", "aaaa", created="2026-01-01T00:00:00+00:00")
+    newer = finished("m", "bbbb", created="2026-01-02T00:00:00+00:00")
+    (models / "m" / "latest").write_bytes(damaged)
+    assert Run.find("m").folder == newer
+
+
+def test_no_two_models_share_a_folder(models):
+    names = ["ab", "a--b", "a/b", "a:b", "a-b", "a/b:v2", "a/b--v2", "a%2Fb", "a%252Fb", "a.b_c"]
+    folders = [model_folder(name) for name in names]
+    assert len(set(folders)) == len(names)
+    assert all(folder.parent == models for folder in folders)
+    assert [model_name(folder) for folder in folders] == names
+    # A plain name is its folder's.
+    assert model_folder("affineur-smoke.v1_a") == models / "affineur-smoke.v1_a"
+
+
+def test_known_models_are_listed_by_their_names(finished):
+    finished(model_folder("a/b:v2").name, "aaaa")
+    with pytest.raises(UserError, match=r"Known: a/b:v2\."):
         Run.find("nobody")
 
 

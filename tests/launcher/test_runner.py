@@ -17,12 +17,14 @@ from contract.results.merge import MergeResult
 from launcher.configuration import resolve
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
-from launcher.pipeline.runner import StageContext, StageCrashed, StageFolder, StageRunner
+from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
+from launcher.pipeline.stage_ends import StageCrashed
 from launcher.pipeline.stages import Input, Stage, stage_key
 from launcher.runtime.engine import Ending
 
 FIRST = Stage(name="prepare", inputs=("data",), outputs=("first",))
 SECOND = Stage(name="merge", upstream=("prepare",), outputs=("second.txt",))
+FLAGS = ["--run", "/affineur/run", "--out", "/affineur/out"]
 LENGTHS = {"min": 1, "median": 1, "p95": 1, "max": 1}
 RESULTS = {
     "prepare": {
@@ -56,7 +58,7 @@ class InstantEngine:
         self.ran.append(job.module)
         self.gpu = job.gpu
         on_event(Started(python="3.12.1"))
-        run = next(mount.source for mount in job.mounts if mount.name == "run")
+        out = next(mount.source for mount in job.mounts if mount.name == "out")
         if self.code == 2:
             on_event(Failed(problems=[Problem(where="x:1", what="is bad")]))
         if self.code:
@@ -64,10 +66,10 @@ class InstantEngine:
             job.log.write_text("".join(f"line {n}\n" for n in range(100)))
             return Ending(self.code, self.memory_ran_out)
         if job.module == "trainer.prepare":
-            (run / "first").mkdir()
-            (run / "first" / "a b é.txt").write_text(self.text)
+            (out / "first").mkdir()
+            (out / "first" / "a b é.txt").write_text(self.text)
         else:
-            (run / "second.txt").write_text(self.text)
+            (out / "second.txt").write_text(self.text)
         found = {**RESULTS[job.module.removeprefix("trainer.")], **self.more}
         on_event(Result(values=found))
         return Ending(0)
@@ -184,7 +186,7 @@ def test_the_record_holds_inputs_outputs_and_result(run, engine):
     assert record.typed_result(MergeResult) == MergeResult(dtype="float16", merged=2)
     assert record.image == ImageRecord(digest="sha256:1", builder="by hand")
     assert record.python == "3.12.1"
-    assert record.command == ["python", "-m", "trainer.merge", "--run", "/affineur/run"]
+    assert record.command == ["python", "-m", "trainer.merge", *FLAGS]
 
 
 @pytest.mark.parametrize(("more", "said"), [({"merge": 2}, "Extra"), ({"merged": "?"}, "integer")])

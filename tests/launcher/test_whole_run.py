@@ -104,7 +104,7 @@ def test_the_plan_says_what_would_run_and_runs_nothing(smoke_run):
     assert planned("--set", "num_ctx=512")["modelfile"] == "to run"
     assert planned("--set", "epochs=1")["prepare"] == "to run"
     assert not (smoke_run.folder.parent / "0").exists()
-    assert len(list(smoke_run.folder.parent.iterdir())) == 1
+    assert len(list(smoke_run.folder.parent.glob("*/"))) == 1
 
 
 def test_only_what_a_change_reaches_runs_again(smoke_run, tmp_path):
@@ -151,6 +151,19 @@ def test_any_two_columns_of_a_csv_train(small_run):
     run, _ = small_run
     report = json.loads((run.folder / "prepared" / "report.json").read_text())
     assert report["train"] + report["held_out"] == 30
+
+
+def test_a_run_that_one_goes_back_to_is_the_last(small_run):
+    first, words = small_run
+    latest = first.folder.parent / "latest"
+    other = run_smoke(first.project, *words, "--set", "seed=7")
+    assert other.folder != first.folder
+    assert latest.read_text() == f"{other.folder.name}\n"
+    again = run_smoke(first.project, *words)
+    assert set(stage_lines(again.said).values()) == {"up to date"}
+    assert latest.read_text() == f"{first.folder.name}\n"
+    # Of what stages write to while they run, nothing stays.
+    assert not list(first.folder.parent.rglob(".work"))
 
 
 def test_a_run_cut_off_and_started_again_gives_the_same_bytes(small_run, tmp_path):

@@ -59,6 +59,23 @@ def test_each_type_is_made_and_twice_the_same_bytes(run_copy, tools):
     assert not (run_copy / paths.GGUF / "prompts.txt").exists()
 
 
+def test_a_folder_of_its_own_changes_no_byte_and_the_run_stays_as_it_is(run_copy, tools, tmp_path):
+    ask_for(run_copy, quantizations=["q4_k_m"], imatrix=True)
+    before = {path: path.stat().st_mtime_ns for path in run_copy.rglob("*")}
+    out = tmp_path / "out"
+    out.mkdir()
+    flags = ["--run", str(run_copy), "--out", str(out), "--tools", str(tools)]
+    code, _, log = stage("trainer.quantize", *flags)
+    assert code == 0, log
+    assert {path: path.stat().st_mtime_ns for path in run_copy.rglob("*")} == before
+    code, _, log = quantize(run_copy, tools)
+    assert code == 0, log
+    files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+    assert files == [paths.IMATRIX, paths.gguf_name("q4_k_m")]
+    for file in files:
+        assert digest_of_file(out / file) == digest_of_file(run_copy / file)
+
+
 def test_progress_is_said_for_both_works(run_copy, tools):
     ask_for(run_copy, quantizations=["q4_k_m"], imatrix=True)
     _, events, _ = quantize(run_copy, tools)

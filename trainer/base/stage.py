@@ -20,7 +20,7 @@ from trainer.entrypoint import Reporter
 def base(stage_paths: StagePaths, reporter: Reporter) -> None:
     """Make `model/` and `base.json` from `request.json`."""
     request = BaseRequest.read(stage_paths.run / paths.BASE_REQUEST)
-    folder = stage_paths.run / paths.BASE_MODEL
+    folder = stage_paths.output / paths.BASE_MODEL
     revision = gguf = None
     if request.kind == "smoke":
         from trainer.base.smoke import make_smoke_base
@@ -45,11 +45,10 @@ def base(stage_paths: StagePaths, reporter: Reporter) -> None:
         revision = download(
             request.repository, folder, revision=request.revision, reporter=reporter
         )
+        # The client's own notes, by which it continues.
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
     files = {
-        path.relative_to(folder).as_posix(): digest_of_file(path)
-        for path in files_below(folder)
-        # The hub's client keeps its own metadata there.
-        if ".cache" not in path.relative_to(folder).parts
+        path.relative_to(folder).as_posix(): digest_of_file(path) for path in files_below(folder)
     }
     identity = BaseIdentity(
         source=request.repository,
@@ -58,7 +57,7 @@ def base(stage_paths: StagePaths, reporter: Reporter) -> None:
         files=files,
         gguf=gguf,
     )
-    identity.write(stage_paths.run / paths.BASE_RECORD)
+    identity.write(stage_paths.output / paths.BASE_RECORD)
     reporter.result(BaseResult(identity=identity))
 
 

@@ -27,7 +27,7 @@ def baseline(stage_paths: StagePaths, reporter: Reporter) -> None:
     recipe = Recipe.read(trained / paths.RECIPE)
     kind = recipe.quantizations[0]
     written = kind if kind in CONVERTER_TYPES else "f16"
-    gguf = stage_paths.run / paths.gguf_name(written)
+    gguf = stage_paths.output / paths.gguf_name(written)
     gguf.parent.mkdir(parents=True, exist_ok=True)
     reporter.progress("converting the base", done=0, total=1, unit="files")
     with base_as_merged(stage_paths.require("base"), trained / paths.MERGED) as base:
@@ -42,13 +42,13 @@ def baseline(stage_paths: StagePaths, reporter: Reporter) -> None:
         from trainer.quantize.llama_cpp import quantize_gguf
 
         # The tool is given its name alone, which it writes into the file: it must lie beside it.
-        imatrix = stage_paths.run / paths.IMATRIX
+        imatrix = stage_paths.output / paths.IMATRIX
         if (trained / paths.IMATRIX).exists():
             shutil.copyfile(trained / paths.IMATRIX, imatrix)
         quantize_gguf(
             stage_paths.require("tools"),
             gguf,
-            stage_paths.run / paths.gguf_name(kind),
+            stage_paths.output / paths.gguf_name(kind),
             kind=kind,
             imatrix=imatrix if imatrix.exists() else None,
             on_progress=reporter.progress_callback("quantizing the base", "tensors"),

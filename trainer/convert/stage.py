@@ -53,7 +53,7 @@ def convert(stage_paths: StagePaths, reporter: Reporter) -> None:
     """
     recipe = Recipe.read(stage_paths.run / paths.RECIPE).section(ConvertSection)
     merged = stage_paths.run / paths.MERGED
-    (stage_paths.run / paths.GGUF).mkdir(exist_ok=True)
+    (stage_paths.output / paths.GGUF).mkdir(exist_ok=True)
     types = recipe.converter_types()
     files = [(merged, paths.gguf_name(kind), kind) for kind in types]
     with base_as_merged(stage_paths.require("base"), merged) as base:
@@ -65,14 +65,14 @@ def convert(stage_paths: StagePaths, reporter: Reporter) -> None:
             write_gguf(
                 stage_paths.require("llama_cpp"),
                 model,
-                stage_paths.run / gguf,
+                stage_paths.output / gguf,
                 quantization=kind,
                 model_name=recipe.output_model_name,
             )
         reporter.progress("converting", done=len(files), total=len(files), unit="files")
         adapter_made = _convert_adapter(stage_paths, base, recipe, reporter=reporter)
     read_back = _read_back(stage_paths, types, reporter)
-    read_back.write(stage_paths.run / paths.READ_BACK)
+    read_back.write(stage_paths.output / paths.READ_BACK)
     reporter.result(ConvertResult(types=types, read_back=read_back, adapter=adapter_made))
 
 
@@ -89,7 +89,7 @@ def _convert_adapter(
         stage_paths.require("llama_cpp"),
         base=base,
         adapter=adapter,
-        gguf=stage_paths.run / paths.ADAPTER_GGUF,
+        gguf=stage_paths.output / paths.ADAPTER_GGUF,
     )
     return True
 
@@ -113,7 +113,7 @@ def _read_back(stage_paths: StagePaths, types: Sequence[str], reporter: Reporter
     dtype = json.loads((merged / "config.json").read_text())["dtype"]
     lossless = _LOSSLESS_TYPE.get(dtype, "f16")
     kind = lossless if lossless in types else "f16"
-    gguf = run / paths.gguf_name(kind)
+    gguf = stage_paths.output / paths.gguf_name(kind)
     check_header(gguf, merged)
     ends = ChatFormat.read(run / paths.CHAT_FORMAT).end_ids
     rows = _rows(run)

@@ -37,7 +37,7 @@ def merge(stage_paths: StagePaths, reporter: Reporter) -> None:
             memory, or weights that become NaN or infinite.
     """
     base = stage_paths.require("base")
-    folder = stage_paths.run / paths.MERGED
+    folder = stage_paths.output / paths.MERGED
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     dtype = write_config(base, folder)

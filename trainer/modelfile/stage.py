@@ -31,9 +31,9 @@ def modelfile(stage_paths: StagePaths, reporter: Reporter) -> None:
     serving = serving_of(recipe, form, stops)
     for note in losses(serving):
         reporter.note(f"Modelfile: {note}")
-    serving.write(stage_paths.run / paths.SERVING)
+    serving.write(stage_paths.output / paths.SERVING)
     atomic_write(
-        stage_paths.run / paths.MODELFILE, modelfile_text(recipe.output_model_name, serving)
+        stage_paths.output / paths.MODELFILE, modelfile_text(recipe.output_model_name, serving)
     )
     reporter.result(ModelfileResult(template=form is not None, stops=stops))
 

@@ -81,12 +81,12 @@ def check_disk(recipe: PreflightSection, found: Mapping[str, Weight], run: Path)
     if recipe.serving == "adapter":
         types += ["f16", *({recipe.quantizations[0]} - {"f16"})]
     ggufs = sum(parameters * _BYTES_PER_WEIGHT[kind] for kind in types)
-    # What an earlier run left there is replaced.
-    there = _size_bytes([run / paths.MERGED, run / paths.GGUF])
+    # A merged model that is there already makes room for the GGUF files, once the new one is whole.
+    replaced = _size_bytes([run / paths.MERGED])
     try:
         check_disk_space(
             run,
-            own + ggufs - there,
+            max(own, own + ggufs - replaced),
             where="disk",
             purpose=f"the merged model and {len(types)} GGUF files take",
             remedy="Free some space, or ask for fewer quantizations.",

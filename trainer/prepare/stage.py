@@ -72,12 +72,12 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
             "Raise max_length, or shorten the rows.",
         )
     report = report_on(train_rows, held_out_rows, both=both, max_length=recipe.max_length)
-    _write(stage_paths.run / paths.PREPARED_TRAIN, kept)
-    _write(stage_paths.run / paths.PREPARED_HELD_OUT, _within(held_out_rows, recipe.max_length))
-    report.write(stage_paths.run / paths.PREPARED_REPORT)
+    _write(stage_paths.output / paths.PREPARED_TRAIN, kept)
+    _write(stage_paths.output / paths.PREPARED_HELD_OUT, _within(held_out_rows, recipe.max_length))
+    report.write(stage_paths.output / paths.PREPARED_REPORT)
     conversations = [row.conversation for row in [*train, *held_out]]
     found = found.model_copy(update={"needs_template_engine": needs_template_engine(conversations)})
-    found.write(stage_paths.run / paths.CHAT_FORMAT)
+    found.write(stage_paths.output / paths.CHAT_FORMAT)
     for line in _notes(report):
         reporter.note(line)
     reporter.result(report)

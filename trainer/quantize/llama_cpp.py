@@ -35,7 +35,7 @@ def write_imatrix(
 
     Args:
         text: with special tokens written out; they are read as such.
-        imatrix: where to write it, beside the GGUF.
+        imatrix: where to write it, beside the text.
         context: tokens per chunk, a power of two; the text has at least twice as many.
         chunks: at most this many are read.
         on_progress: called with the chunks done, and how many there are.
@@ -52,11 +52,12 @@ def write_imatrix(
         if done := _CHUNK.findall(output):
             on_progress(int(done[-1]), total)
 
-    # By name and from their folder: the file records what it was made from.
-    arguments = ["--model", gguf.name, "--file", text.name, "--output-file", imatrix.name]
+    # By name and from their folder: the file records the text that it was made from.
+    arguments = ["--model", str(gguf.absolute()), "--file", text.name]
+    arguments += ["--output-file", imatrix.name]
     arguments += ["--ctx-size", str(context), "--batch-size", str(context), "--chunks", str(chunks)]
     arguments += ["--threads", str(_threads()), "--parse-special"]
-    _run(tools / "llama-imatrix", arguments, folder=gguf.parent, on_text=on_text)
+    _run(tools / "llama-imatrix", arguments, folder=imatrix.parent, on_text=on_text)
 
 
 def quantize_gguf(
@@ -68,11 +69,11 @@ def quantize_gguf(
     imatrix: Path | None,
     on_progress: OnProgress,
 ) -> int:
-    """Quantize a GGUF file into another one beside it.
+    """Quantize a GGUF file into another one.
 
     Args:
         kind: `q4_k_m` and the like.
-        imatrix: a file beside the source.
+        imatrix: a file beside the target, which records its name.
         on_progress: called with the tensors done, and how many there are.
 
     Returns:
@@ -88,8 +89,8 @@ def quantize_gguf(
             on_progress(*(int(number) for number in found[-1]))
 
     arguments = ["--imatrix", imatrix.name] if imatrix is not None else []
-    arguments += [source.name, target.name, kind.upper(), str(_threads())]
-    output = _run(tools / "llama-quantize", arguments, folder=source.parent, on_text=on_text)
+    arguments += [str(source.absolute()), target.name, kind.upper(), str(_threads())]
+    output = _run(tools / "llama-quantize", arguments, folder=target.parent, on_text=on_text)
     found = _FALLBACKS.search(output)
     return int(found[1]) if found else 0
 

@@ -42,15 +42,17 @@ def quantize(stage_paths: StagePaths, reporter: Reporter) -> None:
     exact = stage_paths.run / paths.gguf_name("f16")
     sources = [exact, *_served_base(stage_paths.run)]
     kinds = recipe.quantizer_types()
-    _check_disk_space(sources, kinds, exact.parent)
+    folder = stage_paths.output / paths.GGUF
+    folder.mkdir(exist_ok=True)
+    _check_disk_space(sources, kinds, folder)
     _check_memory(sources, imatrix=recipe.imatrix)
-    imatrix = _imatrix(stage_paths.run, tools, reporter) if recipe.imatrix else None
+    imatrix = _imatrix(stage_paths, tools, reporter) if recipe.imatrix else None
     fallbacks = {}
     for kind in kinds:
         for source in sources:
             if source != exact and kind != recipe.quantizations[0]:
                 continue
-            target = source.with_name(source.name.replace("f16", kind))
+            target = folder / source.name.replace("f16", kind)
             number = quantize_gguf(
                 tools,
                 source,
@@ -77,8 +79,8 @@ def _served_base(run: Path) -> list[Path]:
     return [base] if base.exists() else []
 
 
-def _imatrix(run: Path, tools: Path, reporter: Reporter) -> Path | None:
-    exact = run / paths.gguf_name("f16")
+def _imatrix(stage_paths: StagePaths, tools: Path, reporter: Reporter) -> Path | None:
+    run = stage_paths.run
     rows = read_prepared(run / paths.PREPARED_TRAIN)
     tokens = sum(len(row["prompt_ids"]) for row in rows)
     context = _context(tokens)
@@ -89,14 +91,14 @@ def _imatrix(run: Path, tools: Path, reporter: Reporter) -> Path | None:
         )
         return None
     tokenizer = load_tokenizer(run / paths.MERGED)
-    text = exact.with_name("prompts.txt")
+    imatrix = stage_paths.output / paths.IMATRIX
+    text = imatrix.with_name("prompts.txt")
     prompts = (tokenizer.decode(row["prompt_ids"], skip_special_tokens=False) for row in rows)
     text.write_text("\n".join(prompts), encoding="utf-8")
-    imatrix = run / paths.IMATRIX
     try:
         write_imatrix(
             tools,
-            exact,
+            run / paths.gguf_name("f16"),
             text=text,
             imatrix=imatrix,
             context=context,

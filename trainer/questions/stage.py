@@ -61,7 +61,7 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
         )
     if leaks:
         reporter.note(f"{len(leaks)} rows are in the training data and are dropped")
-    Questions(items=kept, dropped=leaks).write(stage_paths.run / paths.QUESTIONS)
+    Questions(items=kept, dropped=leaks).write(stage_paths.output / paths.QUESTIONS)
     reporter.result(QuestionsResult(items=len(kept), dropped=len(leaks)))
 
 

@@ -92,7 +92,7 @@ def reference(stage_paths: StagePaths, reporter: Reporter) -> None:
         agreements=agreements,
         merge=merge,
         rendering=rendering,
-    ).write(stage_paths.run / paths.REFERENCE)
+    ).write(stage_paths.output / paths.REFERENCE)
     reporter.result(ReferenceResult(questions=len(questions), agreements=agreements, merge=merge))
 
 

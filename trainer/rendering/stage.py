@@ -70,7 +70,7 @@ def rendering(stage_paths: StagePaths, reporter: Reporter) -> None:
         raise UserError(problems)
     reporter.progress("comparing prompts", done=len(rows), total=len(rows), unit="rows")
     result = RenderingResult(prompts=len(rows))
-    result.write(stage_paths.run / paths.RENDERING)
+    result.write(stage_paths.output / paths.RENDERING)
     reporter.result(result)
 
 

@@ -96,8 +96,8 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
 
     _save_adapter(trained.model, stage_paths)
     scores = _report(held_out, before, after)
-    scores.write(stage_paths.run / paths.HELD_OUT_SCORES)
-    trained_tokens.write(stage_paths.run / paths.TRAINED_TOKENS)
+    scores.write(stage_paths.output / paths.HELD_OUT_SCORES)
+    trained_tokens.write(stage_paths.output / paths.TRAINED_TOKENS)
     reporter.result(
         TrainResult(
             device=device,
@@ -144,7 +144,7 @@ class _Scorer:
 
 def _score_base(stage_paths: StagePaths, scorer: _Scorer) -> Scores | None:
     """The base's scores; those of a start that was cut off later, where there was one."""
-    kept = stage_paths.run / paths.CHECKPOINTS / _BASE_SCORES
+    kept = stage_paths.output / paths.CHECKPOINTS / _BASE_SCORES
     with suppress(FileNotFoundError, UserError):
         return Scores.read(kept)
     base = stage_paths.require("base")
@@ -177,7 +177,7 @@ def _trained_tokens(
 
 
 def _save_adapter(model: PeftModel, stage_paths: StagePaths) -> None:
-    folder = stage_paths.run / paths.ADAPTER
+    folder = stage_paths.output / paths.ADAPTER
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(str(folder))
     # PEFT's model card names this machine's paths.

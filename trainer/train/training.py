@@ -68,7 +68,7 @@ def train_adapter(
             eval_steps=section.eval_steps if held_out else None,
             patience=section.early_stopping_patience,
         )
-        metrics = MetricsCallback(stage_paths.run / paths.METRICS, reporter, evaluation.losses)
+        metrics = MetricsCallback(stage_paths.output / paths.METRICS, reporter, evaluation.losses)
         checkpoints = _checkpoints(
             stage_paths,
             recipe,
@@ -118,7 +118,7 @@ def _checkpoints(
     reporter: Reporter,
 ) -> CheckpointCallback:
     schedule = recipe.section(CheckpointSection)
-    store = CheckpointStore(stage_paths.run / paths.CHECKPOINTS, kept=schedule.checkpoints_kept)
+    store = CheckpointStore(stage_paths.output / paths.CHECKPOINTS, kept=schedule.checkpoints_kept)
     resumed = store.newest(reporter.note)
     if resumed is not None:
         reporter.note(f"resuming after step {resumed.state.step}, from its checkpoint")
