@@ -22,7 +22,7 @@ from launcher.configuration import read_yaml
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.gguf_files import GgufFile, ModelServer, in_package, own_file
-from launcher.project import CACHE, MODELS_FILE, lock_file, shown
+from launcher.project import CACHE, MODELS_FILE, lock_file, shown, user_path
 from launcher.runtime.shared_cache import (
     copy_if_whole,
     hold_place,
@@ -204,7 +204,7 @@ def find_base(
     named = _named_bases()
     if model_to_fine_tune in named:
         return named[model_to_fine_tune].find(model_to_fine_tune, revision, lock)
-    folder = Path(model_to_fine_tune).expanduser()
+    folder = user_path(model_to_fine_tune, "model_to_fine_tune")
     if folder.is_dir():
         _check_folder(folder)
         return LocalBase(folder.resolve())

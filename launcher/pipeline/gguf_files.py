@@ -18,7 +18,7 @@ from contract.errors import UserError
 from contract.gguf_header import GgufHeader, check_chat_template
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
-from launcher.project import CACHE, lock_file, shown
+from launcher.project import CACHE, lock_file, shown, user_path
 from launcher.runtime.dependency_locks import pinned
 from launcher.runtime.locked_packages import download
 from launcher.runtime.shared_cache import take_or_make
@@ -70,7 +70,7 @@ def own_file(given: str, digests: FileDigests) -> GgufFile:
     Raises:
         UserError: it does not, or is no whole model with a chat template.
     """
-    file = Path(given).expanduser()
+    file = user_path(given, "model_to_fine_tune")
     if not file.is_file():
         raise UserError.one("model_to_fine_tune", f"there is no file {file}", "Check its path.")
     check_gguf(file)
