@@ -21,6 +21,7 @@ _USERS_OWN = {
     errno.ENAMETOOLONG: "Use a shorter name.",
     errno.ELOOP: "Its links lead in a circle: remove one of them.",
     errno.ENOTDIR: "A part of this path is a file and no folder.",
+    errno.EEXIST: "Move it away, or, where it is a link, see that what it leads to is there.",
     errno.EISDIR: "Name a file, not a folder.",
 }
 # What other programs put into words of the system's own.
