@@ -109,6 +109,14 @@ def test_a_call_in_python_is_found_with_its_flags():
     assert python_calls(code) == ["pip sync --no-build"]
 
 
+def test_a_go_module_is_built_by_its_own_list_of_hashes():
+    told = {file.name: file.read_text("utf-8", errors="replace") for file in sources()}
+    built = {name: text for name, text in told.items() if re.search(r"^\s*go \w", text, re.M)}
+    assert list(built) == ["ollama"]
+    assert re.findall(r"^\s*go (.+?) ", built["ollama"], re.M) == ["build"]
+    assert "go build -mod=readonly" in built["ollama"]
+
+
 def test_every_lock_has_a_hash_for_every_package():
     for lock in LOCKS.glob("*.lock"):
         entries = re.split(r"\n(?=[\w.-]+==)", "\n" + lock.read_text(encoding="utf-8"))[1:]
