@@ -16,8 +16,14 @@ from launcher.project import lock_file
 from tests.conftest import clean_environment, fresh_copy
 from tests.launcher.test_odd_machines import PLAIN_USER, read_only, sentence
 
-_NEEDED = ("annotated-types", "invoke", "pydantic", "pydantic-core")
-_NEEDED += ("typing-extensions", "typing-inspection")
+_NEEDED = [
+    "annotated-types",
+    "invoke",
+    "pydantic",
+    "pydantic-core",
+    "typing-extensions",
+    "typing-inspection",
+]
 
 
 @pytest.fixture
