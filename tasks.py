@@ -333,7 +333,7 @@ def data(
         "base-image": "base image to use instead of the pinned one, if its registry is unreachable",
         "wheels": "folder with all wheels of the lock, used instead of the package index",
         "ca": "CA bundle for reaching the package index; not stored in any layer",
-        "cache": "folder for cached layers, for ephemeral machines",
+        "cache": "folder of its own for cached layers, for ephemeral machines",
         "dev": "build the devcontainer's image instead of a profile's",
         "exporter": "build the profile's image with llama.cpp's converters and tools",
         "tools": "compile only llama.cpp's tools, for the local engine, and print their folder",

@@ -37,6 +37,8 @@ QUANTIZER_TYPES = (
     "q5_k_m",
     "q6_k",
 )
+# Ollama takes 80 in each part of a name, and some of ours get a suffix.
+_NAME_CHARACTERS = 60
 
 
 def _model_name(name: str) -> str:
@@ -46,6 +48,8 @@ def _model_name(name: str) -> str:
             "may contain letters without accents, digits, '.', '_' and '-', "
             "with an optional 'namespace/' prefix and ':tag' suffix, as in Ollama"
         )
+    if any(len(part) > _NAME_CHARACTERS for part in re.split("[/:]", name)):
+        raise ValueError(f"may have at most {_NAME_CHARACTERS} characters in each part")
     return name
 
 

@@ -31,7 +31,7 @@ RUN --mount=type=bind,from=uv,target=/uv \
     { echo "affineur: the base image has no Python 3.11, 3.12 or 3.13" >&2; exit 1; }; \
     touch /tmp/started && \
     /uv/uv venv --quiet --no-python-downloads --python "$python" /opt/venv && \
-    /uv/uv pip sync --quiet $index --require-hashes --compile-bytecode \
+    /uv/uv pip sync --quiet $index --require-hashes --no-build --compile-bytecode \
     --python /opt/venv/bin/python "/locks/${LOCK}.lock" && \
     stdlib=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))') && \
     { /opt/venv/bin/python -m compileall -qq -j 0 --invalidation-mode unchecked-hash \
@@ -77,7 +77,7 @@ RUN --mount=type=bind,from=uv,target=/uv \
     if [ -s /run/ca.crt ]; then export SSL_CERT_FILE=/run/ca.crt; fi; \
     index=''; if [ -n "$(ls /wheels)" ]; then index=--no-index; fi; \
     export UV_CACHE_DIR=/opt/uv-cache UV_LINK_MODE=hardlink UV_FIND_LINKS=/wheels; \
-    /uv/uv pip install --quiet $index --require-hashes --python /opt/venv/bin/python \
+    /uv/uv pip install --quiet $index --require-hashes --no-build --python /opt/venv/bin/python \
     -r "/locks/${LOCK}.lock" -r /locks/host.lock -r /locks/check.lock && \
     rm -rf /opt/uv-cache && mkdir /opt/venv/locks && \
     cp "/locks/${LOCK}.lock" /locks/host.lock /locks/check.lock /opt/venv/locks/

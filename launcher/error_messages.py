@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from contract.errors import AffineurError, ExitCode
+from launcher.encoding import degrade_output
 
 _USERS_OWN = {
     errno.EACCES: "Check its owner and permissions (ls -l).",
@@ -16,7 +18,14 @@ _USERS_OWN = {
     errno.EROFS: "Use a folder that is writable.",
     errno.ENOSPC: "Free some space on that disk and run the same command again.",
     errno.EDQUOT: "Free some of your quota and run the same command again.",
+    errno.ENAMETOOLONG: "Use a shorter name.",
+    errno.ELOOP: "Its links lead in a circle: remove one of them.",
+    errno.ENOTDIR: "A part of this path is a file and no folder.",
+    errno.EEXIST: "Move it away, or, where it is a link, see that what it leads to is there.",
+    errno.EISDIR: "Name a file, not a folder.",
 }
+# What other programs put into words of the system's own.
+_SPOKEN_OF = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 @contextmanager
@@ -26,6 +35,7 @@ def exit_on_error(exit_with: Callable[..., Exception]) -> Iterator[None]:
     SIGTERM is treated as Ctrl-C is: what runs is stopped in good order.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    degrade_output()
     try:
         yield
     except AffineurError as error:
@@ -43,6 +53,14 @@ def operating_system_text(error: OSError) -> str:
     """What the operating system refuses, and where."""
     remedy = _USERS_OWN[error.errno or 0]
     return f"affineur: {error.filename or 'a file'}: {error.strerror}. {remedy}"
+
+
+def remedy_in(said: str, otherwise: str) -> str:
+    """What to do about the operating system's refusal that another program's output speaks of."""
+    for number in _SPOKEN_OF:
+        if os.strerror(number).lower() in said.lower():
+            return _USERS_OWN[number]
+    return otherwise
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from contract.errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent
 # It stands in pyproject.toml alone.
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
@@ -19,6 +21,23 @@ CACHE = ROOT / "data" / "cache"
 def lock_file(name: str) -> Path:
     """`docker/locks/<name>.lock`."""
     return LOCKS / f"{name}.lock"
+
+
+def user_path(given: str, where: str) -> Path:
+    """A path as a person gives it, with `~` for a home.
+
+    Args:
+        where: begins the sentence that refuses it.
+
+    Raises:
+        UserError: it begins with the home of a user who has none.
+    """
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise UserError.one(
+            where, f"{given}: that user has no home here", "Write the path in full."
+        ) from None
 
 
 def shown(path: Path) -> str:

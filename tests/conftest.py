@@ -111,7 +111,7 @@ def nothing_to_train_with(request, monkeypatch):
         )
 
 
-_MADE = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache")
+_MADE = shutil.ignore_patterns(".venv*", ".git", "__pycache__", ".*_cache")
 
 
 def fresh_copy(folder: Path) -> Path:
@@ -221,7 +221,7 @@ class SmokeRun:
     def llama_cpp(self) -> Path:
         """The converters that the run fetched."""
         folders = (self.project / "data" / "cache" / "llama.cpp").iterdir()
-        return next(folder for folder in folders if not folder.name.startswith("tools-"))
+        return next(folder for folder in folders if not folder.name.startswith(("tools-", ".")))
 
 
 def run_smoke(project: Path, *words: str, **more: str) -> SmokeRun:

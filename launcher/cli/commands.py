@@ -21,7 +21,7 @@ from launcher.gate.policy import POLICY_FILE, Policy, read_policy
 from launcher.pipeline import training
 from launcher.pipeline.finished_run import Run, canonical_name
 from launcher.pipeline.inputs import find_data
-from launcher.project import shown
+from launcher.project import shown, user_path
 from launcher.promote import promotion
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.models_file import RoleEntry
@@ -193,7 +193,7 @@ def promote(
         )
     model = canonical_name(model)
     entry = RoleEntry.read(role)
-    env = EnvVariable.read(Path(env_file).expanduser(), env_key) if env_file else None
+    env = EnvVariable.read(user_path(env_file, "--env-file"), env_key) if env_file else None
     found = Run.find(model, run)
     demands = _policy(policy)
     with demand_server(ollama, Display()).running() as server:

@@ -24,7 +24,7 @@ from launcher.runtime.docker_engine import DockerEngine, EngineFacts
 from launcher.runtime.docker_errors import TOOLKIT_REMEDY
 from launcher.runtime.engine_choice import check_name
 from launcher.runtime.gpu_generations import GENERATIONS
-from launcher.runtime.llama_cpp_tools import tools_folder
+from launcher.runtime.llama_cpp_tools import has_tools
 from launcher.serving.ollama_server import address, server_version
 
 State = Literal["ok", "warn", "fail"]
@@ -225,7 +225,7 @@ def _tools(quantizations: list[str]) -> list[Finding]:
     asking = [kind for kind in quantizations if kind in QUANTIZER_TYPES]
     if not asking:
         return []
-    if tools_folder().is_dir():
+    if has_tools():
         return [Finding("llama.cpp", "ok", "tools are compiled")]
     return [
         Finding(

@@ -35,7 +35,7 @@ from launcher.evaluate.sampling import sample
 from launcher.evaluate.scoring import examples, results
 from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.inputs import find_dataset
-from launcher.project import ROOT, shown
+from launcher.project import ROOT, shown, user_path
 from launcher.runtime.engine import Engine
 from launcher.serving.chat_model import Answer
 from launcher.serving.ollama_server import OllamaServer
@@ -287,7 +287,7 @@ def _named_set(name: str) -> Path | None:
 def _skills(given: str) -> Path | None:
     if given == "none":
         return None
-    folder = Path(given).expanduser().resolve() if given else SKILLS
+    folder = user_path(given, "--skills").resolve() if given else SKILLS
     if not folder.is_dir() or not any(path.is_file() for path in folder.iterdir()):
         raise UserError.one(
             "--skills",

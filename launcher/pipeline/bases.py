@@ -14,7 +14,6 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.base import SMOKE, BaseIdentity, BaseRequest, GgufRequest
 from contract.digest import digest_of_file, digest_of_value, files_below
 from contract.errors import Problem, UserError, did_you_mean
@@ -23,14 +22,23 @@ from launcher.configuration import read_yaml
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.gguf_files import GgufFile, ModelServer, in_package, own_file
-from launcher.project import CACHE, MODELS_FILE, lock_file, shown
-from launcher.runtime.shared_cache import copy_whole, shared
+from launcher.project import CACHE, MODELS_FILE, lock_file, shown, user_path
+from launcher.runtime.shared_cache import (
+    copy_if_whole,
+    hold_place,
+    remove,
+    replace_folder,
+    share,
+    shared,
+)
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 # The hub's client left notes of its own in bases that earlier versions fetched.
 _HUBS_NOTES = ".cache/"
 # Of the free disk space, at most this much is taken to share a base.
 _SHARED_SHARE = 0.5
+# A copy on its way into a base's folder.
+_TAKEN = ".taken"
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,12 @@ class CachedBase:
 
         Raises:
             UserError: a file is not the one that was fetched: what trains on it would be known
-                under the digest of another base.
+                under the digest of another base; or the record is damaged.
         """
         record = self.folder / paths.BASE_RECORD
         if not record.exists():
             return None
-        identity = BaseIdentity.read(record)
+        identity = self._read(record)
         found = {path.relative_to(self.model).as_posix(): path for path in files_below(self.model)}
         if not identity.files.keys() <= found.keys():
             return None
@@ -85,27 +93,41 @@ class CachedBase:
     def take(self) -> None:
         """Copy it here from where this user's clones share it, if it lies there to the byte."""
         kept = self._kept()
-        if kept is None or not kept.is_dir():
+        taken = self.folder / _TAKEN
+        remove(taken)
+        if kept is None or not copy_if_whole(kept, taken, _is_whole):
             return
-        if not _is_whole(kept):
-            # What is made anew takes its place.
-            shutil.rmtree(kept, ignore_errors=True)
-            return
-        shutil.rmtree(self.model, ignore_errors=True)
-        shutil.copytree(kept / paths.BASE_MODEL, self.model)
+        replace_folder(self.model, taken / paths.BASE_MODEL)
         # Last, as where it is made: with it, the folder is whole.
-        atomic_write(self.folder / paths.BASE_RECORD, (kept / paths.BASE_RECORD).read_text())
+        (taken / paths.BASE_RECORD).rename(self.folder / paths.BASE_RECORD)
+        remove(taken)
 
     def share(self) -> None:
         """Keep what was made here for this user's other clones."""
         kept = self._kept()
-        if kept is None or kept.exists():
+        if kept is None:
             return
-        kept.parent.mkdir(parents=True, exist_ok=True)
         size_bytes = sum(file.stat().st_size for file in files_below(self.folder))
-        # Sharing saves minutes, and a disk that it fills costs more.
-        if _SHARED_SHARE * shutil.disk_usage(kept.parent).free >= size_bytes:
-            copy_whole(self.folder, kept)
+        # It saves minutes elsewhere, and is no reason to fail here.
+        with suppress(OSError), hold_place(kept):
+            # What is damaged there gives way.
+            if _is_whole(kept):
+                return
+            # A disk that it fills costs more than it saves.
+            if _SHARED_SHARE * shutil.disk_usage(kept.parent).free >= size_bytes:
+                share(self.folder, kept)
+
+    def _read(self, record: Path) -> BaseIdentity:
+        with suppress(UserError):
+            identity = BaseIdentity.read(record)
+            # What is known under it is that of its files, to the byte.
+            if identity.digest == digest_of_value(identity.files):
+                return identity
+        raise UserError.one(
+            shown(record),
+            "is damaged, or was written by another version of Affineur",
+            f"Delete {shown(self.folder)}; the next run recreates it.",
+        )
 
     def _kept(self) -> Path | None:
         return None if self.request.kind == "hub" else shared(self.folder.name)
@@ -115,7 +137,7 @@ def _is_whole(folder: Path) -> bool:
     try:
         record = (folder / paths.BASE_RECORD).read_bytes()
         files = BaseIdentity.model_validate_json(record).files
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return False
     model = folder / paths.BASE_MODEL
     found = {
@@ -192,7 +214,7 @@ def find_base(
     named = _named_bases()
     if model_to_fine_tune in named:
         return named[model_to_fine_tune].find(model_to_fine_tune, revision, lock)
-    folder = Path(model_to_fine_tune).expanduser()
+    folder = user_path(model_to_fine_tune, "model_to_fine_tune")
     if folder.is_dir():
         _check_folder(folder)
         return LocalBase(folder.resolve())
@@ -273,6 +295,18 @@ def _hub(repository: str, revision: str | None) -> CachedBase:
     return CachedBase(request, CACHE / "bases" / folder.replace("/", "--"), key)
 
 
+def _shards(index: Path) -> list[str]:
+    try:
+        shards = json.loads(index.read_bytes())["weight_map"].values()
+        return sorted({str(shard) for shard in shards})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError.one(
+            str(index),
+            "is no index of a model in safetensors format",
+            "Download the model again: this file is damaged.",
+        ) from None
+
+
 def _check_folder(folder: Path) -> None:
     missing = []
     if not (folder / "config.json").is_file():
@@ -281,7 +315,7 @@ def _check_folder(folder: Path) -> None:
         missing.append("tokenizer.json")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        shards = _shards(index)
         missing += [shard for shard in shards if not (folder / shard).is_file()]
     elif not any(folder.glob("*.safetensors")):
         missing.append("*.safetensors")

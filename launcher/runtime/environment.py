@@ -12,9 +12,11 @@ from contract.atomic_write import atomic_write
 from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from launcher.display import Display
+from launcher.error_messages import remedy_in
 from launcher.project import CACHE, lock_file, shown
 from launcher.runtime.dependency_locks import lock_digest, python_version, uv
 from launcher.runtime.exclusive_lock import exclusive_lock
+from launcher.runtime.locked_packages import installer_environment
 from launcher.runtime.logged_process import run_logged
 
 # Measured on the rtx lock: 5.0 GB installed, and the downloads beside it while they unpack.
@@ -70,7 +72,7 @@ def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
             python_here = ["--no-python-downloads", "--python", sys.executable]
             _run([uv(), "venv", *python_here, str(folder)], log)
         _run(
-            [uv(), "pip", "sync", "--require-hashes", "--python", str(python)]
+            [uv(), "pip", "sync", "--require-hashes", "--no-build", "--python", str(python)]
             + [str(lock_file(lock)) for lock in locks],
             log,
         )
@@ -80,7 +82,7 @@ def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
 
 def _current(folder: Path, locks: Sequence[str]) -> bool:
     marker = folder / _MARKER
-    return _usable(folder) and marker.exists() and marker.read_text() == _digests(locks)
+    return _usable(folder) and marker.exists() and marker.read_bytes() == _digests(locks).encode()
 
 
 def _usable(folder: Path) -> bool:
@@ -125,12 +127,11 @@ def check_space(folder: Path) -> None:
 
 
 def _run(command: list[str], log: Path) -> None:
-    # An active environment of the user's is none of uv's business here.
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    if run_logged(command, log, environment=environment):
-        last = " / ".join(log.read_text().strip().splitlines()[-3:])
+    if run_logged(command, log, environment=installer_environment()):
+        said = log.read_text(encoding="utf-8", errors="replace")
+        last = " / ".join(said.strip().splitlines()[-3:])
         raise UserError.one(
             f"{shown(log)}",
             f"uv could not create the environment: {last}",
-            "Check the network and run the same command again.",
+            remedy_in(said, "Check the network and run the same command again."),
         )

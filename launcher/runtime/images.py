@@ -28,10 +28,14 @@ from launcher.runtime.file_stamp import changed, stamps
 from launcher.runtime.llama_cpp_sources import llama_cpp
 from launcher.runtime.llama_cpp_tools import compile_into, tools, tools_digest
 from launcher.runtime.logged_process import run_logged
+from launcher.runtime.owned_folder import check_ours, own
+from launcher.runtime.shared_cache import hold_place, replace_folder
 
 SOURCE_LABEL = "dev.affineur.source"
 CONTRACT_LABEL = "dev.affineur.contract"
 _TAIL_LINES = 20
+# In the folder of --cache.
+_LAYERS = "layers"
 # BuildKit's plain progress: `#9 [rtx packages 2/2] RUN ...`.
 _STEP = re.compile(r"#\d+ \[\S+ (\S+) +(\d+)/(\d+)\]")
 # What an exporter has at its place already, and other engines give to the stages there.
@@ -65,7 +69,7 @@ class BuildInputs:
         A closed network is closed for every build, also for those that a run starts by itself.
 
         Raises:
-            UserError: a file or folder that is not there.
+            UserError: a file or folder that is not there, or a cache that is not ours.
         """
         base = base or os.environ.get("AFFINEUR_BASE_IMAGE", "")
         wheels = wheels or os.environ.get("AFFINEUR_WHEELS", "")
@@ -73,6 +77,8 @@ class BuildInputs:
         for flag, place in (("--wheels", wheels), ("--ca", ca)):
             if place and not Path(place).exists():
                 raise UserError.one(flag, f"{place} does not exist")
+        if cache:
+            check_ours(Path(cache).resolve(), "--cache")
         return cls(
             Path(wheels).resolve() if wheels else None,
             Path(ca).resolve() if ca else None,
@@ -97,15 +103,19 @@ def tag(target: str) -> str:
     return f"affineur/{kind}:{trainer(target)}"
 
 
-def source_digest(target: str) -> str:
-    """The digest of all that goes into a target's image from this project.
+def source_digest(target: str, inputs: BuildInputs | None = None) -> str:
+    """The digest of all that goes into a target's image: this project's files, and what it stands
+    on where that is given (by default, as a run would give it).
 
     Stands as a label on the image: an image with this label need not be built again.
     """
+    inputs = inputs or BuildInputs.given()
     digests = {path.relative_to(ROOT).as_posix(): digest_of_file(path) for path in _sources(target)}
     if target.endswith(_EXPORTER):
         digests["tools"] = tools_digest()
         digests["exporter"] = digest_of_file(ROOT / "docker" / "exporter.Dockerfile")
+    if inputs.base:
+        digests["base"] = _base_identity(inputs.base)
     return digest_of_value(digests)
 
 
@@ -150,24 +160,35 @@ def _unedited(target: str) -> Iterator[None]:
 
 
 def _build(target: str, inputs: BuildInputs, display: Display) -> str:
-    words = []
-    fresh = None
-    if inputs.cache:
-        # A new folder each time: in an old one BuildKit leaves what nobody needs any more.
-        fresh = inputs.cache.with_name(inputs.cache.name + ".new")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        words += ["--set", f"*.cache-to=type=local,dest={fresh},mode=max,compression=zstd"]
-        words += [f"--allow=fs={fresh}"]
-        if (inputs.cache / "index.json").exists():
-            words += ["--set", f"*.cache-from=type=local,src={inputs.cache}"]
-            words += [f"--allow=fs.read={inputs.cache}"]
-    digest = _bake(target, inputs, words=words, compiled=tools, display=display)
-    if inputs.cache and fresh:
-        shutil.rmtree(inputs.cache, ignore_errors=True)
-        fresh.rename(inputs.cache)
+    with _layer_cache(inputs.cache) as words:
+        digest = _bake(target, inputs, words=words, compiled=tools, display=display)
     atomic_write(_builder_file(digest), builder() + "\n")
     return digest
+
+
+@contextmanager
+def _layer_cache(folder: Path | None) -> Iterator[list[str]]:
+    """What bake is told of the folder that keeps layers; afterwards, it holds those of this build.
+
+    Raises:
+        UserError: the folder holds something and is not ours.
+    """
+    if folder is None:
+        yield []
+        return
+    own(folder, "--cache")
+    layers = folder / _LAYERS
+    with hold_place(layers) as beside:
+        # A new folder each time: in an old one BuildKit leaves what nobody needs any more.
+        fresh = beside / _LAYERS
+        fresh.mkdir()
+        words = ["--set", f"*.cache-to=type=local,dest={fresh},mode=max,compression=zstd"]
+        words += [f"--allow=fs={fresh}"]
+        if (layers / "index.json").exists():
+            words += ["--set", f"*.cache-from=type=local,src={layers}"]
+            words += [f"--allow=fs.read={layers}"]
+        yield words
+        replace_folder(layers, fresh)
 
 
 def digest_of_fresh_build(target: str, inputs: BuildInputs, display: Display) -> str:
@@ -233,6 +254,17 @@ def check_buildx() -> str:
     return found[0]
 
 
+def _base_identity(base: str) -> str:
+    """What an image given as the base is: a tag may be of another one tomorrow."""
+    if "@sha256:" in base:
+        return base
+    known = ""
+    if shutil.which("docker") is not None:
+        known = _said("docker", "image", "inspect", "--format", "{{.Id}}", base).strip()
+    # One that the engine does not have is pulled by the build, and its name is all that is known.
+    return f"{base} {known}".strip()
+
+
 def _said(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
@@ -272,8 +304,8 @@ def _bake(
                 line.on_event(Progress(doing=doing, done=int(done), total=int(total), unit="steps"))
 
         if run_logged(command, log, environment=environment, on_line=on_line):
-            raise _failed(log)
-        built = json.loads(metadata.read_text())
+            raise _failed(log, inputs.cache)
+        built = json.loads(metadata.read_bytes())
     return str(built[_bake_target(target)]["containerimage.digest"])
 
 
@@ -316,8 +348,8 @@ def _command(
     settings = {
         f"{below}.contexts.uv": folder_of_uv,
         f"{below}.contexts.wheels": wheels,
-        f"{below}.labels.{SOURCE_LABEL}": source_digest(trainer(target)),
-        f"{baked}.labels.{SOURCE_LABEL}": source_digest(target),
+        f"{below}.labels.{SOURCE_LABEL}": source_digest(trainer(target), inputs),
+        f"{baked}.labels.{SOURCE_LABEL}": source_digest(target, inputs),
         f"{below}.args.CONTRACT": CONTRACT_VERSION,
         # Attestations hold the time of the build.
         "*.attest": "type=provenance,disabled=true",
@@ -339,9 +371,16 @@ def _command(
     return command
 
 
-def _failed(log: Path) -> UserError:
-    text = log.read_text(errors="replace")
+def _failed(log: Path, cache: Path | None) -> UserError:
+    text = log.read_text(encoding="utf-8", errors="replace")
     if "no space left on device" in text:
+        # The layers to keep are written by buildx and not by the engine, maybe to another disk.
+        if cache is not None and re.search(rf"{re.escape(str(cache))}\S*: no space left", text):
+            return UserError.one(
+                f"--cache {cache}",
+                "the disk of this folder is full",
+                "Free some space there, or build without --cache.",
+            )
         return UserError.one(
             shown(log),
             "the engine's disk is full",

@@ -13,7 +13,7 @@ from launcher.display import Display
 from launcher.project import CACHE
 from launcher.runtime import locked_packages
 from launcher.runtime.dependency_locks import lock_digest, pinned
-from launcher.runtime.shared_cache import take_or_make
+from launcher.runtime.shared_cache import is_whole, take_or_make
 
 # What the converters need of the tree, and what the tools are compiled from.
 _CONVERTERS = (
@@ -41,26 +41,25 @@ _SOURCES = (
 def llama_cpp(display: Display) -> Path:
     """The folder of llama.cpp's converters, fetched once for each version that is locked.
 
-    Clones share what was fetched.
+    Clones share what was fetched. What is damaged is fetched again.
 
     Raises:
         UserError: the package cannot be had, or is not the one that was locked.
     """
     folder = _folder()
-    if not folder.is_dir():
-        wanted = digest_of_value([lock_digest("llama-cpp"), _CONVERTERS])
+    wanted = digest_of_value([lock_digest("llama-cpp"), _CONVERTERS])
 
-        def fetch() -> None:
-            with display.working("llama.cpp", f"converters from {_package()}"):
-                _fetch(folder, _CONVERTERS)
+    def fetch(made: Path) -> None:
+        with display.working("llama.cpp", f"converters from {_package()}"):
+            _fetch(made, _CONVERTERS)
 
-        take_or_make(folder, f"converters-{wanted[:12]}", fetch)
+    take_or_make(folder, f"converters-{wanted[:12]}", fetch)
     return folder
 
 
 def is_fetched() -> bool:
     """Whether `llama_cpp` has nothing to fetch."""
-    return _folder().is_dir()
+    return is_whole(_folder())
 
 
 def _folder() -> Path:

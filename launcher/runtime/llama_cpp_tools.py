@@ -6,7 +6,6 @@ programs come out to the byte, wherever they are built. The exporter image takes
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -17,12 +16,13 @@ from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from contract.events import Progress
 from launcher.display import Display, StageLine
+from launcher.error_messages import remedy_in
 from launcher.project import CACHE, shown
 from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.environment import ensure_environment
 from launcher.runtime.llama_cpp_sources import unpack_sources
 from launcher.runtime.logged_process import run_logged
-from launcher.runtime.shared_cache import take_or_make
+from launcher.runtime.shared_cache import RESUMED, is_whole, take_or_make
 
 PROGRAMS = ("llama-quantize", "llama-imatrix", "llama-server")
 # The C library of Debian 11: the programs run on this and on everything newer.
@@ -45,6 +45,20 @@ _SETTINGS = {
     "GIT_EXE": "false",
     "GIT_EXECUTABLE": "false",
 }
+# CMake wants one program each, and the compiler is one for all.
+_WRAPPERS = {"cc": f"cc -target {_TARGET}", "c++": f"c++ -target {_TARGET}"}
+_WRAPPERS |= {"ar": "ar", "ranlib": "ranlib"}
+# In place of the folders' paths, which asserts and logs quote.
+_FLAGS = '"-ffile-prefix-map={work}=."'
+# All that the build knows of this machine's environment: CC, CFLAGS, CMAKE_PREFIX_PATH and the like
+# must not matter, and neither must what CMake finds beside a program in PATH or registered in HOME.
+_ENVIRONMENT = {
+    "PATH": "{programs}:/usr/bin:/bin",
+    "HOME": "{work}",
+    "LC_ALL": "C",
+    "ZIG_GLOBAL_CACHE_DIR": "{work}/compiled",
+    "ZIG_LOCAL_CACHE_DIR": "{work}/compiled",
+}
 # Many small files with the same large headers: compiled sixteen at a time, in a third of the time.
 _UNITY = """\
 cmake_language(DEFER DIRECTORY ${CMAKE_SOURCE_DIR} CALL
@@ -57,9 +71,10 @@ _STEP = re.compile(r"\[(\d+)/(\d+)\]")
 
 
 def tools_digest() -> str:
-    """The digest of all that decides the programs: sources, compiler, settings."""
+    """The digest of all that decides the programs: sources, compiler, settings, environment."""
     locks = [lock_digest("llama-cpp"), lock_digest("tools")]
-    return digest_of_value([locks, PROGRAMS, _TARGET, _SETTINGS, _UNITY])
+    called = [_WRAPPERS, _FLAGS, _ENVIRONMENT]
+    return digest_of_value([locks, PROGRAMS, _TARGET, _SETTINGS, _UNITY, *called])
 
 
 def tools_folder() -> Path:
@@ -71,15 +86,19 @@ def tools(display: Display) -> Path:
     """The folder of the compiled programs, built once for each version that is locked.
 
     A build that is cut off goes on where it was. Clones share what was compiled, as they do their
-    packages in uv's cache: it is the same to the byte.
+    packages in uv's cache: it is the same to the byte. What is damaged is made again.
 
     Raises:
         UserError: no disk space, a package that cannot be had, or a compilation that failed.
     """
     folder = tools_folder()
-    if not folder.is_dir():
-        take_or_make(folder, folder.name, lambda: compile_into(folder, display))
+    take_or_make(folder, folder.name, lambda made: compile_into(made, display))
     return folder
+
+
+def has_tools() -> bool:
+    """Whether `tools` has nothing to make."""
+    return is_whole(tools_folder())
 
 
 def compile_into(folder: Path, display: Display) -> None:
@@ -88,7 +107,7 @@ def compile_into(folder: Path, display: Display) -> None:
     Raises:
         UserError: see `tools`.
     """
-    work = folder.with_name(f"{folder.name}.building")
+    work = folder.with_name(folder.name + RESUMED)
     work.mkdir(parents=True, exist_ok=True)
     check_disk_space(
         work,
@@ -118,7 +137,7 @@ def _compile(work: Path, python: Path, line: StageLine) -> None:
     compiler = next(python.parent.parent.glob("lib/python*/site-packages/ziglang/zig"))
     wrappers = work / "compiler"
     _write_wrappers(wrappers, compiler)
-    (work / "unity.cmake").write_text(_UNITY)
+    (work / "unity.cmake").write_text(_UNITY, encoding="utf-8")
     settings = {
         **_SETTINGS,
         "CMAKE_MAKE_PROGRAM": programs / "ninja",
@@ -126,15 +145,12 @@ def _compile(work: Path, python: Path, line: StageLine) -> None:
         "CMAKE_CXX_COMPILER": wrappers / "c++",
         "CMAKE_AR": wrappers / "ar",
         "CMAKE_RANLIB": wrappers / "ranlib",
-        # In place of the folders' paths, which asserts and logs quote.
-        "CMAKE_C_FLAGS": _without_paths(work),
-        "CMAKE_CXX_FLAGS": _without_paths(work),
+        "CMAKE_C_FLAGS": _FLAGS.format(work=work),
+        "CMAKE_CXX_FLAGS": _FLAGS.format(work=work),
         "CMAKE_PROJECT_INCLUDE": work / "unity.cmake",
     }
     environment = {
-        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-        "ZIG_GLOBAL_CACHE_DIR": str(work / "compiled"),
-        "ZIG_LOCAL_CACHE_DIR": str(work / "compiled"),
+        name: value.format(programs=programs, work=work) for name, value in _ENVIRONMENT.items()
     }
     configure = [str(programs / "cmake"), "-G", "Ninja", "-S", "sources", "-B", "build"]
     configure += [f"-D{name}={value}" for name, value in settings.items()]
@@ -149,27 +165,19 @@ def _compile(work: Path, python: Path, line: StageLine) -> None:
     for name, command in (("configure", configure), ("build", build)):
         log = CACHE / "logs" / f"tools-{name}.log"
         if run_logged(command, log, environment=environment, on_line=on_line, folder=work):
-            lines = [text for text in log.read_text().splitlines() if "rror" in text]
+            said = log.read_text(encoding="utf-8", errors="replace")
+            lines = [text for text in said.splitlines() if "rror" in text]
             raise UserError.one(
                 shown(log),
                 f"llama.cpp's tools could not be compiled: {(lines or ['see the log'])[0]}",
-                "Run the same command again. Only the smoke profile, as it is, needs no tools.",
+                remedy_in(said, "Run the same command again.")
+                + " Only the smoke profile, as it is, needs no tools.",
             )
 
 
 def _write_wrappers(folder: Path, compiler: Path) -> None:
-    # CMake wants one program each, and the compiler is one for all.
     folder.mkdir(exist_ok=True)
-    for name, words in (
-        ("cc", f"cc -target {_TARGET}"),
-        ("c++", f"c++ -target {_TARGET}"),
-        ("ar", "ar"),
-        ("ranlib", "ranlib"),
-    ):
+    for name, words in _WRAPPERS.items():
         wrapper = folder / name
-        wrapper.write_text(f'#!/bin/sh\nexec "{compiler}" {words} "$@"\n')
+        wrapper.write_text(f'#!/bin/sh\nexec "{compiler}" {words} "$@"\n', encoding="utf-8")
         wrapper.chmod(0o755)
-
-
-def _without_paths(work: Path) -> str:
-    return f'"-ffile-prefix-map={work}=."'

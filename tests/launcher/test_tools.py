@@ -1,5 +1,6 @@
 """llama.cpp's tools are the same programs wherever they are compiled."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -40,10 +41,49 @@ def test_they_start_here(tools):
     assert "Q4_K_M" in done.stdout
 
 
-def test_another_setting_is_another_build(monkeypatch):
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("_SETTINGS", "GGML_NATIVE"),
+        ("_WRAPPERS", "cc"),
+        ("_ENVIRONMENT", "PATH"),
+        ("_ENVIRONMENT", "CFLAGS"),
+    ],
+)
+def test_another_setting_wrapper_or_environment_is_another_build(monkeypatch, table, name):
     before = tools_digest()
-    monkeypatch.setitem(llama_cpp_tools._SETTINGS, "GGML_NATIVE", "ON")
+    monkeypatch.setitem(getattr(llama_cpp_tools, table), name, "another")
     assert tools_digest() != before
+
+
+def test_another_flag_is_another_build(monkeypatch):
+    before = tools_digest()
+    monkeypatch.setattr(llama_cpp_tools, "_FLAGS", "-O0")
+    assert tools_digest() != before
+
+
+@pytest.mark.compiles
+def test_what_this_machines_environment_says_of_compilers_does_not_matter(tmp_path, monkeypatch):
+    for name in ("CC", "CXX", "CFLAGS", "LDFLAGS", "CMAKE_PREFIX_PATH", "CMAKE_TOOLCHAIN_FILE"):
+        monkeypatch.setenv(name, "spoiled")
+    monkeypatch.setenv("CMAKE_GENERATOR", "Unix Makefiles")
+    monkeypatch.setenv("PATH", f"/opt/spoiled:{os.environ['PATH']}")
+    work = tmp_path / "tools.building"
+    (work / "sources").mkdir(parents=True)
+    # CMake's own view of it, in the project that it configures.
+    (work / "sources" / "CMakeLists.txt").write_text(
+        "project(ours NONE)\n"
+        "execute_process(COMMAND /usr/bin/env OUTPUT_FILE ${CMAKE_BINARY_DIR}/known)\n"
+        "message(FATAL_ERROR no)\n"
+    )
+    with pytest.raises(UserError, match="could not be compiled"):
+        compile_into(tmp_path / "tools", QUIET)
+    lines = (work / "build" / "known").read_text().splitlines()
+    known = dict(line.split("=", 1) for line in lines)
+    # What the shell and CMake add by themselves.
+    assert known.keys() - {"PWD", "OLDPWD", "SHLVL", "_"} == set(llama_cpp_tools._ENVIRONMENT)
+    assert "spoiled" not in "".join(known.values())
+    assert known["HOME"] == str(work)
 
 
 @pytest.mark.compiles
