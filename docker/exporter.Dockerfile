@@ -6,11 +6,11 @@
 
 FROM trainer AS exporter
 # Where a stage finds them that has them mounted elsewhere. The bytecode that a converter may have
-# left in the cache is of no use: it bears dates.
+# left in the cache is of no use: it bears dates. The cache's markers are the cache's.
 RUN --mount=type=bind,from=llama_cpp,target=/mnt/llama_cpp \
     --mount=type=bind,from=tools,target=/mnt/tools \
     mkdir /affineur && cp -R /mnt/llama_cpp /mnt/tools /affineur/ && \
-    find /affineur -name __pycache__ -prune -exec rm -rf {} + && \
+    find /affineur \( -name __pycache__ -o -name .whole.json \) -prune -exec rm -rf {} + && \
     chmod -R u=rwX,go=rX /affineur && chmod a+x /affineur/tools/llama-* && \
     find /affineur -depth -exec touch --no-dereference --date=@0 {} + && \
     touch --date=@0 /etc /run /mnt

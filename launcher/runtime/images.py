@@ -11,8 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,17 +24,15 @@ from launcher.display import Display
 from launcher.project import CACHE, LOCKS, ROOT, lock_file, shown
 from launcher.runtime.dependency_locks import uv
 from launcher.runtime.file_stamp import changed, stamps
+from launcher.runtime.layer_cache import layer_cache
 from launcher.runtime.llama_cpp_sources import llama_cpp
 from launcher.runtime.llama_cpp_tools import compile_into, tools, tools_digest
 from launcher.runtime.logged_process import run_logged
-from launcher.runtime.owned_folder import check_ours, own
-from launcher.runtime.shared_cache import hold_place, replace_folder
+from launcher.runtime.owned_folder import check_ours
 
 SOURCE_LABEL = "dev.affineur.source"
 CONTRACT_LABEL = "dev.affineur.contract"
 _TAIL_LINES = 20
-# In the folder of --cache.
-_LAYERS = "layers"
 # BuildKit's plain progress: `#9 [rtx packages 2/2] RUN ...`.
 _STEP = re.compile(r"#\d+ \[\S+ (\S+) +(\d+)/(\d+)\]")
 # What an exporter has at its place already, and other engines give to the stages there.
@@ -160,35 +157,10 @@ def _unedited(target: str) -> Iterator[None]:
 
 
 def _build(target: str, inputs: BuildInputs, display: Display) -> str:
-    with _layer_cache(inputs.cache) as words:
+    with layer_cache(inputs.cache) as words:
         digest = _bake(target, inputs, words=words, compiled=tools, display=display)
     atomic_write(_builder_file(digest), builder() + "\n")
     return digest
-
-
-@contextmanager
-def _layer_cache(folder: Path | None) -> Iterator[list[str]]:
-    """What bake is told of the folder that keeps layers; afterwards, it holds those of this build.
-
-    Raises:
-        UserError: the folder holds something and is not ours.
-    """
-    if folder is None:
-        yield []
-        return
-    own(folder, "--cache")
-    layers = folder / _LAYERS
-    with hold_place(layers) as beside:
-        # A new folder each time: in an old one BuildKit leaves what nobody needs any more.
-        fresh = beside / _LAYERS
-        fresh.mkdir()
-        words = ["--set", f"*.cache-to=type=local,dest={fresh},mode=max,compression=zstd"]
-        words += [f"--allow=fs={fresh}"]
-        if (layers / "index.json").exists():
-            words += ["--set", f"*.cache-from=type=local,src={layers}"]
-            words += [f"--allow=fs.read={layers}"]
-        yield words
-        replace_folder(layers, fresh)
 
 
 def digest_of_fresh_build(target: str, inputs: BuildInputs, display: Display) -> str:

@@ -42,11 +42,14 @@ def test_the_tools_in_it_are_the_local_engines(engine, exporter, tools, run):
         "say(**{p.name: hashlib.sha256(p.read_bytes()).hexdigest()"
         " for p in Path('/affineur/tools').glob('llama-*')},"
         " help=subprocess.run(['llama-quantize', '--help'], capture_output=True, text=True).stdout,"
-        " converter=Path('/affineur/llama_cpp/convert_hf_to_gguf.py').is_file())"
+        " converter=Path('/affineur/llama_cpp/convert_hf_to_gguf.py').is_file(),"
+        " markers=[str(p) for p in Path('/affineur').rglob('.whole.json')])"
     )
     values, ending = probe(engine, run, code, exporter=True)
     assert ending.code == 0
     assert values["converter"] is True
+    # What `./invoke build --check` compiles has none.
+    assert values["markers"] == []
     assert "Q4_K_M" in values["help"]
     assert {name: values[name] for name in PROGRAMS} == {
         name: digest_of_file(tools / name) for name in PROGRAMS

@@ -14,7 +14,7 @@ import pytest
 
 from launcher.display import Display
 from launcher.project import ROOT
-from launcher.runtime import llama_cpp_tools
+from launcher.runtime import llama_cpp_tools, shared_cache
 from launcher.runtime.llama_cpp_tools import PROGRAMS
 from launcher.runtime.shared_cache import is_whole, shared, take_or_make
 
@@ -52,6 +52,11 @@ def make(folder):
     (folder / "program").write_text("whole")
     (folder / "below").mkdir()
     (folder / "below" / "part").write_text("part")
+
+
+def test_an_image_gets_no_marker_of_the_cache():
+    dockerfile = (ROOT / "docker" / "exporter.Dockerfile").read_text(encoding="utf-8")
+    assert f"-name {shared_cache._MARKER}" in dockerfile
 
 
 def never(folder):
