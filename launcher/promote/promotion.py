@@ -20,8 +20,9 @@ from launcher.project import shown
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import EnvChange, LogEntry, PromotionLog
 from launcher.promote.models_file import RoleEntry
-from launcher.serving.model_import import ImportRecords
-from launcher.serving.ollama_server import OllamaServer, full_name
+from launcher.serving.import_records import ImportRecords
+from launcher.serving.ollama_names import full_name
+from launcher.serving.ollama_server import OllamaServer
 
 _DIGEST_CHARACTERS = 12
 
