@@ -8,7 +8,6 @@ is written, the new text is read again, and it must say the same but for the one
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,16 +25,40 @@ from ruamel.yaml.events import (
     ScalarEvent,
 )
 
-from contract.atomic_write import atomic_write
 from contract.errors import UserError
+from contract.record import Record
 from launcher.configuration import read_yaml
 from launcher.project import MODELS_FILE, shown
+from launcher.promote.rewriting import rewrite
 
 _KEY = "model_name"
 _MERGE = "<<"
 # Of one meaning in every version of YAML, unlike 12:30 and on.
 _PLAIN = re.compile(r"[A-Za-z][\w./@-]*(?::[\w./@-]+)*", re.ASCII)
 _NOT_TEXT = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
+
+
+class Lines(Record):
+    """Whole lines of the file that a promotion replaced, and those in their place."""
+
+    before: str
+    after: str
+
+    @classmethod
+    def between(cls, old: str, new: str) -> Lines:
+        """The lines in which two texts differ, from the first to the last."""
+        one, other = old.split("\n"), new.split("\n")
+        shortest = min(len(one), len(other))
+        same = (first == second for first, second in zip(one, other, strict=False))
+        start = next((number for number, equal in enumerate(same) if not equal), shortest)
+        end = 0
+        while end < shortest - start and one[-1 - end] == other[-1 - end]:
+            end += 1
+        texts = [lines[start : len(lines) - end] for lines in (one, other)]
+        # With their line feeds, but for a last one that has none.
+        feeds = ["\n" if lines and end else "" for lines in texts]
+        before, after = ("\n".join(lines) + feed for lines, feed in zip(texts, feeds, strict=True))
+        return cls(before=before, after=after)
 
 
 @dataclass(frozen=True)
@@ -89,10 +112,60 @@ class RoleEntry:
         Raises:
             UserError: see `changed`.
         """
-        changed = self.changed(model_name)
-        # The file itself, where a symbolic link leads to it.
-        target = self.path.resolve()
-        atomic_write(target, changed, stat.S_IMODE(target.stat().st_mode))
+        self._write(self.changed(model_name))
+
+    def restore(self, model_name: str, lines: Lines | None) -> None:
+        """Put an earlier model back, and the lines as they stood then where ours still stand.
+
+        Raises:
+            UserError: see `changed`.
+        """
+        self._write(self._restored(model_name, lines) or self.changed(model_name))
+
+    def lines(self, model_name: str) -> Lines:
+        """The lines that `write` changes, before and after.
+
+        Raises:
+            UserError: see `changed`.
+        """
+        return Lines.between(self._text, self.changed(model_name))
+
+    def _unchanged(self) -> str:
+        text = _text_of(self.path)
+        if text != self._text:
+            raise UserError.one(
+                shown(self.path),
+                "was changed in the meantime and was left as it is",
+                "Review it and run the same command again.",
+            )
+        return text
+
+    def _restored(self, model_name: str, lines: Lines | None) -> str | None:
+        now = self._unchanged()
+        wanted = _says(now)
+        if lines is None or not lines.after or wanted is None:
+            return None
+        # As it was written: a number is no text.
+        wanted["models"][self.role][_KEY] = None
+        # The same lines may stand elsewhere: what is said tells which are ours.
+        for found in re.finditer(f"^{re.escape(lines.after)}", now, re.MULTILINE):
+            earlier = now[: found.start()] + lines.before + now[found.end() :]
+            said = _says(earlier)
+            if _name_in(said, self.role) == model_name:
+                said["models"][self.role][_KEY] = None
+                if said == wanted:
+                    return earlier
+        return None
+
+    def _write(self, text: str) -> None:
+        rewrite(self.path, text)
+        # Read again as everybody reads it.
+        if RoleEntry.read(self.role, self.path)._text != text:
+            raise UserError.one(
+                shown(self.path),
+                "does not hold what was just written to it",
+                "Somebody else changed it: review it, and run the same command again.",
+            )
 
     def changed(self, model_name: str) -> str:
         """The file's text with another model in its place.
@@ -101,13 +174,7 @@ class RoleEntry:
             UserError: the file is another one than when it was read, or cannot be changed in this
                 one place.
         """
-        now = _text_of(self.path)
-        if now != self._text:
-            raise UserError.one(
-                shown(self.path),
-                "was changed in the meantime and was left as it is",
-                "Review it and run the same command again.",
-            )
+        now = self._unchanged()
         wanted = _says(now)
         changes: Iterator[str] = iter(())
         # Nothing, where it holds itself.
@@ -122,6 +189,14 @@ class RoleEntry:
             f"its {_KEY} cannot be changed without changing something else",
             f"Nothing was changed: set it to {model_name} by hand.",
         )
+
+
+def _name_in(said: Any, role: str) -> str | None:
+    """The role's model in what a text says, as a text; None where there is none."""
+    roles = said.get("models") if isinstance(said, dict) else None
+    entry = roles.get(role) if isinstance(roles, dict) else None
+    name = entry.get(_KEY) if isinstance(entry, dict) else None
+    return None if name is None else str(name).strip()
 
 
 def _text_of(path: Path) -> str:

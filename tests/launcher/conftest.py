@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contract.digest import digest_of_file
 from contract.serving import Serving
 from launcher.pipeline.model_files import ModelFiles
+from launcher.promote.log import LogEntry
 from tests.stand_in import Answering, Ollama, StandIn, running
 
 
@@ -60,3 +62,21 @@ class MadeRun:
 def made_run(tmp_path) -> MadeRun:
     """A finished run of the model `m`."""
     return MadeRun(tmp_path / "m" / "0123")
+
+
+def log_entry(before: str = "x", after: str = "m:1", did: str = "promote", **more: Any) -> LogEntry:
+    """A line of the log of promotions."""
+    values = {
+        "at": "2026-01-01T00:00:00+00:00",
+        "did": did,
+        "role": "sfd_analyzer",
+        "before": before,
+        "after": after,
+        "model": "m",
+        "digest": "d",
+        "run": "r",
+        "gate": None,
+        "override": None,
+        "env": None,
+    }
+    return LogEntry(**{**values, **more})
