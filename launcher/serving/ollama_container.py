@@ -24,7 +24,8 @@ from contract.events import Progress
 from launcher.display import Display
 from launcher.runtime.docker_engine import DockerEngine, EngineFacts
 from launcher.runtime.docker_errors import TOOLKIT_REMEDY
-from launcher.serving.ollama_server import OllamaServer, address, server_version
+from launcher.serving.ollama_address import address
+from launcher.serving.ollama_server import OllamaServer, server_version
 from launcher.serving.temporary_models import remove_left_behind
 
 if TYPE_CHECKING:

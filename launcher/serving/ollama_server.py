@@ -6,22 +6,21 @@ sentence; errors after a stream has begun arrive under HTTP 200 and are found th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import requests
 from pydantic import BaseModel
 
 from contract.conversation import Message
 from contract.errors import UserError
-from contract.json_reading import TooDeep
+from contract.json_reading import BadJson, TooDeep, read_reply
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.http_session import Redirected, ServerSession
+from launcher.serving.ollama_address import address
 from launcher.serving.ollama_names import canonical
 from launcher.serving.ollama_replies import (
     Chatted,
@@ -37,8 +36,6 @@ from launcher.serving.ollama_replies import (
     scored_as,
 )
 
-_OLLAMA_PORT = 11434
-_SCHEME_PORTS = {"http": 80, "https": 443}
 # To connect, and for the first answer: a server that loads a model can take its time.
 _PATIENCE_S = (1.0, 10.0)
 # For what a server answers at once.
@@ -55,49 +52,14 @@ _UNREAD_CALLS = ("error parsing tool call", "tool call parsing failed")
 _GO_ON = "Start it and run the same command again; uploaded files are kept."
 
 
-def address() -> str:
-    """Where the server is looked for: `OLLAMA_HOST` in Ollama's own forms, or its default.
-
-    Its rules: https://github.com/ollama/ollama/blob/main/envconfig/config.go (`Host`).
-
-    Raises:
-        UserError: it is no address.
-    """
-    given = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'")
-    scheme, found, rest = given.partition("://")
-    if not found:
-        scheme, rest = "http", given
-    standard = _SCHEME_PORTS.get(scheme) if found else _OLLAMA_PORT
-    place, _, path = rest.partition("/")
-    user, at, place = place.rpartition("@")
-    # An address of IPv6 may stand without brackets where no port is behind it.
-    if place.count(":") > 1 and not place.startswith("["):
-        place = f"[{place}]"
-    try:
-        parts = urlsplit(f"//{place}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        standard = None
-    if standard is None:
-        raise UserError.one(
-            "OLLAMA_HOST",
-            f"{given} is not an address of a server",
-            "For example: 127.0.0.1:11434, or https://ollama.example.org.",
-        )
-    # A server told to listen everywhere is reached here.
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    named = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{user}{at}{named}:{standard if port is None else port}/{path}".rstrip("/")
-
-
 def server_version() -> str | None:
     """The version of the server at `address()`, or None where none answers."""
     where = address()
     try:
         with ServerSession(where) as session:
             answer = session.get(f"{where}/api/version", timeout=_PATIENCE_S)
-        return str(answer.json()["version"])
-    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return str(read_reply(answer.content)["version"])
+    except (requests.RequestException, BadJson, KeyError, TypeError):
         return None
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from contract.errors import Problem, UserError
 from launcher.pipeline.gguf_files import GgufFile, check_gguf, folder_name
-from launcher.serving.ollama_server import OllamaServer, address
+from launcher.serving.ollama_address import address
+from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.server_choice import Ollama, OllamaHost
 from launcher.serving.server_diff import reported_parameters
 

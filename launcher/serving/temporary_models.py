@@ -33,6 +33,7 @@ _DIGEST_CHARACTERS = 12
 _NAME = re.compile(r"affineur-[a-z0-9]+-[0-9a-f]+-[0-9a-f]{6}")
 # A server may go on with a model long after the one who asked for it is gone: it hashes gigabytes.
 _MAY_STILL_COME_S = 24 * 3600
+_PATIENCE_S = 60.0
 # Somebody waits at the terminal, and what is not removed now is removed by the next command.
 _AFTER_AN_ERROR_S = 1.0
 
@@ -53,7 +54,7 @@ def temporary_name(server: OllamaServer, use: str, digest: str) -> Iterator[str]
             yield name
         except BaseException:
             with suppress(UserError):
-                _remove(entry, server, patience_s=_AFTER_AN_ERROR_S)
+                _remove(entry, server, _AFTER_AN_ERROR_S)
             raise
         server.delete(name)
         entry.unlink()
@@ -121,13 +122,13 @@ def remove_left_behind(server: OllamaServer, display: Display) -> None:
         display.note(f"removed {what} that an earlier command left: {', '.join(removed)}")
 
 
-def _remove(entry: Path, server: OllamaServer, **patience: float) -> bool:
+def _remove(entry: Path, server: OllamaServer, patience_s: float = _PATIENCE_S) -> bool:
     """Remove the entry's model, and say whether there was one.
 
     Where there is none, it may still come, so the entry stays for a day: what was to make it may
     have been cut off only here.
     """
-    found = server.delete(entry.name, **patience)
+    found = server.delete(entry.name, patience_s=patience_s)
     if found or time.time() - entry.stat().st_mtime > _MAY_STILL_COME_S:
         entry.unlink()
     return found

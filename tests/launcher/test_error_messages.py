@@ -15,7 +15,7 @@ from launcher.cli.summary import sparkline
 from launcher.configuration import resolve
 from launcher.display import Display, duration, terminal
 from launcher.error_messages import exit_on_error
-from launcher.serving import ollama_server
+from launcher.serving import ollama_address, ollama_server
 from tests.stand_in import Reply
 
 
@@ -166,14 +166,14 @@ def test_quiet_is_quiet():
 )
 def test_ollamas_address_is_read_as_ollama_reads_it(monkeypatch, given, meant):
     monkeypatch.setenv("OLLAMA_HOST", given)
-    assert ollama_server.address() == meant
+    assert ollama_address.address() == meant
 
 
 @pytest.mark.parametrize("given", ["ftp://box", "box:port", "box:99999", "://box", "none://box"])
 def test_what_is_no_address_is_a_sentence(monkeypatch, given):
     monkeypatch.setenv("OLLAMA_HOST", given)
     with pytest.raises(UserError, match=r"is not an address of a server"):
-        ollama_server.address()
+        ollama_address.address()
 
 
 def test_a_server_is_asked_for_its_version(monkeypatch, serve):
@@ -182,8 +182,9 @@ def test_a_server_is_asked_for_its_version(monkeypatch, serve):
     server = serve(lambda asked: Reply(body=said[asked.path]))
     monkeypatch.setenv("OLLAMA_HOST", server.address)
     assert ollama_server.server_version() == "0.34.1"
-    said["/api/version"] = b"<html>"
-    assert ollama_server.server_version() is None
+    for none in (b"<html>", b"[" * 9_000, b"5", b"{}", b"\xff"):
+        said["/api/version"] = none
+        assert ollama_server.server_version() is None
     server.shutdown()
     server.server_close()
     assert ollama_server.server_version() is None

@@ -4,6 +4,8 @@ The servers are stand-ins on loopback, since no real one does this when it is as
 """
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from contract.serving import Serving
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.http_session import is_loopback
 from launcher.serving.ollama_server import OllamaServer, server_version
-from tests.stand_in import DROP, Reply, says
+from tests.stand_in import DROP, SILENCE, Reply, says
 
 FILES = ModelFiles(
     name="m",
@@ -120,6 +122,24 @@ def test_a_broken_reply_is_one_sentence(serve, name, reply):
     with pytest.raises(UserError) as refused:
         request(OllamaServer(server.address, "0"))
     assert len(refused.value.problems) == 1
+
+
+def test_questions_that_wait_are_ended_and_later_ones_are_answered(ollama_server, ollama):
+    ollama.make("m", "one")
+    ollama.instead["chat"] = SILENCE
+    server = OllamaServer(ollama_server.address, "0")
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(server.chat, model="m", messages=[]) for _ in range(3)]
+        while sum(asked.path == "/api/chat" for asked in ollama_server.asked) < 3:
+            time.sleep(0.01)
+        server.abort()
+        for each in waiting:
+            with pytest.raises(UserError, match="lost the connection"):
+                each.result(30)
+    # The stand-in sees that they are gone, while the process lives on.
+    assert ollama_server.left.wait(30)
+    del ollama.instead["chat"]
+    assert server.chat(model="m", messages=[])["done_reason"] == "stop"
 
 
 def test_an_addresss_password_is_in_no_sentence():

@@ -13,7 +13,7 @@ import pytest
 from contract import paths
 from contract.reference import Reference
 from launcher.evaluate.evaluation import SKILLS
-from launcher.evaluate.record import Evaluation
+from launcher.evaluate.record import Evaluation, EvaluationAttempt
 from launcher.project import MODELS_FILE
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import PromotionLog
@@ -231,8 +231,13 @@ def test_what_was_answered_is_not_asked_again(fragile, trained, dies):
         assert "while answering" in said
         assert "Traceback" not in said
         fragile.start()
+    attempt = EvaluationAttempt.of_run(the_run(trained))
+    assert (
+        attempt.model.answered == f"Ollama {OllamaServer.found().version} at http://{fragile.host}"
+    )
     done = ask(trained, fragile, *words)
     assert done.returncode == 0, done.stderr
+    assert EvaluationAttempt.of_run(the_run(trained)) is None
     assert temporary(OllamaServer.found()) == []
     after = [line for file in sorted(answers.glob("*")) for line in keys(file)]
     assert len(after) == 2 * 118
