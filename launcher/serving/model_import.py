@@ -9,7 +9,7 @@ copy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from contract import paths
@@ -69,10 +69,10 @@ def import_run(
                 f"{full_name(name)} at {server.public_address} was not imported by this project",
                 "Use another output_model_name, or --replace.",
             )
-        with temporary_name(server, "candidate", files.digest) as candidate:
-            shown = f"into Ollama {server.version} at {server.public_address}"
-            with display.working("import", shown) as line:
-                _create(candidate, files, server, line=line)
+        why = f"into Ollama {server.version} at {server.public_address}"
+        with temporarily_on_server(
+            "candidate", files, server, display=display, why=why
+        ) as candidate:
             created = _digest(candidate, server)
             examine(candidate)
             if _digest(candidate, server) != created:
@@ -134,13 +134,16 @@ def temporarily_on_server(
         use: stands in the name.
         why: is shown while it is created.
     """
-    with temporary_name(server, use, files.digest) as name:
+    with ExitStack() as held:
         with display.working("import", why) as line:
+            # Files have no names there: what has one is made of them last.
+            _upload(files, server, line=line)
+            name = held.enter_context(temporary_name(server, use, files.digest))
             _create(name, files, server, line=line)
         yield name
 
 
-def _create(name: str, files: ModelFiles, server: OllamaServer, *, line: StageLine) -> None:
+def _upload(files: ModelFiles, server: OllamaServer, *, line: StageLine) -> None:
     for file, digest in files.blobs.items():
         if server.has_blob(digest):
             continue
@@ -152,6 +155,8 @@ def _create(name: str, files: ModelFiles, server: OllamaServer, *, line: StageLi
 
         server.upload(files.folder / file, digest, on_bytes)
 
+
+def _create(name: str, files: ModelFiles, server: OllamaServer, *, line: StageLine) -> None:
     def on_status(status: str) -> None:
         line.on_event(Progress(doing=status[:40], done=0, total=1, unit="model"))
 

@@ -202,6 +202,14 @@ def test_a_server_that_dies_in_create_is_one_sentence_and_leaves_nothing(
     assert f"removed a temporary model that an earlier command left: {left}" in said.getvalue()
 
 
+def test_an_upload_that_is_cut_off_leaves_nothing_at_all(server, ollama_server, made_run, cache):
+    digest = made_run.files.blobs["gguf/model-f16.gguf"]
+    ollama_server.cut[f"/api/blobs/{digest}"] = 3
+    with pytest.raises(UserError, match="lost the connection"):
+        import_run(made_run, "m", server, display=QUIET)
+    assert journal(cache) == []
+
+
 def test_an_alias_stays_the_model_that_it_was(server, ollama):
     ollama.make("m", "one")
     digest = server.digest("m")
