@@ -64,12 +64,15 @@ class Verification(Record):
     """The last verification that a server serves this run's model.
 
     `model` is its name there. `model_digest` is of the served files and settings, and the same on
-    every server.
+    every server. `server` is the server's version, `address` where it was, and `image` the id of
+    the image that it ran in, where the launcher started its container.
     """
 
     model: str
     model_digest: str
     server: str
+    address: str | None = None
+    image: str | None = None
     passed: bool
     checks: list[Check]
 

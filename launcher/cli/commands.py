@@ -14,7 +14,7 @@ from launcher.configuration import profile_values, resolve
 from launcher.display import Display, terminal
 from launcher.evaluate import report
 from launcher.evaluate.evaluation import EvaluationRequest, Evaluator
-from launcher.evaluate.record import Evaluation
+from launcher.evaluate.record import Evaluation, EvaluationAttempt
 from launcher.gate import card
 from launcher.gate.decision import decide
 from launcher.gate.policy import POLICY_FILE, Policy, read_policy
@@ -110,14 +110,8 @@ def verify(model: str, *, run: str, ollama: str) -> None:
     found = Run.find(model, run)
     display = Display()
     with demand_server(ollama, display).running() as server:
-        if server.digest(model) is None:
-            by = "" if ollama == "host" else f" --ollama {ollama}"
-            raise UserError.one(
-                "Ollama",
-                f"{server.address} has no model {model}",
-                f"./invoke import --model {model}{by}",
-            )
-        checks = verification.prove(found, server, model, display=display)
+        by = "" if ollama == "host" else f" --ollama {ollama}"
+        checks = verification.prove_named(found, server, model, display=display, how=by)
     verification.show(checks, terminal())
 
 
@@ -125,7 +119,7 @@ def _import(
     run: Run, name: str, *, server: OllamaServer, display: Display, replace: bool
 ) -> Imported:
     def examine(candidate: str) -> None:
-        checks = verification.prove(run, server, candidate, display=display)
+        checks = verification.prove(run, server, candidate, name=name, display=display)
         if not display.quiet:
             verification.show(checks, display.console)
 
@@ -164,6 +158,7 @@ def gate(model: str, *, run: str, policy: str) -> None:
     model = canonical_name(model)
     found = Run.find(model, run)
     evaluation = Evaluation.of_run(found.folder, model)
+    _note_unfinished(found)
     decision = decide(found, evaluation, _policy(policy))
     evaluation.model_copy(update={"gate": decision}).write(found.folder / paths.EVALUATION)
     atomic_write(found.folder / paths.CARD, card.markdown(evaluation, decision))
@@ -196,6 +191,7 @@ def promote(
     env = EnvVariable.read(user_path(env_file, "--env-file"), env_key) if env_file else None
     found = Run.find(model, run)
     demands = _policy(policy)
+    _note_unfinished(found)
     with demand_server(ollama, Display()).running() as server:
         changed = promotion.promote(
             found, model, entry, server=server, policy=demands, override=override, env=env
@@ -210,6 +206,12 @@ def rollback(role: str) -> None:
     print(f"{role}: {changed.before} -> {changed.after}")
 
 
+def _note_unfinished(run: Run) -> None:
+    attempt = EvaluationAttempt.of_run(run.folder)
+    if attempt is not None:
+        Display().note(attempt.text)
+
+
 def _policy(path: str) -> Policy:
     return read_policy(Path(path) if path else POLICY_FILE)
 
@@ -222,7 +224,8 @@ def _server_to_ask(model: str, run: Run | None, *, ollama: str, display: Display
     with chosen.running() as server:
         if server.digest(model) is not None:
             return chosen
-        display.note(f"{server.address} has no model {model}: llama-server loads its file instead")
+        where = server.public_address
+        display.note(f"{where} has no model {model}: llama-server loads its file instead")
     return None
 
 

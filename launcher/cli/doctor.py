@@ -25,7 +25,8 @@ from launcher.runtime.docker_errors import TOOLKIT_REMEDY
 from launcher.runtime.engine_choice import check_name
 from launcher.runtime.gpu_generations import GENERATIONS
 from launcher.runtime.llama_cpp_tools import has_tools
-from launcher.serving.ollama_server import address, server_version
+from launcher.serving.ollama_address import address
+from launcher.serving.ollama_server import server_version
 
 State = Literal["ok", "warn", "fail"]
 _MARKS = {"ok": "[green]✓ ok  [/]", "warn": "[yellow]! warn[/]", "fail": "[red]✗ fail[/]"}

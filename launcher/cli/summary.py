@@ -18,7 +18,7 @@ from launcher.display import distinct_parts, shortened, styled
 from launcher.pipeline.finished_run import Run
 from launcher.project import shown
 from launcher.serving.model_import import Imported
-from launcher.serving.ollama_server import address
+from launcher.serving.ollama_address import address
 from launcher.serving.server_choice import Ollama
 
 _SHOWN_OUTPUTS = ("adapter/adapter_model.safetensors", "gguf/", "Modelfile")

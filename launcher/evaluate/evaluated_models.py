@@ -6,8 +6,8 @@ Each is known by its digest before it is started, so that one whose answers are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 
 from contract import paths
 from contract.chat_format import ChatFormat
@@ -19,9 +19,12 @@ from launcher.evaluate.record import ModelIdentity
 from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.chat_model import ChatModel, OllamaModel
+from launcher.serving.import_records import ImportRecords
 from launcher.serving.llama_server import PROGRAM, llama_server
-from launcher.serving.model_import import ImportRecords, temporarily_on_server
-from launcher.serving.ollama_server import OllamaServer, full_name
+from launcher.serving.model_import import temporarily_on_server
+from launcher.serving.ollama_names import full_name
+from launcher.serving.ollama_server import OllamaServer
+from launcher.serving.temporary_models import temporary_alias
 
 
 @dataclass(frozen=True)
@@ -50,18 +53,18 @@ def on_server(server: OllamaServer, name: str, run: Run | None) -> EvaluatedMode
     digest = server.digest(name)
     if digest is None:
         remedy = f"./invoke import --model {name}" if run else f"Available: {_known(server)}."
-        raise UserError.one("Ollama", f"{server.address} has no model {name}", remedy)
+        raise UserError.one("Ollama", f"{server.public_address} has no model {name}", remedy)
     made = None
     if run is not None:
         made = ImportRecords(run).model_digest(digest)
         if made != run.model_digest:
             raise UserError.one(
                 "Ollama",
-                f"the model {name} at {server.address} does not belong to run {run.name}",
+                f"the model {name} at {server.public_address} does not belong to run {run.name}",
                 f"Import it (./invoke import --model {name}), or select its run with --run.",
             )
-    model: ChatModel = OllamaModel(server, name, name, digest)
-    return EvaluatedModel(_identity(model, made), lambda: nullcontext(model))
+    model = OllamaModel(server, name, name, digest)
+    return EvaluatedModel(_identity(model, made), lambda: _under_own_name(model))
 
 
 def from_file(files: ModelFiles, parallel: int, display: Display) -> EvaluatedModel:
@@ -72,15 +75,9 @@ def from_file(files: ModelFiles, parallel: int, display: Display) -> EvaluatedMo
     return EvaluatedModel(identity, lambda: llama_server(files, parallel, display))
 
 
-def base_on_server(
-    files: ModelFiles, server: OllamaServer, *, tuned: str, display: Display
-) -> EvaluatedModel:
-    """The base of a run, on the server for as long as it is asked.
-
-    Args:
-        tuned: the tuned model's name there, beside which the base gets its own.
-    """
-    model = OllamaModel(server, f"{full_name(tuned)}-base", files.name, files.digest)
+def base_on_server(files: ModelFiles, server: OllamaServer, display: Display) -> EvaluatedModel:
+    """The base of a run, on the server for as long as it is asked."""
+    model = OllamaModel(server, files.name, files.name, files.digest)
     return EvaluatedModel(
         _identity(model, files.digest), lambda: _temporary_base(files, model, display)
     )
@@ -106,14 +103,29 @@ def served_reasons(server: OllamaServer, name: str) -> bool:
 
 
 @contextmanager
+def _under_own_name(model: OllamaModel) -> Iterator[ChatModel]:
+    """The model, asked under a name that no import gives to another one meanwhile."""
+    name = full_name(model.served)
+    with temporary_alias(model.server, name, model.digest, "evaluated") as alias:
+        yield replace(model, served=alias)
+
+
+@contextmanager
 def _temporary_base(files: ModelFiles, model: OllamaModel, display: Display) -> Iterator[ChatModel]:
     why = "the base, for comparison"
-    with temporarily_on_server(model.served, files, model.server, display=display, why=why):
-        yield model
+    with temporarily_on_server("base", files, model.server, display=display, why=why) as name:
+        yield replace(model, served=name)
 
 
-def _identity(model: ChatModel, made: str | None) -> ModelIdentity:
-    return ModelIdentity(name=model.name, by=model.by, digest=model.digest, model_digest=made)
+def _identity(model: OllamaModel, made: str | None) -> ModelIdentity:
+    return ModelIdentity(
+        name=model.name,
+        by=model.by,
+        address=model.server.public_address,
+        image=model.server.image,
+        digest=model.digest,
+        model_digest=made,
+    )
 
 
 def _known(server: OllamaServer) -> str:

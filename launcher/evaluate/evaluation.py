@@ -29,7 +29,7 @@ from launcher.evaluate.evaluated_models import (
     served_reasons,
 )
 from launcher.evaluate.questions import make_questions
-from launcher.evaluate.record import Evaluation
+from launcher.evaluate.record import ATTEMPT, Evaluation, EvaluationAttempt
 from launcher.evaluate.response_cache import ResponseCache
 from launcher.evaluate.sampling import sample
 from launcher.evaluate.scoring import examples, results
@@ -100,6 +100,8 @@ class Evaluator:
             model = self._model(server)
             home = run.folder if run is not None else _home_of_unknown(request.model, model)
             folder = home / paths.EVALUATION_FOLDER
+            attempt = EvaluationAttempt(model=model.identity, started=_now())
+            attempt.write(home / ATTEMPT)
             questions = self._questions(folder, data=data, columns=columns, skills=skills)
             items = questions.items
             if limit is not None:
@@ -126,9 +128,10 @@ class Evaluator:
             limit=limit,
             max_new_tokens=self._max_new_tokens,
             max_skill_loss=max_skill_loss,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=_now(),
         )
         found.write(home / paths.EVALUATION)
+        (home / ATTEMPT).unlink(missing_ok=True)
         return home, found
 
     @property
@@ -202,8 +205,7 @@ class Evaluator:
             return None
         baseline = make_baseline(self.run, self.engine, self.display)
         if server is not None:
-            tuned = self.request.model
-            return base_on_server(baseline, server, tuned=tuned, display=self.display)
+            return base_on_server(baseline, server, self.display)
         return from_file(baseline, self.request.parallel, self.display)
 
     def _answers(
@@ -230,6 +232,10 @@ class Evaluator:
 
             cache.ask(model, self.request.parallel, on_progress)
         return cache.answers
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _home_of_unknown(name: str, model: EvaluatedModel) -> Path:

@@ -14,18 +14,30 @@ from contract.record import Record
 from launcher.evaluate.intervals import Interval, Verdict
 from launcher.evaluate.paired_differences import Outcome, PairedDifferences, differences
 
+# From a run's folder.
+ATTEMPT = paths.EVALUATION_FOLDER / "attempt.json"
+
 
 class ModelIdentity(Record):
     """Who was asked.
 
-    `digest` is the served model's own, where a server gives it one; `model_digest` that of its
-    files and settings, None where it was not made here.
+    `by` is the server and its version, `address` where it was (None: llama-server, here), and
+    `image` the id of the image that it ran in, where the launcher started its container. `digest`
+    is the served model's own, where a server gives it one; `model_digest` that of its files and
+    settings, None where it was not made here.
     """
 
     name: str
     by: str
+    address: str | None = None
+    image: str | None = None
     digest: str
     model_digest: str | None
+
+    @property
+    def answered(self) -> str:
+        """Who answered, for people: `Ollama 0.34.1 at http://127.0.0.1:11434`."""
+        return self.by if self.address is None else f"{self.by} at {self.address}"
 
 
 class Counts(Record):
@@ -83,6 +95,32 @@ class Example(Record):
     expected: str
     model: str
     base: str | None
+
+
+class EvaluationAttempt(Record):
+    """An evaluation that began, and whom it asks; it is gone once that evaluation is written.
+
+    So where it is there, `evaluation.json` is of an earlier one.
+    """
+
+    remedy: ClassVar[str] = "Run ./invoke evaluate again."
+
+    model: ModelIdentity
+    started: str
+
+    @classmethod
+    def of_run(cls, run: Path) -> EvaluationAttempt | None:
+        """The last evaluation of a run's model where it did not end, or None."""
+        path = run / ATTEMPT
+        return cls.read(path) if path.exists() else None
+
+    @property
+    def text(self) -> str:
+        """For whoever reads the scores of the one before it."""
+        return (
+            f"the evaluation by {self.model.answered} that began at {self.started} did not end: "
+            "the scores are those of an earlier one"
+        )
 
 
 class GateLine(Record):

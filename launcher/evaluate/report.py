@@ -21,7 +21,7 @@ def show(evaluation: Evaluation, console: Console) -> None:
     """Print who was asked, the sets, and some rows of the task that are not right."""
     model, base = evaluation.model, evaluation.base
     beside = f" vs {base.name} ({base.by})" if base is not None else ", no base to compare with"
-    console.print(styled("\n[bold]{}[/] ({}){}", model.name, model.by, beside))
+    console.print(styled("\n[bold]{}[/] ({}){}", model.name, model.answered, beside))
     console.print(styled("[dim]scores out of 100, with 95 % intervals[/]\n"))
     console.print(_table(evaluation, wide=console.width >= _WIDE))
     for result in evaluation.sets:

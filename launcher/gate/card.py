@@ -31,13 +31,13 @@ def show(evaluation: Evaluation, decision: GateDecision, console: Console) -> No
         table.add_row(styled(mark), Text(line.name), Text(line.found))
     console.print(table)
     console.print()
-    for remark in _remarks(evaluation):
+    for remark in [_measured(evaluation), *_remarks(evaluation)]:
         console.print(styled("  [yellow]·[/] {}", remark), soft_wrap=True)
 
 
 def markdown(evaluation: Evaluation, decision: GateDecision) -> str:
     """The card and the table of scores, as Markdown."""
-    model, base = evaluation.model, evaluation.base
+    model = evaluation.model
     lines = [
         f"## {model.name}: {_SAID[decision.outcome]}",
         "",
@@ -59,12 +59,20 @@ def markdown(evaluation: Evaluation, decision: GateDecision) -> str:
         ]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     lines += ["", *(f"- {remark}" for remark in _remarks(evaluation)), ""]
-    beside = f" against {base.name}" if base is not None else ""
     lines.append(
-        f"Scores of 100, 95 % intervals; measured on {model.by}{beside}, {evaluation.created}. "
+        f"Scores of 100, 95 % intervals; {_measured(evaluation)}. "
         f"Model `{model.digest.removeprefix('sha256:')[:12]}`."
     )
     return "\n".join(lines) + "\n"
+
+
+def _measured(evaluation: Evaluation) -> str:
+    """Who answered, whom that was compared with, and when: the proof may be another server's."""
+    model, base = evaluation.model, evaluation.base
+    beside = f" against {base.name}" if base is not None else ""
+    if base is not None and base.answered != model.answered:
+        beside += f" by {base.answered}"
+    return f"measured on {model.answered}{beside}, {evaluation.created}"
 
 
 def _verdict(result: SetResult, decision: GateDecision) -> str:

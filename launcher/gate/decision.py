@@ -140,7 +140,8 @@ def _verified(run: Run, now: str) -> GateLine:
         found = "not verified (./invoke import or ./invoke verify)"
         return GateLine(name="verified", outcome="failed", found=found)
     failed = [check.name for check in proof.checks if not check.passed]
-    found = f"on Ollama {proof.server}: " + (
+    where = f" at {proof.address}" if proof.address is not None else ""
+    found = f"on Ollama {proof.server}{where}: " + (
         f"failed in {', '.join(failed)}" if failed else f"{len(proof.checks)} checks passed"
     )
     return GateLine(name="verified", outcome="passed" if proof.passed else "failed", found=found)

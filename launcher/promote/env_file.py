@@ -8,15 +8,13 @@ written, what would be written is read again, and every other variable must be a
 from __future__ import annotations
 
 import codecs
-import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract.atomic_write import atomic_write
 from contract.errors import UserError
+from launcher.promote.rewriting import rewrite
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLAIN = re.compile(r"[\w./:@%+-]+", re.ASCII)
@@ -120,11 +118,7 @@ class EnvVariable:
         Raises:
             UserError: python-dotenv would not read it, or another variable, as it did.
         """
-        if before.written is None and before.value is not None:
-            # Written down by a version that kept the value alone.
-            self.write(before.value)
-        else:
-            self._rewrite(before.written, before.value, whole=True)
+        self._rewrite(before.written, before.value, whole=True)
 
     def _token(self, value: str) -> str:
         if not _is_text(value):
@@ -135,15 +129,7 @@ class EnvVariable:
 
     def _rewrite(self, token: str | None, value: str | None, *, whole: bool = False) -> None:
         changed = self._changed(token, value, whole=whole)
-        # It may hold secrets: never readable by more people than before, nor by fewer.
-        standing = self.path.stat()
-        atomic_write(
-            self.path,
-            changed.encode("utf-8", "surrogateescape"),
-            stat.S_IMODE(standing.st_mode),
-        )
-        if standing.st_uid != os.geteuid():
-            os.chown(self.path, standing.st_uid, standing.st_gid)
+        rewrite(self.path, changed.encode("utf-8", "surrogateescape"))
 
     def _changed(self, token: str | None, value: str | None, *, whole: bool = False) -> str:
         """The text with a token in the value's place, or with `whole` in that of all behind the

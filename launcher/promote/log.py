@@ -18,6 +18,7 @@ from contract.errors import UserError
 from contract.record import Record
 from launcher.evaluate.record import GateDecision
 from launcher.project import CONFIGS, shown
+from launcher.promote.models_file import Lines
 from launcher.runtime.exclusive_lock import exclusive_lock
 
 LOG_FILE = CONFIGS / "promotions.jsonl"
@@ -39,7 +40,9 @@ class EnvChange(Record):
 class LogEntry(Record):
     """One change of a role: `before` and `after` are values of its `model_name`.
 
-    `digest` is the promoted model's on its server, `override` why it was promoted against the gate.
+    `lines` are those of the file that it changed, so that a rollback gives them back letter for
+    letter; None where it is a rollback. `digest` is the promoted model's on its server, `override`
+    why it was promoted against the gate.
     """
 
     at: str
@@ -47,6 +50,7 @@ class LogEntry(Record):
     role: str
     before: str
     after: str
+    lines: Lines | None = None
     model: str
     digest: str
     run: str
@@ -70,12 +74,16 @@ class PromotionLog:
     def append(self, entry: LogEntry) -> None:
         """Write an entry behind the others, and see that it is on the disk.
 
-        Call it while the log is `held`: what a power cut left of an entry is taken away.
+        Call it while the log is `held`: what a power cut left of an entry is taken away, and a last
+        entry that has no line feed, as an editor leaves it, gets one.
         """
         with self.path.open("ab+") as file:
             file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
-            file.truncate(whole)
+            whole, feed, last = file.read().rpartition(b"\n")
+            if _is_entry(last):
+                file.write(b"\n")
+            else:
+                file.truncate(len(whole) + len(feed))
             file.write(f"{entry.model_dump_json()}\n".encode())
             file.flush()
             os.fsync(file.fileno())
@@ -100,8 +108,10 @@ class PromotionLog:
         if not self.path.exists():
             return []
         entries = []
-        # Behind the last line feed stands nothing, or what a power cut left of an entry.
-        whole = self.path.read_bytes().split(b"\n")[:-1]
+        *whole, last = self.path.read_bytes().split(b"\n")
+        if _is_entry(last):
+            whole.append(last)
+        # What else stands behind the last line feed, a power cut left of an entry.
         for number, line in enumerate(whole, 1):
             if not line.strip():
                 continue
@@ -114,3 +124,11 @@ class PromotionLog:
                     "Restore the line from version control.",
                 ) from None
         return entries
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        LogEntry.model_validate_json(line)
+    except ValidationError:
+        return False
+    return True

@@ -20,8 +20,10 @@ from launcher.project import shown
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import EnvChange, LogEntry, PromotionLog
 from launcher.promote.models_file import RoleEntry
-from launcher.serving.model_import import ImportRecords
-from launcher.serving.ollama_server import OllamaServer, full_name
+from launcher.serving.import_records import ImportRecords
+from launcher.serving.ollama_names import full_name
+from launcher.serving.ollama_server import OllamaServer
+from launcher.serving.temporary_models import became_another, temporary_alias
 
 _DIGEST_CHARACTERS = 12
 
@@ -85,18 +87,12 @@ def promote(
             "has no model" if digest is None else "serves a model other than the evaluated one as"
         )
         raise UserError.one(
-            "Ollama", f"{server.address} {what} {name}", f"./invoke import --model {name}"
+            "Ollama", f"{server.public_address} {what} {name}", f"./invoke import --model {name}"
         )
-    own_name = name_by_digest(name, digest)
-    if server.digest(own_name) != digest:
-        server.copy(full_name(name), own_name)
-        # Another import may have taken the name meanwhile.
-        if server.digest(own_name) != digest:
-            raise UserError.one(
-                "Ollama",
-                f"{name} at {server.address} became another model while it was promoted",
-                "No role was changed. Evaluate it and promote it again.",
-            )
+    own_name, adapter = name_by_digest(name, digest), str(run.adapter.resolve())
+    # Once more while the log is held; here, so that the server is not changed for nothing.
+    _checked(own_name, role, log, env=env, adapter=adapter)
+    _give_own_name(own_name, name, digest, server)
     entry = LogEntry(
         at=_now(),
         did="promote",
@@ -110,7 +106,7 @@ def promote(
         override=override or None,
         env=None,
     )
-    return record(entry, role, log, env=env, adapter=str(run.adapter.resolve()))
+    return record(entry, role, log, env=env, adapter=adapter)
 
 
 def record(
@@ -131,27 +127,62 @@ def record(
         UserError: a line of the log is no entry, or a file cannot be changed; nothing was.
     """
     with log.held():
-        # Reading it says of a bad line before anything is changed.
-        log.standing(role.role)
-        role = role.read_again()
-        role.changed(entry.after)
-        change = None
-        if env is not None:
-            env = EnvVariable.read(env.path, env.key)
-            env.check(adapter)
-            change = EnvChange(
-                file=str(env.path),
-                key=env.key,
-                before=env.value,
-                after=adapter,
-                written=env.written,
-            )
-        entry = entry.model_copy(update={"before": role.model_name, "env": change})
+        role, env, change = _checked(entry.after, role, log, env=env, adapter=adapter)
+        update = {
+            "before": role.model_name,
+            "lines": role.lines(entry.after),
+            "env": change,
+        }
+        entry = entry.model_copy(update=update)
         log.append(entry)
         role.write(entry.after)
         if env is not None:
             env.write(adapter)
     return Promoted(entry.before, entry.after)
+
+
+def _checked(
+    after: str, role: RoleEntry, log: PromotionLog, *, env: EnvVariable | None, adapter: str
+) -> tuple[RoleEntry, EnvVariable | None, EnvChange | None]:
+    """The role and the variable as they are now, and how the variable changes.
+
+    Raises:
+        UserError: a line of the log is no entry, or a file cannot be changed.
+    """
+    # Reading it says of a bad line.
+    log.standing(role.role)
+    role = role.read_again()
+    role.changed(after)
+    if env is None:
+        return role, None, None
+    env = EnvVariable.read(env.path, env.key)
+    env.check(adapter)
+    change = EnvChange(
+        file=str(env.path), key=env.key, before=env.value, after=adapter, written=env.written
+    )
+    return role, env, change
+
+
+def _give_own_name(own_name: str, name: str, digest: str, server: OllamaServer) -> None:
+    """Give the model that has this digest a name that bears it.
+
+    Raises:
+        UserError: the model's name became another model's, or another model has that name.
+    """
+    standing = server.digest(own_name)
+    if standing == digest:
+        return
+    if standing is not None:
+        raise UserError.one(
+            "Ollama",
+            f"{own_name} at {server.public_address} is another model than its name says",
+            f"No role was changed. Remove it (ollama rm {own_name}), or rename it.",
+        )
+    # By way of an alias, whose digest is compared: an import may take the name at any time.
+    with temporary_alias(server, full_name(name), digest, "promoted") as alias:
+        server.copy(alias, own_name)
+        if server.digest(own_name) != digest:
+            raise became_another(server, own_name)
 
 
 def rollback(role: RoleEntry, log: PromotionLog | None = None) -> Promoted:
@@ -182,7 +213,7 @@ def _take_back(role: RoleEntry, log: PromotionLog) -> Promoted:
     if last.env is not None:
         env = EnvVariable.read(Path(last.env.file), last.env.key)
     if role.model_name != last.before:
-        role.write(last.before)
+        role.restore(last.before, last.lines)
     if env is not None and last.env is not None and env.value == last.env.after:
         env.restore(EnvVariable(env.path, env.key, last.env.before, last.env.written))
     taken_back = {
@@ -190,6 +221,7 @@ def _take_back(role: RoleEntry, log: PromotionLog) -> Promoted:
         "did": "rollback",
         "before": last.after,
         "after": last.before,
+        "lines": None,
         "gate": None,
         "override": None,
         "env": None,

@@ -59,6 +59,9 @@ class ChatModel(Protocol):
             UserError: nobody answers any more.
         """
 
+    def abort(self) -> None:
+        """End every `ask` that waits for its answer, in whichever thread: it fails at once."""
+
 
 @dataclass(frozen=True)
 class OllamaModel:
@@ -81,18 +84,16 @@ class OllamaModel:
         """See `ChatModel.ask`."""
         request: dict[str, Any] = {
             "model": self.served,
-            "messages": [_as_ollama_reads(message) for message in messages],
+            "messages": list(messages),
             "options": {**GREEDY, "num_predict": max_new_tokens},
         }
         if tools:
             request["tools"] = list(tools)
         said = self.server.chat(**request)
-        text = answer_text(said["message"])
+        text = answer_text(said.get("message") or {})
         ended: dict[str, Ended] = {"stop": "stop", REPETITION_LOOP: "repetition_loop"}
         return Answer(text, ended.get(str(said.get("done_reason")), "length"))
 
-
-def _as_ollama_reads(message: Message) -> dict[str, Any]:
-    """The message with Ollama's names for reasoning and for the tool that answers."""
-    theirs = {"reasoning_content": "thinking", "name": "tool_name"}
-    return {theirs.get(key, key): value for key, value in message.items()}
+    def abort(self) -> None:
+        """See `ChatModel.abort`."""
+        self.server.abort()

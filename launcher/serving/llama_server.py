@@ -31,6 +31,7 @@ _ASKED_EVERY_S = 0.1
 _TIME_TO_STOP_S = 10
 _SILENCE_S = 1800
 _LOG_LINES = 8
+_SO_FAR = "Answers so far are kept; run the same command again."
 # What it says, under HTTP 500, of an answer that its parser of tool calls cannot read.
 _UNREAD_ANSWER = "The model produced output that does not match the expected"
 
@@ -90,11 +91,29 @@ class LlamaServerModel:
             raise UserError.one(
                 PROGRAM,
                 f"returned no answer: {reason[:200]}",
-                f"Log: {shown(_log())}. Answers so far are kept; run the same command again.",
+                f"Log: {shown(_log())}. {_SO_FAR}",
             ) from error
-        (choice,) = said["choices"]
-        ended: Ended = "length" if choice["finish_reason"] == "length" else "stop"
+        choice = _choice(said)
+        ended: Ended = "length" if choice.get("finish_reason") == "length" else "stop"
         return Answer(answer_text(choice["message"]), ended)
+
+    def abort(self) -> None:
+        """See `ChatModel.abort`."""
+        self._session.abort()
+
+
+def _choice(said: Any) -> dict[str, Any]:
+    """The one answer of a reply.
+
+    Raises:
+        UserError: the reply is no answer.
+    """
+    choices = said.get("choices") if isinstance(said, dict) else None
+    if isinstance(choices, list) and len(choices) == 1 and isinstance(choices[0], dict):
+        choice: dict[str, Any] = choices[0]
+        if isinstance(choice.get("message"), dict):
+            return choice
+    raise UserError.one(PROGRAM, "returned no answer: its reply has another form", _SO_FAR)
 
 
 def _as_openai_writes(message: Message) -> dict[str, Any]:

@@ -1,27 +1,28 @@
 """Import a finished run's model into an Ollama server, so that nobody is ever served half of it.
 
 The model is created under a name of its own, examined, and only then given the name that people
-ask for: whatever stood there before is served until that moment.
+ask for: whatever stood there before is served until that moment. Ollama cannot give a name away on
+a condition; so one launcher at a time imports under a name, and digests are compared around the
+copy.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from contract import paths
-from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from contract.events import Progress
 from launcher.display import Display, StageLine
 from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.compatibility import check_form
-from launcher.serving.ollama_server import OllamaServer, full_name
-
-_RECORDS = "imports.json"
+from launcher.serving.import_records import ImportRecords
+from launcher.serving.ollama_names import check_name, full_name
+from launcher.serving.ollama_server import OllamaServer
+from launcher.serving.temporary_models import became_another, only_importer, temporary_name
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def import_run(
     replace: bool = False,
     examine: Callable[[str], None] = lambda candidate: None,
 ) -> Imported:
-    """Import the run's model into the server under this name.
+    """Import the run's model into the server under this name, once nobody else does.
 
     Args:
         run: a finished run.
@@ -50,38 +51,60 @@ def import_run(
         examine: looks at the candidate before it gets the name; raises where it is not right.
 
     Raises:
-        UserError: the name is somebody else's, the server refuses or goes away, or cannot serve
-            the model in this form.
+        UserError: the name is somebody else's, or is taken meanwhile; the server refuses or goes
+            away, or cannot serve the model in this form.
     """
     check_form(server.version, run.serving)
+    check_name(name)
     files = run.files
     records = ImportRecords(run)
-    standing = server.digest(name)
-    candidate = f"{full_name(name)}-candidate"
-    if standing is not None and records.model_digest(standing) == files.digest:
-        # One that was cut off after the last step but one.
-        server.delete(candidate)
-        display.up_to_date("import")
-        return Imported(name, standing, new=False)
-    if standing is not None and records.model_digest(standing) is None and not replace:
-        raise UserError.one(
-            "Ollama",
-            f"{full_name(name)} at {server.address} was not imported by this project",
-            "Use another output_model_name, or --replace.",
-        )
-    with display.working("import", f"into Ollama {server.version} at {server.address}") as line:
-        _create(candidate, files, server, line=line)
-    examine(candidate)
+    with only_importer(server, name, display):
+        standing = server.digest(name)
+        if standing is not None and records.model_digest(standing) == files.digest:
+            display.up_to_date("import")
+            return Imported(name, standing, new=False)
+        if standing is not None and records.model_digest(standing) is None and not replace:
+            raise UserError.one(
+                "Ollama",
+                f"{full_name(name)} at {server.public_address} was not imported by this project",
+                "Use another output_model_name, or --replace.",
+            )
+        why = f"into Ollama {server.version} at {server.public_address}"
+        with temporarily_on_server(
+            "candidate", files, server, display=display, why=why
+        ) as candidate:
+            created = _digest(candidate, server)
+            examine(candidate)
+            if _digest(candidate, server) != created:
+                raise became_another(server, candidate)
+            # Before the name is taken: a model that stands under it is known as ours from then on.
+            records.add(created, files.digest)
+            _give_name(candidate, created, name, server, standing=standing)
+        return Imported(name, created, new=True)
+
+
+def _digest(candidate: str, server: OllamaServer) -> str:
     digest = server.digest(candidate)
     if digest is None:
         raise UserError.one(
             "Ollama", f"{candidate} disappeared after it was created", "Run the same command again."
         )
-    # Before the name is taken: a model that stands under it is known as ours from then on.
-    records.add(digest, files.digest)
+    return digest
+
+
+def _give_name(
+    candidate: str, digest: str, name: str, server: OllamaServer, *, standing: str | None
+) -> None:
+    """Give the name to the candidate, where it is still whose it was when the import began.
+
+    Raises:
+        UserError: somebody else gave it to another model, before or after.
+    """
+    if server.digest(name) != standing:
+        raise became_another(server, full_name(name))
     server.copy(candidate, full_name(name))
-    server.delete(candidate)
-    return Imported(name, digest, new=True)
+    if server.digest(name) != digest:
+        raise became_another(server, full_name(name))
 
 
 @contextmanager
@@ -96,30 +119,31 @@ def unquantized(run: Run, served: str, server: OllamaServer, *, display: Display
     if exact == serving:
         yield served
         return
-    name = f"{full_name(served)}-f16"
-    why = "the f16 file, for comparison"
-    with temporarily_on_server(name, run.files_as(exact), server, display=display, why=why):
+    files, why = run.files_as(exact), "the f16 file, for comparison"
+    with temporarily_on_server("f16", files, server, display=display, why=why) as name:
         yield name
 
 
 @contextmanager
 def temporarily_on_server(
-    name: str, files: ModelFiles, server: OllamaServer, *, display: Display, why: str
-) -> Iterator[None]:
+    use: str, files: ModelFiles, server: OllamaServer, *, display: Display, why: str
+) -> Iterator[str]:
     """A model of these files on the server under a name of its own, while the block lasts.
 
     Args:
+        use: stands in the name.
         why: is shown while it is created.
     """
-    with display.working("import", why) as line:
-        _create(name, files, server, line=line)
-    try:
-        yield
-    finally:
-        server.delete(name)
+    with ExitStack() as held:
+        with display.working("import", why) as line:
+            # Files have no names there: what has one is made of them last.
+            _upload(files, server, line=line)
+            name = held.enter_context(temporary_name(server, use, files.digest))
+            _create(name, files, server, line=line)
+        yield name
 
 
-def _create(name: str, files: ModelFiles, server: OllamaServer, *, line: StageLine) -> None:
+def _upload(files: ModelFiles, server: OllamaServer, *, line: StageLine) -> None:
     for file, digest in files.blobs.items():
         if server.has_blob(digest):
             continue
@@ -131,30 +155,9 @@ def _create(name: str, files: ModelFiles, server: OllamaServer, *, line: StageLi
 
         server.upload(files.folder / file, digest, on_bytes)
 
+
+def _create(name: str, files: ModelFiles, server: OllamaServer, *, line: StageLine) -> None:
     def on_status(status: str) -> None:
         line.on_event(Progress(doing=status[:40], done=0, total=1, unit="model"))
 
     server.create(name, files, on_status)
-
-
-class ImportRecords:
-    """Which models of a server's were made here, by their digests there: `imports.json`, beside
-    the runs of a model.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self._path = run.folder.parent / _RECORDS
-        self._made: dict[str, str] = {}
-        if self._path.exists():
-            self._made = json.loads(self._path.read_text())
-
-    def model_digest(self, digest: str) -> str | None:
-        """The `model_digest` of the run's model that a server knows by this digest of its
-        manifest, or None where it was not made here.
-        """
-        return self._made.get(digest)
-
-    def add(self, digest: str, model_digest: str) -> None:
-        """Remember a model as made here."""
-        self._made[digest] = model_digest
-        atomic_write(self._path, json.dumps(self._made, indent=1) + "\n")

@@ -24,7 +24,9 @@ from contract.events import Progress
 from launcher.display import Display
 from launcher.runtime.docker_engine import DockerEngine, EngineFacts
 from launcher.runtime.docker_errors import TOOLKIT_REMEDY
-from launcher.serving.ollama_server import OllamaServer, address, server_version
+from launcher.serving.ollama_address import address
+from launcher.serving.ollama_server import OllamaServer, server_version
+from launcher.serving.temporary_models import remove_left_behind
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -38,6 +40,7 @@ _PORT_INSIDE = 11434
 # No label names a launcher or a stage: the sweep of dead launchers' containers passes it by.
 _OURS = {"dev.affineur.project": "affineur", "dev.affineur.service": "ollama"}
 _PORT_LABEL = "dev.affineur.port"
+_IMAGE_LABEL = "dev.affineur.image"
 _MADE_FOR_LABEL = "dev.affineur.made-for"
 # A server looks for cards before it answers, and the first start reads its image from the disk.
 _PATIENCE_S = 120
@@ -68,8 +71,11 @@ class OllamaContainer:
         # An image of gigabytes can come in silence: no time-out on the connection.
         self._client = DockerClient.from_env(timeout=None)  # type: ignore[arg-type]
         self._stopped = False
+        # Found once: what the reference names later on is another image.
+        self._image_id: str | None = None
         self._standing()
-        self._image()
+        self._image_id = str(self._image().id)
+        self._standing()
 
     @property
     def where(self) -> str:
@@ -92,14 +98,20 @@ class OllamaContainer:
         container = self._standing()
         if container is not None and container.status == "running":
             self._display.note(f"the container {NAME} is already running and will be left running")
-            yield OllamaServer(address(), self._answer(container))
+            yield self._serving(container)
             return
         container = self._made(container)
         try:
             self._start(container)
-            yield OllamaServer(address(), self._answer(container))
+            yield self._serving(container)
         finally:
             self._stop(container)
+
+    def _serving(self, container: Container) -> OllamaServer:
+        version = self._answer(container)
+        server = OllamaServer(address(), version, image=self._image_id)
+        remove_left_behind(server, self._display)
+        return server
 
     def _standing(self) -> Container | None:
         """The container of the name, running or not, or None; no other stands in its way.
@@ -116,7 +128,8 @@ class OllamaContainer:
                 f"Rename it (docker rename {NAME} OTHER), or use --ollama host.",
             )
         if container is not None and container.status == "running":
-            runs = (container.attrs["Config"]["Image"], container.labels[_PORT_LABEL])
+            image, port = (container.labels.get(one) for one in (_IMAGE_LABEL, _PORT_LABEL))
+            runs = (image or container.attrs["Config"]["Image"], port)
             if runs != (self._reference, str(self._port)):
                 raise UserError.one(
                     _WHERE,
@@ -124,6 +137,14 @@ class OllamaContainer:
                     f"port {self._port} was requested",
                     f"Stop it (docker stop {NAME}) to have it recreated with the same models, "
                     f"or set {_IMAGE_VARIABLE}={runs[0]} OLLAMA_HOST=127.0.0.1:{runs[1]}.",
+                )
+            made_for = container.labels.get(_MADE_FOR_LABEL, "")
+            if self._image_id is not None and not made_for.startswith(f"{self._image_id} "):
+                raise UserError.one(
+                    _WHERE,
+                    f"{NAME} is running an image that was called {self._reference} before, and "
+                    "another one is called so now",
+                    f"Stop it (docker stop {NAME}) to have it recreated with the same models.",
                 )
         elif _is_taken(self._port):
             raise _port_taken(self._port)
@@ -154,9 +175,9 @@ class OllamaContainer:
 
     def _made(self, standing: Container | None) -> Container:
         """The container that stands there, or another where it was made for something else."""
-        image = self._image()
+        assert self._image_id is not None
         cards = "with cards" if self._cards else "without cards"
-        made_for = f"{image.id} at {self._port} {cards}"
+        made_for = f"{self._image_id} at {self._port} {cards}"
         with _refused("the container could not be created", "Run the same command again."):
             if standing is not None:
                 if standing.labels.get(_MADE_FOR_LABEL) == made_for:
@@ -164,7 +185,7 @@ class OllamaContainer:
                 self._display.note(f"recreating the container {NAME}; its models are kept")
                 standing.remove()
             return self._client.containers.create(
-                self._reference,
+                self._image_id,
                 name=NAME,
                 environment={"OLLAMA_HOST": f"0.0.0.0:{_PORT_INSIDE}"},
                 # This machine's alone: a server asks nobody who they are.
@@ -173,7 +194,12 @@ class OllamaContainer:
                 device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])]
                 if self._cards
                 else None,
-                labels={**_OURS, _PORT_LABEL: str(self._port), _MADE_FOR_LABEL: made_for},
+                labels={
+                    **_OURS,
+                    _IMAGE_LABEL: self._reference,
+                    _PORT_LABEL: str(self._port),
+                    _MADE_FOR_LABEL: made_for,
+                },
             )
 
     def _start(self, container: Container) -> None:

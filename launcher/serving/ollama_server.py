@@ -6,26 +6,40 @@ sentence; errors after a stream has begun arrive under HTTP 200 and are found th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 import requests
+from pydantic import BaseModel
 
 from contract.conversation import Message
 from contract.errors import UserError
 from contract.json_reading import BadJson, TooDeep, read_reply
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.http_session import Redirected, ServerSession
+from launcher.serving.ollama_address import address
+from launcher.serving.ollama_names import canonical
+from launcher.serving.ollama_replies import (
+    Chatted,
+    Generated,
+    Models,
+    Progressed,
+    Shown,
+    checked,
+    error_text,
+    read_object,
+    read_shape,
+    refusal,
+    scored_as,
+)
 
-_OLLAMA_PORT = 11434
-_SCHEME_PORTS = {"http": 80, "https": 443}
 # To connect, and for the first answer: a server that loads a model can take its time.
 _PATIENCE_S = (1.0, 10.0)
+# For what a server answers at once.
+_SHORT_S = 60.0
 # Creating a model of 70 GB copies and hashes it without a word.
 _SILENCE_S = 1800
 # All else is as the model is served: a penalty that the server adds by itself must be seen. The
@@ -38,55 +52,15 @@ _UNREAD_CALLS = ("error parsing tool call", "tool call parsing failed")
 _GO_ON = "Start it and run the same command again; uploaded files are kept."
 
 
-def address() -> str:
-    """Where the server is looked for: `OLLAMA_HOST` in Ollama's own forms, or its default.
-
-    Its rules: https://github.com/ollama/ollama/blob/main/envconfig/config.go (`Host`).
-
-    Raises:
-        UserError: it is no address.
-    """
-    given = os.environ.get("OLLAMA_HOST", "").strip().strip("\"'")
-    scheme, found, rest = given.partition("://")
-    if not found:
-        scheme, rest = "http", given
-    standard = _SCHEME_PORTS.get(scheme) if found else _OLLAMA_PORT
-    place, _, path = rest.partition("/")
-    user, at, place = place.rpartition("@")
-    # An address of IPv6 may stand without brackets where no port is behind it.
-    if place.count(":") > 1 and not place.startswith("["):
-        place = f"[{place}]"
-    try:
-        parts = urlsplit(f"//{place}")
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
-        standard = None
-    if standard is None:
-        raise UserError.one(
-            "OLLAMA_HOST",
-            f"{given} is not an address of a server",
-            "For example: 127.0.0.1:11434, or https://ollama.example.org.",
-        )
-    # A server told to listen everywhere is reached here.
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    named = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{user}{at}{named}:{standard if port is None else port}/{path}".rstrip("/")
-
-
 def server_version() -> str | None:
     """The version of the server at `address()`, or None where none answers."""
     where = address()
     try:
         with ServerSession(where) as session:
             answer = session.get(f"{where}/api/version", timeout=_PATIENCE_S)
-        return str(answer.json()["version"])
-    except (requests.RequestException, ValueError, KeyError, TypeError):
+        return str(read_reply(answer.content)["version"])
+    except (requests.RequestException, BadJson, KeyError, TypeError):
         return None
-
-
-def full_name(model: str) -> str:
-    """The name with its tag, as the server lists it."""
-    return model if ":" in model.rpartition("/")[2] else f"{model}:latest"
 
 
 def ollama_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -97,10 +71,15 @@ def ollama_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 @dataclass
 class OllamaServer:
-    """A server that answers."""
+    """A server that answers.
+
+    Attributes:
+        image: the id of the image that it runs in, where the launcher started its container.
+    """
 
     address: str
     version: str
+    image: str | None = None
     _session: ServerSession = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -122,20 +101,33 @@ class OllamaServer:
             )
         return cls(address(), version)
 
+    @property
+    def public_address(self) -> str:
+        """Its address for records and sentences: without the name and password in it."""
+        scheme, _, rest = self.address.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
     def digest(self, model: str) -> str | None:
-        """The digest of the model's manifest, or None where there is no such model."""
-        return self.models().get(full_name(model))
+        """The digest of the model's manifest, or None where there is no such model.
+
+        A model that has the name in other letters (`M` for `m`) is the same to a server.
+        """
+        wanted = canonical(model)
+        found = (digest for name, digest in self.models().items() if canonical(name) == wanted)
+        return next(found, None)
 
     def models(self) -> dict[str, str]:
         """Every model that the server has, and its manifest's digest."""
         with self._named("listing its models"):
-            listed = self._reply(self._session.get(self._url("tags"), timeout=60))
-        return {str(entry["name"]): str(entry["digest"]) for entry in listed.get("models") or []}
+            answer = self._session.get(self._url("tags"), timeout=_SHORT_S)
+            listed = self._reply(answer, Models)
+        return {entry["name"]: entry["digest"] for entry in listed.get("models") or []}
 
     def has_blob(self, digest: str) -> bool:
         """Whether the server has the bytes of this digest (`sha256:...`) already."""
         with self._named("checking for a blob"):
-            return self._session.head(self._url(f"blobs/{digest}"), timeout=60).status_code == 200
+            answer = self._session.head(self._url(f"blobs/{digest}"), timeout=_SHORT_S)
+            return answer.status_code == 200
 
     def upload(self, file: Path, digest: str, on_bytes: Callable[[int], None]) -> None:
         """Send a file's bytes; the server compares the digest.
@@ -179,17 +171,20 @@ class OllamaServer:
     def _create(
         self, model: str, request: Mapping[str, Any], on_status: Callable[[str], None]
     ) -> None:
-        with self._named(f"creating {model}"):
-            answer = self._session.post(
+        doing = f"creating {model}"
+        with (
+            self._named(doing),
+            self._session.post(
                 self._url("create"), json=request, stream=True, timeout=(10, _SILENCE_S)
-            )
+            ) as answer,
+        ):
             self._checked(answer)
             last = ""
             for line in answer.iter_lines():
                 if not line:
                     continue
-                said = _as_object(line, f"creating {model}")
-                last = str(said.get("status", ""))
+                said = read_shape(line, doing, Progressed)
+                last = said.get("status") or ""
                 on_status(last)
         if last != "success":
             raise UserError.one(
@@ -201,34 +196,52 @@ class OllamaServer:
     def show(self, model: str) -> dict[str, Any]:
         """What the server reports of a model: template, parameters, modelfile, details."""
         with self._named(f"inspecting {model}"):
-            answer = self._session.post(self._url("show"), json={"model": model}, timeout=60)
-            return self._reply(answer)
+            request = {"model": model}
+            answer = self._session.post(self._url("show"), json=request, timeout=_SHORT_S)
+            return self._reply(answer, Shown)
 
     def copy(self, source: str, destination: str) -> None:
         """Give a model another name, in place of whatever had it."""
         request = {"source": source, "destination": destination}
         with self._named(f"naming {destination}"):
-            self._checked(self._session.post(self._url("copy"), json=request, timeout=60))
+            self._checked(self._session.post(self._url("copy"), json=request, timeout=_SHORT_S))
 
-    def delete(self, model: str) -> None:
-        """Remove a name; the blobs go when nothing else needs them."""
+    def delete(self, model: str, *, patience_s: float = _SHORT_S) -> bool:
+        """Remove a name; the blobs go when nothing else needs them.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            UserError: the server refuses it, or says nothing for `patience_s` seconds.
+        """
+        request = {"model": model}
         with self._named(f"removing {model}"):
-            answer = self._session.delete(self._url("delete"), json={"model": model}, timeout=60)
-            if answer.status_code != 404:
-                self._checked(answer)
+            answer = self._session.delete(self._url("delete"), json=request, timeout=patience_s)
+            if answer.status_code == 404:
+                return False
+            self._checked(answer)
+            return True
 
     def generate(self, **request: Any) -> dict[str, Any]:
         """One whole answer of `/api/generate`; `done_reason` may be `REPETITION_LOOP`."""
-        return self._answer("generate", request)
+        return self._answer("generate", request, Generated)
 
     def chat(self, **request: Any) -> dict[str, Any]:
         """One whole answer of `/api/chat`; `done_reason` may be `REPETITION_LOOP`.
 
         The messages are in the contract's form, and are sent in Ollama's.
         """
-        return self._answer("chat", {**request, "messages": ollama_messages(request["messages"])})
+        sent = {**request, "messages": ollama_messages(request["messages"])}
+        return self._answer("chat", sent, Chatted)
 
-    def _answer(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    def abort(self) -> None:
+        """End every question that waits for its answer, in whichever thread: it fails at once."""
+        self._session.abort()
+
+    def _answer(
+        self, path: str, request: dict[str, Any], shape: type[Generated | Chatted]
+    ) -> dict[str, Any]:
         with self._named("answering"):
             answer = self._session.post(
                 self._url(path), json={**request, "stream": False}, timeout=_SILENCE_S
@@ -236,35 +249,31 @@ class OllamaServer:
             # Ollama 0.34.1 reports what is wrong with an answer in place of it: the model is not
             # right, not the question.
             if not answer.ok and REPETITION_LOOP in answer.text:
-                return _said(f"({REPETITION_LOOP})", REPETITION_LOOP)
+                return scored_as(f"({REPETITION_LOOP})", REPETITION_LOOP)
             if not answer.ok and any(said in answer.text for said in _UNREAD_CALLS):
-                return _said(answer.text, "stop")
+                return scored_as(answer.text, "stop")
+            doing = _request_of(answer)
             try:
-                return self._reply(answer)
+                return checked(read_object(self._checked(answer).content, doing), doing, shape)
             except TooDeep:
-                return _said(answer.text, "stop")
+                # What the model wrote, and no fault of the server's.
+                return scored_as(answer.text, "stop")
 
     def _url(self, path: str) -> str:
         return f"{self.address}/api/{path}"
 
-    def _reply(self, answer: requests.Response) -> dict[str, Any]:
-        """The object that a server's answer is.
+    def _reply(self, answer: requests.Response, shape: type[BaseModel]) -> dict[str, Any]:
+        """The object of this shape that a server's answer is.
 
         Raises:
-            UserError: it is an error, also one under HTTP 200, or no object at all.
-            TooDeep: what a model wrote in it is nested too deeply.
+            UserError: it is an error, also one under HTTP 200, or has another shape.
         """
-        doing = f"{answer.request.method} {answer.request.path_url}"
-        return _as_object(self._checked(answer).content, doing)
+        return read_shape(self._checked(answer).content, _request_of(answer), shape)
 
     def _checked(self, answer: requests.Response) -> requests.Response:
         if answer.ok:
             return answer
-        try:
-            said = str(answer.json()["error"])
-        except (ValueError, KeyError, TypeError):
-            said = answer.text.strip() or f"HTTP {answer.status_code}"
-        raise _refusal(f"{answer.request.method} {answer.request.path_url}", said)
+        raise refusal(_request_of(answer), error_text(answer))
 
     @contextmanager
     def _named(self, doing: str) -> Iterator[None]:
@@ -272,54 +281,33 @@ class OllamaServer:
             yield
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             raise UserError.one(
-                "Ollama", f"lost the connection to {self.address} while {doing}", _GO_ON
+                "Ollama", f"lost the connection to {self.public_address} while {doing}", _GO_ON
             ) from error
         except requests.Timeout as error:
             raise UserError.one(
-                "Ollama", f"{self.address} did not respond while {doing}", _GO_ON
+                "Ollama", f"{self.public_address} did not respond while {doing}", _GO_ON
             ) from error
         except Redirected as error:
             raise UserError.one(
                 "Ollama",
-                f"{self.address} {error} while {doing}",
+                f"{self.public_address} {error} while {doing}",
                 "Set OLLAMA_HOST to the server's own address.",
+            ) from error
+        except requests.RequestException as error:
+            raise UserError.one(
+                "Ollama",
+                f"{self.public_address} did not reply as a server does while {doing} "
+                f"({type(error).__name__})",
+                "Check that OLLAMA_HOST is an Ollama server's address.",
             ) from error
 
 
-def _as_object(reply: bytes, doing: str) -> dict[str, Any]:
-    try:
-        said = read_reply(reply)
-    except TooDeep:
-        raise
-    except BadJson as error:
-        raise _refusal(doing, f"its reply is not JSON: {error}") from None
-    if not isinstance(said, dict):
-        raise _refusal(doing, "its reply is not a JSON object")
-    if "error" in said:
-        raise _refusal(doing, str(said["error"]))
-    return said
-
-
-def _said(text: str, reason: str) -> dict[str, Any]:
-    """An answer in the form of both `/api/generate` and `/api/chat`."""
-    message = {"role": "assistant", "content": text}
-    return {"response": text, "message": message, "done_reason": reason}
+def _request_of(answer: requests.Response) -> str:
+    return f"{answer.request.method} {answer.request.path_url}"
 
 
 def _by_name(blobs: Mapping[str, str], file: str) -> dict[str, str]:
     return {Path(file).name: blobs[file]}
-
-
-def _refusal(doing: str, said: str) -> UserError:
-    if "no space left" in said:
-        remedy = "Free some space on the server's disk and run the same command again."
-    elif "digest mismatch" in said:
-        remedy = "The file changed while it was read; run the same command again."
-    elif "invalid model name" in said:
-        remedy = "Use another output_model_name: letters, digits, '-', '_' and '.'."
-    else:
-        remedy = ""
-    return UserError.one("Ollama", f"the server returned an error ({doing}): {said}", remedy)
 
 
 class _Watched:

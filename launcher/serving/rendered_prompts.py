@@ -9,14 +9,15 @@ prompts with tools on an older server, is compared by the number of its tokens.
 
 from __future__ import annotations
 
-import secrets
 from collections import Counter
 from typing import Any
 
 from contract.conversation import Message
+from contract.digest import digest_of_value
 from contract.errors import UserError
 from contract.reference import Question, first_difference
 from launcher.serving.ollama_server import GREEDY, OllamaServer
+from launcher.serving.temporary_models import temporary_name
 
 _ONE_TOKEN = {**GREEDY, "num_predict": 1}
 _FIRST, _SECOND = "Zuser1Z", "Zuser2Z"
@@ -111,13 +112,9 @@ class PromptReader:
             request["system"] = system
         if not turns:
             return self._context(self._model, request)
-        # A name of our own: somebody may have any other.
-        model = f"{self._model}-{secrets.token_hex(4)}"
-        try:
+        with temporary_name(self._server, "turns", digest_of_value(self._model)) as model:
             self._server.create_with_history(model, self._model, turns)
             return self._context(model, request)
-        finally:
-            self._server.delete(model)
 
     def _context(self, model: str, request: dict[str, Any]) -> list[int] | None:
         found = self._server.generate(model=model, **request).get("context")

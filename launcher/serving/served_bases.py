@@ -13,7 +13,8 @@ from typing import Any
 
 from contract.errors import Problem, UserError
 from launcher.pipeline.gguf_files import GgufFile, check_gguf, folder_name
-from launcher.serving.ollama_server import OllamaServer, address, full_name
+from launcher.serving.ollama_address import address
+from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.server_choice import Ollama, OllamaHost
 from launcher.serving.server_diff import reported_parameters
 
@@ -54,7 +55,7 @@ class ServedBases:
         Raises:
             UserError: the model cannot be a base, or its file cannot be read here.
         """
-        if self.server is None or full_name(name) not in self.server.models():
+        if self.server is None or self.server.digest(name) is None:
             return None
         reported = self.server.show(name)
         file, sha256 = self._blob(name, reported)
@@ -112,7 +113,7 @@ class ServedBases:
             )
         file, sha256 = Path(found[0][0]), found[0][1]
         assert self.server is not None
-        what = f"is in the store of {self.server.address}, which cannot be read here"
+        what = f"is in the store of {self.server.public_address}, which cannot be read here"
         if os.access(file, os.R_OK):
             return file, sha256
         if os.access(file.parent, os.F_OK):

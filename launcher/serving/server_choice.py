@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from contract.errors import UserError
 from launcher.display import Display
 from launcher.serving.ollama_server import OllamaServer, server_version
+from launcher.serving.temporary_models import remove_left_behind
 
 NAMES = ("auto", "host", "container", "none")
 _DEMANDED = ("host", "container")
@@ -24,7 +26,7 @@ class Ollama(Protocol):
         """Where a model is that was imported, for a sentence."""
 
     def running(self) -> AbstractContextManager[OllamaServer]:
-        """The server, for as long as the block lasts."""
+        """The server, for as long as the block lasts, less what dead launchers left there."""
 
     def how_to_ask(self, model: str) -> list[str]:
         """What a person types to ask the model, now that the launcher is done."""
@@ -33,23 +35,26 @@ class Ollama(Protocol):
 class OllamaHost:
     """The server at `OLLAMA_HOST` or the default address: somebody else started it."""
 
-    def __init__(self) -> None:
+    def __init__(self, display: Display) -> None:
         """Find it.
 
         Raises:
             UserError: none answers there.
         """
+        self._display = display
         self._server = OllamaServer.found()
         self.version: str | None = self._server.version
 
     @property
     def where(self) -> str:
         """See `Ollama.where`."""
-        return f"Ollama at {self._server.address}"
+        return f"Ollama at {self._server.public_address}"
 
-    def running(self) -> AbstractContextManager[OllamaServer]:
+    @contextmanager
+    def running(self) -> Iterator[OllamaServer]:
         """See `Ollama.running`: it runs, and runs on."""
-        return nullcontext(self._server)
+        remove_left_behind(self._server, self._display)
+        yield self._server
 
     def how_to_ask(self, model: str) -> list[str]:
         """See `Ollama.how_to_ask`."""
@@ -76,7 +81,7 @@ def demand_server(name: str, display: Display) -> Ollama:
     """
     _check_name(name, _DEMANDED)
     if name == "host":
-        return OllamaHost()
+        return OllamaHost(display)
     # Here, not above: the SDK takes a while to import.
     from launcher.serving.ollama_container import OllamaContainer
 

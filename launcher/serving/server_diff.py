@@ -27,14 +27,16 @@ def differences(server: OllamaServer, model: str, files: ModelFiles) -> list[str
     # From 0.30 to 0.33 servers write the files anew, under other digests.
     if not (0, 30) <= numbers(server.version)[:2] <= (0, 33):
         layers = re.findall(
-            r"^(?:FROM|ADAPTER) .*sha256[-:]([0-9a-f]{64})", reported["modelfile"], re.MULTILINE
+            r"^(?:FROM|ADAPTER) .*sha256[-:]([0-9a-f]{64})",
+            reported.get("modelfile") or "",
+            re.MULTILINE,
         )
         sent = [blob.removeprefix("sha256:") for blob in files.blobs.values()]
         compare("files", sent, layers)
     # From 0.34 on, servers take the GGUF's own template where it can do more, and report that one.
     if serving.template is not None and reported.get("template") != _own_template(files):
         compare("template", serving.template, reported.get("template"))
-    compare("system prompt", serving.system or "", reported.get("system", ""))
+    compare("system prompt", serving.system or "", reported.get("system") or "")
     compare("parameters", _canonical(serving.parameters), _read_parameters(reported))
     return found
 

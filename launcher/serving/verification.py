@@ -16,7 +16,7 @@ from rich.text import Text
 
 from contract import paths
 from contract.chat_format import ChatFormat
-from contract.errors import AffineurError
+from contract.errors import AffineurError, UserError
 from contract.events import Progress
 from contract.manifest import Check, Verification
 from contract.recipe import VerifySection
@@ -24,9 +24,11 @@ from contract.reference import Agreement, Reference
 from launcher.display import Display, styled
 from launcher.pipeline.finished_run import Run
 from launcher.serving.model_import import unquantized
+from launcher.serving.ollama_names import full_name
 from launcher.serving.ollama_server import GREEDY, OllamaServer
 from launcher.serving.rendered_prompts import PromptReader
 from launcher.serving.server_diff import differences
+from launcher.serving.temporary_models import temporary_alias
 
 Report = Callable[[str, int, int], None]
 
@@ -46,16 +48,46 @@ class NotTheTrainedModel(AffineurError):
         return "\n".join([*lines, "", f"{super().text()}. {kept}"])
 
 
-def prove(run: Run, server: OllamaServer, served: str, *, display: Display) -> list[Check]:
+def prove_named(
+    run: Run, server: OllamaServer, name: str, *, display: Display, how: str = ""
+) -> list[Check]:
+    """Prove the model that the name stands for now, whatever the name is given to meanwhile.
+
+    Args:
+        how: flags with which it would be imported into this server.
+
+    Raises:
+        NotTheTrainedModel: with the table.
+        UserError: there is no such model; else see `verify`.
+    """
+    digest = server.digest(name)
+    if digest is None:
+        raise UserError.one(
+            "Ollama",
+            f"{server.public_address} has no model {name}",
+            f"./invoke import --model {name}{how}",
+        )
+    with temporary_alias(server, full_name(name), digest, "verified") as alias:
+        return prove(run, server, alias, name=name, display=display)
+
+
+def prove(
+    run: Run, server: OllamaServer, served: str, *, name: str = "", display: Display
+) -> list[Check]:
     """Verify a served model, write the table down, and raise where a line failed.
+
+    Args:
+        served: a name that nobody gives to another model meanwhile.
+        name: what people call it, where that is another name.
 
     Raises:
         NotTheTrainedModel: with the table.
         UserError: see `verify`.
     """
+    name = name or served
     with (
         unquantized(run, served, server, display=display) as beside,
-        display.working("verify", f"{served} at {server.address}") as line,
+        display.working("verify", f"{name} at {server.public_address}") as line,
     ):
 
         def on_progress(doing: str, done: int, total: int) -> None:
@@ -65,15 +97,17 @@ def prove(run: Run, server: OllamaServer, served: str, *, display: Display) -> l
         passed = all(check.passed for check in checks)
         run.record_verification(
             Verification(
-                model=served,
+                model=name,
                 model_digest=run.model_digest,
                 server=server.version,
+                address=server.public_address,
+                image=server.image,
                 passed=passed,
                 checks=checks,
             )
         )
         if not passed:
-            raise NotTheTrainedModel(served, checks)
+            raise NotTheTrainedModel(name, checks)
     return checks
 
 

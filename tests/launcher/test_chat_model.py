@@ -1,8 +1,6 @@
 """What is sent to a server and what is taken for its answer; tests/serving has real servers."""
 
 import json
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import pytest
 
@@ -12,6 +10,7 @@ from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.chat_model import Answer, OllamaModel
 from launcher.serving.llama_server import LlamaServerModel
 from launcher.serving.ollama_server import OllamaServer
+from tests.stand_in import Reply
 
 ABLE = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 ASKED = [
@@ -29,33 +28,22 @@ ASKED = [
 
 
 @pytest.fixture
-def stand_in():
-    """A server on loopback that answers everything with `reply`, and keeps what it was sent."""
+def stand_in(serve):
+    """A server on loopback that answers everything with `said`, and keeps what it was sent."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            length = int(self.headers["Content-Length"])
-            server.asked.append(json.loads(self.rfile.read(length)))
-            status, body = server.reply
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    server = serve(lambda asked: server.said)
+    server.said = Reply()
+    return server
 
-        def log_message(self, *_arguments):
-            pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.asked, server.reply = [], (200, b"")
-        server.address = f"http://127.0.0.1:{server.server_port}"
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+def sent(stand_in):
+    """What it was asked, as JSON."""
+    return [asked.json for asked in stand_in.asked]
 
 
 def through_ollama(stand_in, status, message):
     body = message if isinstance(message, bytes) else ollama_body(message)
-    stand_in.reply = (status, body)
+    stand_in.said = Reply(status, body)
     return OllamaModel(OllamaServer(stand_in.address, "0"), "m", "m", "0")
 
 
@@ -65,7 +53,7 @@ def ollama_body(message):
 
 def through_llama_server(stand_in, status, message):
     body = message if isinstance(message, bytes) else openai_body(message)
-    stand_in.reply = (status, body)
+    stand_in.said = Reply(status, body)
     serving = Serving(gguf="g", template=None, system=None, parameters={})
     return LlamaServerModel(stand_in.address, ModelFiles("m", None, serving, {}))
 
@@ -82,14 +70,14 @@ def test_tools_are_sent_where_there_are_some(stand_in, through):
     model = through(stand_in, 200, {"content": "oui"})
     assert model.ask(ASKED[:1], 9) == Answer("oui", "stop")
     model.ask(ASKED[:1], 9, [ABLE])
-    without, with_tools = stand_in.asked
+    without, with_tools = sent(stand_in)
     assert "tools" not in without
     assert with_tools["tools"] == [ABLE]
 
 
 def test_a_conversation_is_sent_in_ollamas_words(stand_in):
     through_ollama(stand_in, 200, {"content": "oui"}).ask(ASKED, 9)
-    _, called, answered = stand_in.asked[0]["messages"]
+    _, called, answered = sent(stand_in)[0]["messages"]
     assert (called["thinking"], "reasoning_content" in called) == ("Hm.", False)
     assert called["tool_calls"][0]["function"]["arguments"] == {"é": 1}
     assert answered == {"role": "tool", "content": "2", "tool_call_id": "1", "tool_name": "f"}
@@ -97,7 +85,7 @@ def test_a_conversation_is_sent_in_ollamas_words(stand_in):
 
 def test_a_conversation_is_sent_in_openais_words(stand_in):
     through_llama_server(stand_in, 200, {"content": "oui"}).ask(ASKED, 9)
-    _, called, answered = stand_in.asked[0]["messages"]
+    _, called, answered = sent(stand_in)[0]["messages"]
     assert called["reasoning_content"] == "Hm."
     assert called["tool_calls"][0]["function"]["arguments"] == '{"é": 1}'
     assert called["tool_calls"][0]["id"] == answered["tool_call_id"] == "1"
@@ -152,7 +140,7 @@ def test_a_call_that_the_server_cannot_read_is_scored_and_ends_nothing(stand_in)
 
 
 @BOTH
-@pytest.mark.parametrize("body", [b"<html>", b"\xff", b""])
+@pytest.mark.parametrize("body", [b"<html>", b"\xff", b"", b"{}", b"5", b'{"choices": [5]}'])
 def test_a_reply_of_something_else_is_a_sentence(stand_in, through, body):
     with pytest.raises(UserError):
         through(stand_in, 200, body).ask(ASKED[:1], 9)

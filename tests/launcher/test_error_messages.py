@@ -2,8 +2,6 @@
 
 import errno
 import io
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import pytest
 from rich.console import Console
@@ -17,7 +15,8 @@ from launcher.cli.summary import sparkline
 from launcher.configuration import resolve
 from launcher.display import Display, duration, terminal
 from launcher.error_messages import exit_on_error
-from launcher.serving import ollama_server
+from launcher.serving import ollama_address, ollama_server
+from tests.stand_in import Reply
 
 
 @pytest.mark.parametrize(
@@ -167,35 +166,25 @@ def test_quiet_is_quiet():
 )
 def test_ollamas_address_is_read_as_ollama_reads_it(monkeypatch, given, meant):
     monkeypatch.setenv("OLLAMA_HOST", given)
-    assert ollama_server.address() == meant
+    assert ollama_address.address() == meant
 
 
 @pytest.mark.parametrize("given", ["ftp://box", "box:port", "box:99999", "://box", "none://box"])
 def test_what_is_no_address_is_a_sentence(monkeypatch, given):
     monkeypatch.setenv("OLLAMA_HOST", given)
     with pytest.raises(UserError, match=r"is not an address of a server"):
-        ollama_server.address()
+        ollama_address.address()
 
 
-class _Answer(BaseHTTPRequestHandler):
-    body = b'{"version": "0.34.1"}'
-
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.body if self.path == "/api/version" else b"")
-
-    def log_message(self, *_arguments):
-        pass
-
-
-def test_a_server_is_asked_for_its_version(monkeypatch):
+def test_a_server_is_asked_for_its_version(monkeypatch, serve):
     # A stand-in on loopback for the one question that is asked; tests/serving has real servers.
-    with HTTPServer(("127.0.0.1", 0), _Answer) as stand_in:
-        Thread(target=stand_in.serve_forever, daemon=True).start()
-        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{stand_in.server_port}")
-        assert ollama_server.server_version() == "0.34.1"
-        _Answer.body = b"<html>"
+    said = {"/api/version": b'{"version": "0.34.1"}'}
+    server = serve(lambda asked: Reply(body=said[asked.path]))
+    monkeypatch.setenv("OLLAMA_HOST", server.address)
+    assert ollama_server.server_version() == "0.34.1"
+    for none in (b"<html>", b"[" * 9_000, b"5", b"{}", b"\xff"):
+        said["/api/version"] = none
         assert ollama_server.server_version() is None
-        stand_in.shutdown()
+    server.shutdown()
+    server.server_close()
     assert ollama_server.server_version() is None

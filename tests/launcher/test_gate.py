@@ -11,8 +11,10 @@ from launcher.cli import commands
 from launcher.evaluate.intervals import Interval
 from launcher.evaluate.paired_differences import mean_difference
 from launcher.evaluate.record import (
+    ATTEMPT,
     Counts,
     Evaluation,
+    EvaluationAttempt,
     GateDecision,
     ModelIdentity,
     Scores,
@@ -60,6 +62,7 @@ class FinishedRun:
                 model="m",
                 model_digest=self.model_digest,
                 server="0.6.5",
+                address="http://proof:11434",
                 passed=True,
                 checks=[check],
             )
@@ -71,11 +74,16 @@ def run(tmp_path):
     return FinishedRun(tmp_path)
 
 
+def identity(of=FinishedRun.model_digest, address="http://asked:11434"):
+    return ModelIdentity(
+        name="m", by="Ollama 0.34.1", address=address, digest="sha256:0", model_digest=of
+    )
+
+
 def evaluation(*sets, of=FinishedRun.model_digest):
-    who = ModelIdentity(name="m", by="Ollama 0.6.5", digest="sha256:0", model_digest=of)
     return Evaluation(
-        model=who,
-        base=who,
+        model=identity(of),
+        base=identity(of),
         sets=list(sets),
         dropped=[],
         examples=[],
@@ -287,6 +295,41 @@ def test_an_unproved_model_is_a_no(run_copy):
 def test_an_evaluation_of_an_earlier_model_is_a_sentence(run):
     with pytest.raises(UserError, match=r"out of date.*./invoke evaluate --model m"):
         decide(run, evaluation(GOOD, of="older"), POLICY)
+
+
+@pytest.mark.parametrize("of", ["older", None])
+def test_an_evaluation_of_another_model_is_refused_whatever_it_says(run, of):
+    with pytest.raises(UserError, match="out of date"):
+        decide(run, evaluation(GOOD, KEPT, of=of), POLICY)
+
+
+def test_the_card_names_the_server_that_answered_and_the_one_of_the_proof(run, monkeypatch, capsys):
+    monkeypatch.setattr(commands.Run, "find", lambda model, key="": run)
+    evaluation(GOOD, KEPT).write(run.folder / "evaluation.json")
+    commands.gate("m", run="", policy="")
+    said = " ".join(capsys.readouterr().out.split())
+    for card in (said, (run.folder / "card.md").read_text()):
+        assert "on Ollama 0.6.5 at http://proof:11434: 1 checks passed" in card
+        assert "measured on Ollama 0.34.1 at http://asked:11434 against m, 2026-01-01" in card
+
+
+def test_a_base_that_another_server_answered_for_is_said(run):
+    found = evaluation(GOOD, KEPT).model_copy(update={"base": identity(address=None)})
+    assert "http://asked:11434 against m by Ollama 0.34.1, 2026" in markdown(
+        found, decide(run, found, POLICY)
+    )
+
+
+def test_scores_of_an_evaluation_before_one_that_failed_are_called_so(run, monkeypatch, capsys):
+    monkeypatch.setattr(commands.Run, "find", lambda model, key="": run)
+    evaluation(GOOD, KEPT).write(run.folder / "evaluation.json")
+    later = identity(address="http://later:11434")
+    EvaluationAttempt(model=later, started="2026-01-02T00:00:00+00:00").write(run.folder / ATTEMPT)
+    commands.gate("m", run="", policy="")
+    assert (
+        "the evaluation by Ollama 0.34.1 at http://later:11434 that began at "
+        "2026-01-02T00:00:00+00:00 did not end: the scores are those of an earlier one"
+    ) in " ".join(capsys.readouterr().err.split())
 
 
 def test_no_evaluation_is_a_sentence(run):

@@ -4,9 +4,10 @@ The servers are stand-ins on loopback, since no real one does this when it is as
 """
 
 import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -15,45 +16,7 @@ from contract.serving import Serving
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.http_session import is_loopback
 from launcher.serving.ollama_server import OllamaServer, server_version
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def answer(self):
-        length = int(self.headers.get("Content-Length") or 0)
-        self.rfile.read(length)
-        self.server.asked.append((self.command, self.path, dict(self.headers)))
-        status, headers, body = self.server.reply
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    do_GET = do_POST = do_DELETE = do_HEAD = answer
-
-    def log_message(self, *_arguments):
-        pass
-
-
-@pytest.fixture
-def serve():
-    """Starts servers that answer everything alike, and keep what they were asked."""
-    started = []
-
-    def start(body=b"", status=200, **headers):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        server.asked, server.reply = [], (status, headers, body)
-        server.address = f"http://127.0.0.1:{server.server_port}"
-        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        started.append(server)
-        return server
-
-    yield start
-    for server in started:
-        server.shutdown()
-        server.server_close()
-
+from tests.stand_in import DROP, SILENCE, Reply, says
 
 FILES = ModelFiles(
     name="m",
@@ -74,8 +37,9 @@ REQUESTS = {
 @pytest.mark.parametrize("name", REQUESTS)
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_named_and_not_followed(serve, name, status):
-    elsewhere = serve(b"{}")
-    server = serve(status=status, Location=f"{elsewhere.address}/api/other")
+    elsewhere = serve(lambda asked: Reply(body=b"{}"))
+    there = {"Location": f"{elsewhere.address}/api/other"}
+    server = serve(lambda asked: Reply(status, headers=there))
     with pytest.raises(UserError, match=r"redirects to .*Set OLLAMA_HOST to the server's own"):
         REQUESTS[name](OllamaServer(server.address, "0"))
     assert elsewhere.asked == []
@@ -84,20 +48,110 @@ def test_a_redirect_is_named_and_not_followed(serve, name, status):
 @pytest.mark.parametrize("name", ["models", "show", "chat", "create"])
 @pytest.mark.parametrize("body", [b"<html>sign in</html>", b"[]", b"\xff"])
 def test_a_reply_that_is_none_is_a_sentence(serve, name, body):
-    server = serve(body)
+    server = serve(lambda asked: Reply(body=body))
     with pytest.raises(UserError, match=r"its reply is not (JSON|a JSON object)"):
         REQUESTS[name](OllamaServer(server.address, "0"))
 
 
 @pytest.mark.parametrize("name", ["models", "show", "chat", "create"])
 def test_an_error_under_http_200_is_an_error(serve, name):
-    server = serve(json.dumps({"error": "the disk is gone"}).encode())
+    server = serve(lambda asked: says({"error": "the disk is gone"}))
     with pytest.raises(UserError, match="the disk is gone"):
         REQUESTS[name](OllamaServer(server.address, "0"))
 
 
+DEEP = b"[" * 300 + b"]" * 300
+NONSENSE = [
+    {},
+    {"models": 5},
+    {"models": [5]},
+    {"models": [{"name": "m"}]},
+    {"models": [{"name": "m", "digest": None}]},
+    {"template": 5},
+    {"capabilities": "tools"},
+    {"message": "hello"},
+    {"response": ["a"]},
+    {"context": ["a"], "response": ""},
+    {"status": {}},
+]
+
+
+@pytest.mark.parametrize("name", ["models", "show", "create"])
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("body", [b'{"models": %b, "modelfile": %b}' % (DEEP, DEEP), DEEP])
+def test_a_reply_nested_too_deeply_is_a_sentence(serve, name, status, body):
+    server = serve(lambda asked: Reply(status, body))
+    with pytest.raises(UserError, match="returned an error"):
+        REQUESTS[name](OllamaServer(server.address, "0"))
+
+
+@pytest.mark.parametrize("name", [*REQUESTS, "generate"])
+@pytest.mark.parametrize("said", NONSENSE, ids=json.dumps)
+def test_a_reply_of_another_shape_is_a_sentence_or_of_no_account(serve, name, said):
+    server = serve(lambda asked: says(said))
+    request = REQUESTS.get(name) or (lambda server: server.generate(model="m", prompt="p"))
+    found = None
+    with suppress(UserError):
+        found = request(OllamaServer(server.address, "0"))
+    # None is an error's, or that of a request whose reply says nothing.
+    assert found in (None, said, {}) or name == "delete"
+
+
+def test_a_connection_dropped_in_the_middle_of_a_blob_is_a_sentence(serve, tmp_path):
+    file = tmp_path / "m.gguf"
+    file.write_bytes(bytes(4_000_000))
+    server = serve(lambda asked: Reply(201))
+    server.cut["/api/blobs/sha256:0"] = 100_000
+    with pytest.raises(UserError, match=r"lost the connection .* receiving m\.gguf.*again"):
+        OllamaServer(server.address, "0").upload(file, "sha256:0", lambda sent: None)
+
+
+BROKEN = {
+    "drop": DROP,
+    "an error without a word": Reply(500),
+    "no gzip": Reply(body=b"no gzip", headers={"Content-Encoding": "gzip"}),
+    "short": Reply(headers={"Content-Length": "7", "Connection": "close"}),
+}
+
+
+@pytest.mark.parametrize("name", [*REQUESTS, "generate"])
+@pytest.mark.parametrize("reply", BROKEN.values(), ids=BROKEN)
+def test_a_broken_reply_is_one_sentence(serve, name, reply):
+    server = serve(lambda asked: reply)
+    request = REQUESTS.get(name) or (lambda server: server.generate(model="m", prompt="p"))
+    with pytest.raises(UserError) as refused:
+        request(OllamaServer(server.address, "0"))
+    assert len(refused.value.problems) == 1
+
+
+def test_questions_that_wait_are_ended_and_later_ones_are_answered(ollama_server, ollama):
+    ollama.make("m", "one")
+    ollama.instead["chat"] = SILENCE
+    server = OllamaServer(ollama_server.address, "0")
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(server.chat, model="m", messages=[]) for _ in range(3)]
+        while sum(asked.path == "/api/chat" for asked in ollama_server.asked) < 3:
+            time.sleep(0.01)
+        server.abort()
+        for each in waiting:
+            with pytest.raises(UserError, match="lost the connection"):
+                each.result(30)
+    # The stand-in sees that they are gone, while the process lives on.
+    assert ollama_server.left.wait(30)
+    del ollama.instead["chat"]
+    assert server.chat(model="m", messages=[])["done_reason"] == "stop"
+
+
+def test_an_addresss_password_is_in_no_sentence():
+    server = OllamaServer("http://me:secret@127.0.0.1:9", "0")
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9") as refused:
+        server.models()
+    assert "secret" not in str(refused.value)
+
+
 def test_neither_a_proxy_nor_a_netrc_is_used_for_this_machine(serve, monkeypatch, tmp_path):
-    proxy, server = serve(b"{}"), serve(b'{"version": "0.34.1", "models": []}')
+    proxy = serve(lambda asked: Reply(body=b"{}"))
+    server = serve(lambda asked: says({"version": "0.34.1", "models": []}))
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, proxy.address)
     for name in ("NO_PROXY", "no_proxy"):
@@ -110,8 +164,8 @@ def test_neither_a_proxy_nor_a_netrc_is_used_for_this_machine(serve, monkeypatch
     assert server_version() == "0.34.1"
     OllamaServer(server.address, "0.34.1").models()
     assert proxy.asked == []
-    assert [path for _, path, _ in server.asked] == ["/api/version", "/api/tags"]
-    assert not any("Authorization" in headers for _, _, headers in server.asked)
+    assert [asked.path for asked in server.asked] == ["/api/version", "/api/tags"]
+    assert not any("Authorization" in asked.headers for asked in server.asked)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from ruamel.yaml import YAML
 from contract.errors import UserError
 from launcher.project import MODELS_FILE
 from launcher.promote.env_file import EnvVariable
-from launcher.promote.log import EnvChange, LogEntry, PromotionLog
+from launcher.promote.log import EnvChange, PromotionLog
 from launcher.promote.models_file import RoleEntry
 from launcher.promote.promotion import name_by_digest, rollback
+from tests.launcher.conftest import log_entry
 
 
 @pytest.fixture
@@ -174,28 +175,11 @@ def test_a_file_that_somebody_changed_meanwhile_is_left_alone(models):
     assert "model_name: x" not in models.read_text()
 
 
-def entry(before, after, did="promote", **more):
-    values = {
-        "at": "2026-01-01T00:00:00+00:00",
-        "did": did,
-        "role": "sfd_analyzer",
-        "before": before,
-        "after": after,
-        "model": "m",
-        "digest": "d",
-        "run": "r",
-        "gate": None,
-        "override": None,
-        "env": None,
-    }
-    return LogEntry(**{**values, **more})
-
-
 def test_rollbacks_go_back_one_promotion_each(models, tmp_path):
     log = PromotionLog(tmp_path / "log.jsonl")
     first = RoleEntry.read("sfd_analyzer", models).model_name
     for before, after in ((first, "a:1"), ("a:1", "b:2")):
-        log.append(entry(before, after))
+        log.append(log_entry(before, after))
         RoleEntry.read("sfd_analyzer", models).write(after)
     assert rollback(RoleEntry.read("sfd_analyzer", models), log).after == "a:1"
     assert rollback(RoleEntry.read("sfd_analyzer", models), log).after == first
@@ -210,7 +194,7 @@ def test_a_rollback_gives_the_variable_back_as_well(models, tmp_path):
     env.write_text("SECRET=s\nKEY=/new\n")
     change = EnvChange(file=str(env), key="KEY", before=None, after="/new")
     first = RoleEntry.read("sfd_analyzer", models).model_name
-    log.append(entry(first, "a:1", env=change))
+    log.append(log_entry(first, "a:1", env=change))
     RoleEntry.read("sfd_analyzer", models).write("a:1")
     rollback(RoleEntry.read("sfd_analyzer", models), log)
     assert env.read_text() == "SECRET=s\n"
@@ -226,7 +210,7 @@ def test_a_rollback_gives_the_line_back_as_it_was(models, tmp_path):
         file=str(env), key="K", before=variable.value, after="/new", written=variable.written
     )
     first = RoleEntry.read("sfd_analyzer", models).model_name
-    log.append(entry(first, "a:1", env=change))
+    log.append(log_entry(first, "a:1", env=change))
     RoleEntry.read("sfd_analyzer", models).write("a:1")
     variable.write("/new")
     assert env.read_bytes() == before.replace(b"'../lora/v1'", b"/new")
@@ -236,14 +220,14 @@ def test_a_rollback_gives_the_line_back_as_it_was(models, tmp_path):
 
 def test_what_was_changed_by_hand_is_not_rolled_back(models, tmp_path):
     log = PromotionLog(tmp_path / "log.jsonl")
-    log.append(entry("x", "a:1"))
+    log.append(log_entry("x", "a:1"))
     with pytest.raises(UserError, match="changed by hand"):
         rollback(RoleEntry.read("sfd_analyzer", models), log)
 
 
 def test_a_spoiled_log_is_named_by_line(tmp_path):
     log = PromotionLog(tmp_path / "log.jsonl")
-    log.append(entry("x", "a:1"))
+    log.append(log_entry("x", "a:1"))
     with log.path.open("a") as file:
         file.write('{"at": 1}\n')
     with pytest.raises(UserError, match=r"log.jsonl:2: is not a valid entry"):

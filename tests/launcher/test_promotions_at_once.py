@@ -15,6 +15,7 @@ from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import LogEntry, PromotionLog
 from launcher.promote.models_file import RoleEntry
 from launcher.promote.promotion import record, rollback
+from tests.launcher.conftest import log_entry
 
 ROLES = ("sfd_analyzer", "message_sorter")
 PROCESSES, PROMOTIONS = 8, 12
@@ -27,19 +28,7 @@ def folder(tmp_path):
 
 
 def entry(role, after):
-    return LogEntry(
-        at="2026-01-01T00:00:00+00:00",
-        did="promote",
-        role=role,
-        before="read while the log is held",
-        after=after,
-        model="m",
-        digest="d",
-        run="r",
-        gate=None,
-        override=None,
-        env=None,
-    )
+    return log_entry("read while the log is held", after, role=role)
 
 
 def role_of(folder, role=ROLES[0]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -295,6 +296,12 @@ def put(project, server, model=NAME):
     run = the_run(project, model)
     import_run(Run(run), model, server, display=Display(quiet=True))
     return run
+
+
+def temporary(server):
+    """The names on a server that are ours only while a command needs them."""
+    ours = re.compile(r"affineur-[a-z0-9]+-[0-9a-f]{12}-[0-9a-f]{6}(:latest)?")
+    return [name for name in server.models() if ours.fullmatch(name)]
 
 
 def import_smoke(project, ollama, *words):

@@ -13,7 +13,7 @@ import pytest
 from contract import paths
 from contract.reference import Reference
 from launcher.evaluate.evaluation import SKILLS
-from launcher.evaluate.record import Evaluation
+from launcher.evaluate.record import Evaluation, EvaluationAttempt
 from launcher.project import MODELS_FILE
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.log import PromotionLog
@@ -26,6 +26,7 @@ from tests.serving.conftest import (
     import_smoke,
     programs,
     put,
+    temporary,
     the_run,
 )
 
@@ -90,6 +91,7 @@ def test_the_smoke_model_ships_and_an_application_uses_it(
     assert "better" in evaluated.stdout
     found = Evaluation.of_run(the_run(trained), NAME)
     assert found.model.by == f"Ollama {connected.version}"
+    assert found.model.address == connected.address
     assert found.task.model.score.mean > 0.9
     assert len(found.skills) >= 8
     # The base was there as long as it was asked.
@@ -229,9 +231,14 @@ def test_what_was_answered_is_not_asked_again(fragile, trained, dies):
         assert "while answering" in said
         assert "Traceback" not in said
         fragile.start()
+    attempt = EvaluationAttempt.of_run(the_run(trained))
+    assert (
+        attempt.model.answered == f"Ollama {OllamaServer.found().version} at http://{fragile.host}"
+    )
     done = ask(trained, fragile, *words)
     assert done.returncode == 0, done.stderr
-    assert OllamaServer.found().digest(f"{NAME}:latest-base") is None
+    assert EvaluationAttempt.of_run(the_run(trained)) is None
+    assert temporary(OllamaServer.found()) == []
     after = [line for file in sorted(answers.glob("*")) for line in keys(file)]
     assert len(after) == 2 * 118
     assert set(before) <= set(after)

@@ -18,9 +18,19 @@ from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
+from launcher.serving.server_choice import OllamaHost
 from launcher.serving.server_diff import differences
 from tests.conftest import begin, invoke
-from tests.serving.conftest import NAME, RETOLD, Ollama, import_smoke, programs, put, take_run
+from tests.serving.conftest import (
+    NAME,
+    RETOLD,
+    Ollama,
+    import_smoke,
+    programs,
+    put,
+    take_run,
+    temporary,
+)
 
 QUIET = Display(quiet=True)
 TRAIN_RETOLD = ("train", "--profile", "smoke", "--set", RETOLD)
@@ -30,7 +40,6 @@ TRAIN_RETOLD = ("train", "--profile", "smoke", "--set", RETOLD)
 def clean(ollama, connected):
     """The shared server without our model."""
     connected.delete(NAME)
-    connected.delete(f"{NAME}:latest-candidate")
     return ollama
 
 
@@ -130,7 +139,7 @@ def test_a_candidate_that_is_found_wanting_leaves_what_stood_there(
 
 def test_a_name_that_the_server_refuses_is_a_sentence(clean, connected, project):
     (run,) = (project / "data" / "models" / NAME).glob("*/")
-    with pytest.raises(UserError, match="returned an error"):
+    with pytest.raises(UserError, match="not a valid model name"):
         import_run(Run(run), "not a name", connected, display=QUIET)
 
 
@@ -217,7 +226,8 @@ def test_a_server_killed_in_the_middle_is_a_sentence_and_the_next_run_ends_right
         assert server.digest(NAME) == new.digest != old.digest
         asked = ollama.run("run", NAME, question.messages[-1]["content"])
         assert asked.stdout.strip() == question.answer.strip(), asked.stderr
-        assert server.digest(f"{NAME}:latest-candidate") is None
+        with OllamaHost(QUIET).running():
+            assert temporary(server) == []
     finally:
         ollama.kill()
 
@@ -226,14 +236,16 @@ def test_an_interrupted_launcher_goes_on_where_it_was(clean, connected, project,
     take_run(project, retold)
     process = begin(project, *TRAIN_RETOLD, OLLAMA_HOST=clean.host)
     deadline = time.monotonic() + 120
-    while connected.digest(f"{NAME}:latest-candidate") is None and process.poll() is None:
+    while not temporary(connected) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.communicate()
     done = invoke(project, *TRAIN_RETOLD, OLLAMA_HOST=clean.host)
     assert done.returncode == 0, done.stderr
+    assert "that an earlier command left" in done.stderr
     assert "99" in connected.show(NAME)["parameters"]
+    assert temporary(connected) == []
 
 
 def test_the_programs_are_there():

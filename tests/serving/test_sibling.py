@@ -15,13 +15,16 @@ from contract import paths
 from contract.errors import UserError
 from contract.reference import Reference
 from launcher.display import Display
+from launcher.pipeline.finished_run import Run
 from launcher.runtime.docker_engine import DockerEngine
 from launcher.serving import ollama_container as beside
+from launcher.serving.model_import import import_run
 from launcher.serving.ollama_container import NAME as CONTAINER
 from launcher.serving.ollama_container import OllamaContainer
 from launcher.serving.server_choice import choose_server
+from launcher.serving.verification import prove
 from tests.conftest import NO_ENGINE, invoke, start
-from tests.serving.conftest import NAME, free_port, programs
+from tests.serving.conftest import NAME, free_port, programs, the_run
 
 QUIET = Display(quiet=True)
 IN_CONTAINER = ("--ollama", "container")
@@ -249,6 +252,51 @@ def test_another_port_makes_it_anew_and_keeps_the_models(sibling, project, monke
         assert sibling.container().id != first
         assert server.address == f"http://127.0.0.1:{port}"
         assert server.digest(NAME) == kept is not None
+
+
+def moved_tag(sibling):
+    """A tag of the sibling's image, and what gives it to another image."""
+    name = "affineur/test-ollama:moves"
+    first = sibling.client.images.get(sibling.image)
+    first.tag(*name.split(":"))
+    other = sibling.client.images.get(sibling.build(f"FROM {sibling.image}", "LABEL other=1"))
+    assert other.id != first.id
+    return name, first, lambda: other.tag(*name.split(":"))
+
+
+def test_it_is_made_from_the_image_that_was_found_first_and_the_proof_names_it(
+    sibling, project, monkeypatch
+):
+    name, first, move = moved_tag(sibling)
+    monkeypatch.setenv("AFFINEUR_OLLAMA_IMAGE", name)
+    waiting = OllamaContainer(QUIET)
+    move()
+    with waiting.running() as server:
+        assert server.image == first.id
+        assert sibling.container().attrs["Config"]["Image"] == first.id
+        run = Run(the_run(project))
+        import_run(
+            run,
+            NAME,
+            server,
+            display=QUIET,
+            examine=lambda candidate: prove(run, server, candidate, display=QUIET),
+        )
+    proof = Run(the_run(project)).manifest.verification
+    assert (proof.image, proof.address) == (first.id, f"http://{sibling.host}")
+
+
+def test_a_tag_that_names_another_image_makes_it_anew_once_it_is_stopped(sibling, monkeypatch):
+    name, first, move = moved_tag(sibling)
+    monkeypatch.setenv("AFFINEUR_OLLAMA_IMAGE", name)
+    with OllamaContainer(QUIET).running():
+        made = sibling.container().id
+        move()
+        with pytest.raises(UserError, match=f"docker stop {CONTAINER}"):
+            OllamaContainer(QUIET)
+    with OllamaContainer(QUIET).running() as server:
+        assert server.image != first.id
+        assert sibling.container().id != made
 
 
 def test_one_that_runs_as_something_else_is_left_alone(sibling, monkeypatch):

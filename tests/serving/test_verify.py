@@ -8,9 +8,8 @@ from contract.serving import Serving
 from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.compatibility import numbers
-from launcher.serving.ollama_server import full_name
 from tests.conftest import invoke
-from tests.serving.conftest import CUT_SHORT, NAME, as_if_made, put, take_run
+from tests.serving.conftest import CUT_SHORT, NAME, as_if_made, put, take_run, temporary
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_the_trained_model_passes_every_line(imported, ollama, connected, projec
     assert "the data do not have: consecutive turns of one role" in said
     assert "32 of 32 match the merged model" in done.stdout
     assert "24 of 24 answers stop within 128 tokens" in done.stdout
-    assert connected.digest(f"{full_name(NAME)}-f16") is None
+    assert temporary(connected) == []
 
 
 def test_a_lost_template_is_seen(imported, ollama, connected, project):
