@@ -1,0 +1,84 @@
+"""The smoke base learns on the card in each profile's precision, and as in fp32.
+
+The three trainings run side by side, each in a process of its own, as an engine starts them.
+"""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from launcher.configuration import resolve
+from tests.gpu import trainings
+
+PRECISIONS = {"bf16": ("rtx", []), "fp16": ("t4", []), "fp32": ("rtx", ["precision=fp32"])}
+# Nats per token, beside a loss that falls from above 1 to about 0.1: between the logged means of
+# the curves (each of five steps), on average over the training; and of the held-out loss at its end.
+MEAN_DISTANCE, END_DISTANCE = 0.03, 0.03
+
+
+@pytest.fixture(scope="module")
+def trained(smoke_base, tmp_path_factory) -> dict[str, trainings.Training]:
+    """A whole training in each precision, all with the same rows and the same seed."""
+    folder = tmp_path_factory.mktemp("learning")
+    recipes = {
+        name: resolve(profile, settings=[*trainings.SMOKE_TASK, *settings])
+        for name, (profile, settings) in PRECISIONS.items()
+    }
+    # What the profiles differ in is the precision and the lock alone.
+    differing = {
+        key
+        for key, value in recipes["bf16"]
+        if any(getattr(recipe, key) != value for recipe in recipes.values())
+    }
+    assert differing == {"profile", "precision", "lock"}
+    trainings.prepare(folder / "bf16", recipes["bf16"], smoke_base)
+    for name in ("fp16", "fp32"):
+        shutil.copytree(folder / "bf16", folder / name)
+        recipes[name].write(folder / name / "recipe.json")
+    with ThreadPoolExecutor() as pool:
+        started = {
+            name: pool.submit(trainings.train, folder / name, smoke_base) for name in PRECISIONS
+        }
+        return {name: training.result() for name, training in started.items()}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_smoke_base_learns_the_task(trained, precision, figure):
+    result = trained[precision].result
+    loss, match = result.held_out.loss, result.held_out.exact_match
+    figure("held-out loss, base", loss.base, "nats/token")
+    figure("held-out loss, tuned", loss.tuned, "nats/token")
+    figure("exact match", match.tuned, "")
+    assert "cpu" not in result.device
+    assert result.steps == result.planned_steps
+    assert loss.tuned < 0.7 * loss.base
+    assert result.losses[-1].loss < 0.5 * result.losses[0].loss
+    assert match.base < 0.2
+    assert match.tuned > 0.7
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_adapter_is_saved_in_fp32(trained, precision):
+    weights = trained[precision].adapter()
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    # B begins at zero: a gradient scaler that skips every step would leave it there.
+    assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_loss_curve_is_that_of_fp32(trained, precision, figure):
+    found, exact = trained[precision].result, trained["fp32"].result
+    assert [point.step for point in found.losses] == [point.step for point in exact.losses]
+    distances = [
+        abs(one.loss - other.loss) for one, other in zip(found.losses, exact.losses, strict=True)
+    ]
+    mean = sum(distances) / len(distances)
+    end = abs(found.held_out.loss.tuned - exact.held_out.loss.tuned)
+    figure("distance from fp32, mean of the curve", mean, "nats/token")
+    figure("distance from fp32, most", max(distances), "nats/token")
+    figure("distance from fp32, held out at the end", end, "nats/token")
+    assert len(distances) > 20
+    assert mean < MEAN_DISTANCE
+    assert end < END_DISTANCE
