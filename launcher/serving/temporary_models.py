@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from contract.errors import UserError
 from launcher.display import Display
+from launcher.project import CACHE
 from launcher.runtime.exclusive_lock import exclusive_lock
 from launcher.runtime.shared_cache import shared
 from launcher.serving.http_session import is_loopback
@@ -182,7 +183,9 @@ def _folder(server: OllamaServer) -> Path:
     host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname or ""
     # Another machine's loopback is another server.
     here = f"{platform.node()}-" if is_loopback(host) else ""
-    return shared("ollama") / _as_file_name(f"{here}{host}-{parts.port}{parts.path}")
+    return (shared("ollama") or CACHE / "ollama") / _as_file_name(
+        f"{here}{host}-{parts.port}{parts.path}"
+    )
 
 
 def _as_file_name(text: str) -> str:
