@@ -377,6 +377,10 @@ class Server:
     reported: dict[str, dict] = field(default_factory=dict)
     address: str = "http://127.0.0.1:11434"
 
+    @property
+    def public_address(self):
+        return self.address
+
     def add(self, name, *, template=small.TEMPLATE, lines=(), **reported):
         file = small.write(self.store / "new", template=template)
         blob = file.rename(self.store / f"sha256-{digest_of_file(file)}")
@@ -386,6 +390,9 @@ class Server:
 
     def models(self):
         return dict.fromkeys(self.reported, "a manifest's digest")
+
+    def digest(self, name):
+        return self.models().get(name if ":" in name else f"{name}:latest")
 
     def show(self, name):
         return self.reported[name if ":" in name else f"{name}:latest"]

@@ -25,6 +25,7 @@ def trained(held_out=HELD_OUT, **changed):
         examples=[],
     )
     values = {"losses": losses, "steps": 12, "planned_steps": 12, "best_step": 6}
+    values["resumed_after"] = []
     return TrainResult(**{"device": "cpu", "held_out": scores, **values, **changed})
 
 
