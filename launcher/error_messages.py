@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from contract.errors import AffineurError, ExitCode
+from launcher.interruption import signals_handled
 
 _USERS_OWN = {
     errno.EACCES: "Check its owner and permissions (ls -l).",
@@ -23,11 +22,11 @@ _USERS_OWN = {
 def exit_on_error(exit_with: Callable[..., Exception]) -> Iterator[None]:
     """Turn errors into messages and `exit_with(message, code)`.
 
-    SIGTERM is treated as Ctrl-C is: what runs is stopped in good order.
+    Ctrl-C, SIGTERM and a closed terminal stop what runs in good order: see `interruption`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        yield
+        with signals_handled():
+            yield
     except AffineurError as error:
         raise exit_with(error.text(), int(error.exit_code)) from None
     except OSError as error:
@@ -43,10 +42,3 @@ def operating_system_text(error: OSError) -> str:
     """What the operating system refuses, and where."""
     remedy = _USERS_OWN[error.errno or 0]
     return f"affineur: {error.filename or 'a file'}: {error.strerror}. {remedy}"
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    # A second one must not cut off the first one's good order.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print("affineur: received SIGTERM, stopping", file=sys.stderr)
-    raise KeyboardInterrupt

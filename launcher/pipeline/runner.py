@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class StageContext:
         gpu: whether a stage that can use a GPU gets one.
         exporter: whether stages that read llama.cpp's parts run in the exporter image.
         network: whether they may use the network.
-        secrets: environment variables that stand in no record.
+        secrets: what they are told by name, and what stands in no record.
         labels: are put on containers, for people.
     """
 
@@ -185,6 +185,7 @@ class StageRunner:
         job = self._job(stage)
         # Before the clock starts: a build is not the stage's time.
         image = self._engine.image(job.lock, self._display, exporter=job.exporter)
+        job = replace(job, image=image.digest if image else None)
         started = datetime.now(UTC)
         clock_s = time.monotonic()
         finished = self._run_job(stage.name, job)

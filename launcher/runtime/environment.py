@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract.atomic_write import atomic_write
+from contract.child_environment import Purpose, child_environment
 from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from launcher.display import Display
@@ -125,9 +126,7 @@ def check_space(folder: Path) -> None:
 
 
 def _run(command: list[str], log: Path) -> None:
-    # An active environment of the user's is none of uv's business here.
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    if run_logged(command, log, environment=environment):
+    if run_logged(command, log, environment=child_environment(Purpose.PACKAGES)):
         last = " / ".join(log.read_text().strip().splitlines()[-3:])
         raise UserError.one(
             f"{shown(log)}",

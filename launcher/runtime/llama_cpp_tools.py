@@ -6,12 +6,12 @@ programs come out to the byte, wherever they are built. The exporter image takes
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
 from pathlib import Path
 
+from contract.child_environment import Purpose, child_environment
 from contract.digest import digest_of_value
 from contract.disk_space import check_disk_space
 from contract.errors import UserError
@@ -131,11 +131,11 @@ def _compile(work: Path, python: Path, line: StageLine) -> None:
         "CMAKE_CXX_FLAGS": _without_paths(work),
         "CMAKE_PROJECT_INCLUDE": work / "unity.cmake",
     }
-    environment = {
-        **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-        "ZIG_GLOBAL_CACHE_DIR": str(work / "compiled"),
-        "ZIG_LOCAL_CACHE_DIR": str(work / "compiled"),
-    }
+    environment = child_environment(
+        Purpose.COMPILER,
+        ZIG_GLOBAL_CACHE_DIR=str(work / "compiled"),
+        ZIG_LOCAL_CACHE_DIR=str(work / "compiled"),
+    )
     configure = [str(programs / "cmake"), "-G", "Ninja", "-S", "sources", "-B", "build"]
     configure += [f"-D{name}={value}" for name, value in settings.items()]
     build = [str(programs / "ninja"), "-C", "build", *PROGRAMS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from contract.child_environment import Purpose, child_environment
 from contract.errors import UserError
 from launcher.project import CACHE, lock_file, shown
 from launcher.runtime.dependency_locks import pinned
@@ -27,7 +28,7 @@ def download(lock: str, folder: Path, *, wheel: bool, what: str) -> None:
     (package,) = pinned(lock)
     command += ["--only-binary" if wheel else "--no-binary", package]
     command += ["--requirement", str(lock_file(lock)), "--dest", str(folder)]
-    if run_logged(command, log):
+    if run_logged(command, log, environment=child_environment(Purpose.PACKAGES)):
         errors = [line for line in log.read_text().splitlines() if "ERROR" in line]
         raise UserError.one(
             shown(log),
