@@ -19,7 +19,7 @@ _USERS_OWN = {
 
 
 @contextmanager
-def exit_on_error(exit_with: Callable[..., Exception]) -> Iterator[None]:
+def exit_on_error(exit_with: Callable[..., BaseException]) -> Iterator[None]:
     """Turn errors into messages and `exit_with(message, code)`.
 
     Ctrl-C, SIGTERM and a closed terminal stop what runs in good order: see `interruption`.

@@ -94,12 +94,12 @@ def _on_signal(number: int, _frame: object) -> None:
     # A system that shuts down, or a shell that ends, sends more than one: only a person insists.
     if number != signal.SIGINT:
         return
-    if not _state.killing:
+    leaving, _state.killing = _state.killing, True
+    if not leaving:
         _say("killing what still runs; Ctrl-C once more leaves without cleaning up")
     _kill()
-    if _state.killing:
+    if leaving:
         os._exit(ExitCode.INTERRUPTED)
-    _state.killing = True
 
 
 def _kill() -> None:

@@ -25,9 +25,9 @@ def launch(folder: Path) -> int:
         return LocalEngine().run(job, print, Display()).code
 
 
-def _exit(text: str, code: int) -> Exception:
+def _exit(text: str, code: int) -> SystemExit:
     print(text, file=sys.stderr)
-    return SystemExit(code)  # type: ignore[return-value]
+    return SystemExit(code)
 
 
 if __name__ == "__main__":

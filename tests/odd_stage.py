@@ -23,7 +23,7 @@ def stage(stage_paths: StagePaths, reporter: Reporter, secrets: Mapping[str, str
         **{"run": stage_paths.run, "reporter": reporter, "secrets": secrets, "ready": ready},
         **{"os": os, "signal": signal, "subprocess": subprocess, "sys": sys, "time": time},
     }
-    exec((stage_paths.run / "code.py").read_text(), names)  # noqa: S102
+    exec((stage_paths.run / "code.py").read_text(), names)
 
 
 def ready(run: Path, name: str = "ready") -> None:

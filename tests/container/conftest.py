@@ -16,6 +16,7 @@ import pytest
 from contract.events import Result
 from launcher.display import Display
 from launcher.project import ROOT, lock_file
+from launcher.runtime import images
 from launcher.runtime.docker_engine import DockerEngine
 from launcher.runtime.engine import Job, Mount
 from tests.conftest import fresh_copy, needs
@@ -25,7 +26,9 @@ QUIET = Display(quiet=True)
 ENGINE = {"DOCKER_HOST": os.environ.get("DOCKER_HOST", "")}
 
 _PREAMBLE = """
-import json, os, socket, subprocess, time
+import json, os, socket, subprocess, sys, time
+def launch():
+    return json.loads(sys.stdin.readline())
 def say(**values):
     print(json.dumps({'event': 'result', 'values': values}), flush=True)
 def refused(attempt):
@@ -68,15 +71,21 @@ def probe(engine, run, code, *, lock="rtx", mounts=(), **more):
         if isinstance(event, Result):
             values.update(event.values)
 
-    job = Probe(
+    job = probe_job(engine, run, code, lock=lock, mounts=mounts, **more)
+    return values, engine.run(job, on_event, QUIET)
+
+
+def probe_job(engine, run, code, *, lock="rtx", mounts=(), **more):
+    """A job that runs the code in the lock's image, with a folder that it may write to."""
+    image = engine.image(lock, QUIET, exporter=more.get("exporter", False)).digest
+    return Probe(
         module="trainer.probe",
         lock=lock,
         mounts=(Mount("run", run, writable=True), *mounts),
         log=run / "log",
         code=_PREAMBLE + code,
-        **more,
+        **{"image": image, **more},
     )
-    return values, engine.run(job, on_event, QUIET)
 
 
 def ours(engine):
@@ -90,7 +99,7 @@ def small_project(tmp_path, engine):
 
     All else is the real thing: Dockerfile, bake file, command.
     """
-    image = engine._find("rtx")
+    image = engine._find(images.tag("rtx"))
     if image is not None:
         # Without a name of its own, containerd's store drops it when the tag moves on.
         image.tag("affineur/kept", "rtx")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
@@ -97,7 +98,7 @@ def eventually(holds):
 
 def is_alive(pid):
     try:
-        return "Z" not in open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
@@ -273,7 +274,7 @@ def test_a_secret_is_said_to_the_stage_and_stands_nowhere(launch, run):
         "child = subprocess.run(['env'], capture_output=True, text=True)\n"
         "(run / 'passed_on').write_text(child.stdout)\n" + UNTIL_STOPPED
     )
-    described = [open(f"/proc/{stage}/{name}", "rb").read() for name in ("environ", "cmdline")]
+    described = [Path(f"/proc/{stage}/{name}").read_bytes() for name in ("environ", "cmdline")]
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=PATIENCE_S)
     written = [path.read_bytes() for path in run.rglob("*") if path.name != "code.py"]
