@@ -46,8 +46,10 @@ def signals_handled() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # A process that is to stop goes on hearing that it is to hurry: it is not gone yet.
+        if not _state.stopping:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from launcher.runtime.engine import STOPPING, TIME_TO_STOP_S, Ending, Job
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-# How long a container that is being made while it is to be killed is waited for.
+# How long a container that is in the middle of something is tried to be killed.
 _KILL_TRIES, _KILL_EVERY_S = 50, 0.1
 
 
@@ -69,13 +69,18 @@ def kill(name: str, *, made: bool) -> None:
     The main thread may be anywhere in its own, waiting for good order, or making this container.
     """
     client = DockerClient.from_env()
-    for _ in range(1 if made else _KILL_TRIES):
+    for _ in range(_KILL_TRIES):
         try:
             client.containers.get(name).remove(force=True)
         except NotFound:
-            time.sleep(_KILL_EVERY_S)
+            if made:
+                return
+        except APIError:
+            # At this very moment, it is being started or removed.
+            made = True
         else:
             return
+        time.sleep(_KILL_EVERY_S)
 
 
 @contextmanager

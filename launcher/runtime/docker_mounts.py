@@ -91,7 +91,7 @@ def _binds(mount: Mount) -> list[Bind]:
 
 def _refused_access(mount: Mount, user: ContainerUser) -> Problem | None:
     if mount.writable:
-        refused = None if user.may(mount.source, 0o3) else mount.source
+        refused = mount.source if _refuses_writing(mount.source, user) else None
     elif _is_a_persons(mount.source):
         refused = next((path for path in _all_of(mount.source) if not _readable(path, user)), None)
     else:
@@ -119,18 +119,22 @@ def _own(mount: Mount, user: ContainerUser) -> str:
     return f"let others read it (chmod -R a+rX {shown(mount.source)})"
 
 
+def _refuses_writing(folder: Path, user: ContainerUser) -> bool:
+    return folder.exists() and not user.may(folder, 0o3)
+
+
 def _readable(path: Path, user: ContainerUser) -> bool:
     return user.may(path, 0o5 if path.is_dir() else 0o4)
 
 
 def _all_of(source: Path) -> Iterator[Path]:
-    yield source
-    for folder, folders, files in os.walk(source):
-        for name in (*folders, *files):
-            path = Path(folder, name)
-            # A link that leads nowhere is the stage's to name.
-            if path.exists():
-                yield path
+    # What is not there, as a link that leads nowhere, is the engine's or the stage's to name.
+    below = (
+        Path(folder, name)
+        for folder, folders, files in os.walk(source)
+        for name in (*folders, *files)
+    )
+    yield from (path for path in (source, *below) if path.exists())
 
 
 def _below(folder: Path) -> Iterator[Path]:

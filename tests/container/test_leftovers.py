@@ -126,7 +126,8 @@ def test_ctrl_c_again_and_again_while_a_container_is_made_leaves_none(engine, la
             process.send_signal(signal.SIGINT)
             time.sleep(0.1)
         said = process.stderr.read()
-        assert process.returncode == 130, said
+        # A shell says 130 of both: the interpreter, as it ends, takes our handlers away.
+        assert process.returncode in {130, -signal.SIGINT}, said
         assert "Traceback" not in said
         assert ours(engine) == []
 
