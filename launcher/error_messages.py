@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from contract.errors import AffineurError, ExitCode
 from launcher.encoding import degrade_output
+from launcher.interruption import signals_handled
 
 _USERS_OWN = {
     errno.EACCES: "Check its owner and permissions (ls -l).",
@@ -29,15 +28,15 @@ _SPOKEN_OF = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 @contextmanager
-def exit_on_error(exit_with: Callable[..., Exception]) -> Iterator[None]:
+def exit_on_error(exit_with: Callable[..., BaseException]) -> Iterator[None]:
     """Turn errors into messages and `exit_with(message, code)`.
 
-    SIGTERM is treated as Ctrl-C is: what runs is stopped in good order.
+    Ctrl-C, SIGTERM and a closed terminal stop what runs in good order: see `interruption`.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
     degrade_output()
     try:
-        yield
+        with signals_handled():
+            yield
     except AffineurError as error:
         raise exit_with(error.text(), int(error.exit_code)) from None
     except OSError as error:
@@ -61,10 +60,3 @@ def remedy_in(said: str, otherwise: str) -> str:
         if os.strerror(number).lower() in said.lower():
             return _USERS_OWN[number]
     return otherwise
-
-
-def _interrupt(_signal: int, _frame: object) -> None:
-    # A second one must not cut off the first one's good order.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print("affineur: received SIGTERM, stopping", file=sys.stderr)
-    raise KeyboardInterrupt

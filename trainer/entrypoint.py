@@ -1,6 +1,7 @@
 """How a stage starts, speaks and ends: flags in, events out, an exit code.
 
-Every `trainer/<stage>/__main__.py` hands its function to `run_stage`.
+Every `trainer/<stage>/__main__.py` hands its function to `run_stage`, or to
+`run_stage_with_secrets` where it needs what its launcher says on standard input alone.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -16,10 +18,13 @@ from typing import NoReturn, TextIO
 
 from contract.errors import ExitCode, Problem, UserError
 from contract.events import Event, Failed, Note, Progress, Result, Started
+from contract.launch import LAUNCHED, Launch
 from contract.paths import StagePaths
 from contract.results.stage_result import StageResult
 
 _PROGRESS_EVERY_S = 0.1
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_READ_BYTES = 4096
 
 
 class Reporter:
@@ -30,8 +35,15 @@ class Reporter:
         self._last_progress_s = 0.0
 
     def _emit(self, event: Event) -> None:
-        self._stream.write(event.model_dump_json() + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(event.model_dump_json() + "\n")
+            self._stream.flush()
+        except BrokenPipeError:
+            # Nobody listens any more. What the stage still has to save must not fail by that.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            _stop_this_process()
 
     def started(self) -> None:
         """Say what the stage runs on."""
@@ -80,16 +92,25 @@ def run_stage(stage: Callable[[StagePaths, Reporter], None]) -> NoReturn:
     """Run one stage and leave the process with the contract's exit code.
 
     Standard output is kept for events: whatever libraries print goes to standard error.
-    SIGTERM and SIGINT raise, so that `finally` blocks run.
+    The first SIGTERM, SIGINT or SIGHUP raises KeyboardInterrupt, so that `finally` blocks run, and
+    none after it cuts them short; the end of the launcher counts as a SIGTERM.
     """
+    run_stage_with_secrets(lambda stage_paths, reporter, _: stage(stage_paths, reporter))
+
+
+def run_stage_with_secrets(
+    stage: Callable[[StagePaths, Reporter, Mapping[str, str]], None],
+) -> NoReturn:
+    """As `run_stage`, for a stage that is given its launcher's secrets, by name."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
         os.dup2(2, 1)
         reporter = Reporter(stream)
-        reporter.started()
-        signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGINT, _interrupt)
         try:
-            stage(StagePaths.from_arguments(sys.argv[1:]), reporter)
+            for number in _STOPS:
+                signal.signal(number, _interrupt)
+            secrets = _launch().secrets
+            reporter.started()
+            stage(StagePaths.from_arguments(sys.argv[1:]), reporter, secrets)
             code = ExitCode.DONE
         except UserError as error:
             reporter.failed(list(error.problems))
@@ -102,5 +123,30 @@ def run_stage(stage: Callable[[StagePaths, Reporter], None]) -> NoReturn:
     sys.exit(code)
 
 
+def _launch() -> Launch:
+    """What the launcher says, if one started this process; it is watched from here on."""
+    # A child of this process has another standard input.
+    if not os.environ.pop(LAUNCHED, ""):
+        return Launch()
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        raise KeyboardInterrupt
+    threading.Thread(target=_stop_without_launcher, name="launcher", daemon=True).start()
+    return Launch.model_validate_json(line)
+
+
+def _stop_without_launcher() -> None:
+    # Not by `sys.stdin`, whose lock would be held while the interpreter ends.
+    while os.read(0, _READ_BYTES):
+        pass
+    _stop_this_process()
+
+
+def _stop_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _interrupt(_signal: int, _frame: object) -> None:
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from contract.child_environment import Purpose, child_environment
+
 PROGRAM = "llama-server"
 # A file of 70 GB from a slow disk.
 _PATIENCE_S = 1800
@@ -72,6 +74,7 @@ def llama_server(tools: Path, gguf: Path, arguments: Sequence[str]) -> Iterator[
     command += ["--log-verbosity", "2", *arguments]
     process = subprocess.Popen(
         command,
+        env=child_environment(Purpose.LLAMA_CPP),
         stdin=subprocess.DEVNULL,
         # Standard output is the stage's events'.
         stdout=sys.stderr.fileno(),

@@ -42,7 +42,7 @@ class StageContext:
         gpu: whether a stage that can use a GPU gets one.
         exporter: whether stages that read llama.cpp's parts run in the exporter image.
         network: whether they may use the network.
-        secrets: environment variables that stand in no record.
+        secrets: what they are told by name, and what stands in no record.
         labels: are put on containers, for people.
     """
 
@@ -259,6 +259,8 @@ class StageRunner:
         if image is None:
             self._sources.copy(work.code)
             job = replace(job, code_folder=work.code)
+        else:
+            job = replace(job, image=image.digest)
         started = datetime.now(UTC)
         clock_s = time.monotonic()
         said = self._run_job(stage.name, job)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from contract.child_environment import Purpose, child_environment
 from contract.digest import digest_of_file
 from contract.errors import UserError, unknown_name
 from launcher.project import LOCKS, ROOT, lock_file
@@ -89,7 +90,7 @@ def _compile(name: str, agrees: Sequence[str]) -> None:
     command += ["--no-deps", "--no-build-isolation"] if name in _FILES_ALONE else ["--no-build"]
     for other in agrees:
         command += ["--constraint", f"{LOCKS.relative_to(ROOT)}/{other}.lock"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = _run(command)
     if done.returncode:
         raise UserError.one(f"{name}.in", done.stderr.strip())
 
@@ -108,7 +109,7 @@ def check_holds(name: str) -> None:
         command = [uv(), "pip", "compile", str(LOCKS / f"{name}.in"), "--quiet", "--no-build"]
         command += ["--python-version", version, "--no-python-downloads"]
         command += ["--no-header", "--no-annotate", "--constraint", str(lock_file(name))]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = _run(command)
         if done.returncode:
             raise UserError.one(f"{name}.lock", f"Python {version}: {done.stderr.strip()}")
         if lacking := _pins(done.stdout).keys() - pinned(name).keys():
@@ -117,6 +118,13 @@ def check_holds(name: str) -> None:
                 f"Python {version} needs {', '.join(sorted(lacking))} as well",
                 f"Add it to {name}.in and run ./invoke lock again.",
             )
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    environment = child_environment(Purpose.PACKAGES)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def _moves(before: dict[str, str], after: dict[str, str]) -> list[str]:

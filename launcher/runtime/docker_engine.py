@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 import resource
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +19,31 @@ from docker.types import DeviceRequest, Ulimit
 from docker.types import Mount as BindMount
 from docker.utils import parse_bytes
 
+from contract.child_environment import CERTIFICATES
 from contract.disk_space import check_disk_space
-from contract.errors import ExitCode, UserError
-from contract.events import Event, parse_event
+from contract.errors import UserError
+from contract.events import Event
 from contract.manifest import CONTRACT_VERSION, ImageRecord
 from launcher.display import Display
+from launcher.interruption import deferred, killed_at_once
 from launcher.runtime import docker_errors, images
-from launcher.runtime.engine import CERTIFICATES, STOPPING, TIME_TO_STOP_S, Ending, Job, Mount
+from launcher.runtime.docker_container import follow, kill, stop
+from launcher.runtime.docker_leftovers import (
+    FOLDERS_LABEL,
+    LAUNCHER_LABEL,
+    PROJECT,
+    PROJECT_LABEL,
+    sweep,
+)
+from launcher.runtime.docker_mounts import ContainerUser, binds_of, certificates, check_access
+from launcher.runtime.engine import Ending, Job
+from launcher.runtime.exclusive_lock import held_identities
 from launcher.runtime.images import BuildInputs
-from launcher.runtime.logged_process import open_log
+from launcher.runtime.live_launchers import LiveLaunchers
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
-_PROJECT_LABEL = "dev.affineur.project"
-_OWNER_LABEL = "dev.affineur.launcher"
 _SHARED_MEMORY = "1g"
 _OPEN_FILES = 65536
 # What Docker itself refuses to go below.
@@ -47,6 +57,7 @@ class EngineFacts:
     """What an engine says about itself."""
 
     endpoint: str
+    identity: str
     version: str
     store: str
     root: Path
@@ -73,6 +84,7 @@ class DockerEngine:
         """
         self._memory = _memory_bytes(memory)
         self._facts: EngineFacts | None = None
+        self._launchers: LiveLaunchers | None = None
         try:
             # Training is silent for hours: no time-out on the connection.
             self._client = DockerClient.from_env(timeout=None)  # type: ignore[arg-type]
@@ -82,18 +94,24 @@ class DockerEngine:
         docker_errors.check_version(version, _address())
 
     def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
-        """See `Engine.run`. The image is built first where its sources changed."""
+        """See `Engine.run`. The job's image is one that `image` gave, by its digest."""
         self.sweep(display)
-        image = self.image(job.lock, display, exporter=job.exporter)
-        container = self._create(job, image.digest)
-        try:
-            return self._follow(container, job, on_event)
-        except BaseException:
-            _stop(container, display)
-            raise
-        finally:
-            with suppress(NotFound, APIError):
-                container.remove(force=True)
+        # Launchers in other containers may have our process number.
+        name = f"affineur-{job.name}-{secrets.token_hex(6)}"
+        container: Container | None = None
+        with killed_at_once(lambda: kill(name, made=container is not None)):
+            try:
+                with deferred():
+                    container = self._create(job, name)
+                return follow(container, job, on_event)
+            except BaseException:
+                if container is not None:
+                    stop(container, display)
+                raise
+            finally:
+                if container is not None:
+                    with deferred(), suppress(NotFound, APIError):
+                        container.remove(force=True)
 
     def endpoint(self) -> str:
         """Which engine answers, and where: there may be several on a machine."""
@@ -112,6 +130,7 @@ class DockerEngine:
         secured = " ".join(info.get("SecurityOptions") or [])
         return EngineFacts(
             endpoint=_address(),
+            identity=str(info.get("ID") or _address()),
             version=str(info["ServerVersion"]),
             store=f"containerd ({info['Driver']})" if containerd else str(info["Driver"]),
             root=Path(info["DockerRootDir"]),
@@ -127,10 +146,11 @@ class DockerEngine:
             UserError: it speaks another contract, or cannot be built.
         """
         target = images.exporter(lock) if exporter else lock
-        if not self.has_current(target):
-            self.build(target, BuildInputs.given(), display)
+        found = self._current(target)
+        if found is None:
+            # By its digest: the tag may be another clone's by now.
+            found = self._find(self.build(target, BuildInputs.given(), display))
         remedy = f"Run ./invoke build --profile {lock}{' --exporter' if exporter else ''}."
-        found = self._find(target)
         if found is None:
             raise UserError.one(images.tag(target), "disappeared after the build", remedy)
         spoken = found.labels.get(images.CONTRACT_LABEL)
@@ -148,10 +168,7 @@ class DockerEngine:
 
     def has_current(self, target: str) -> bool:
         """Whether the target's image is there, made from the sources as they are."""
-        found = self._find(target)
-        return found is not None and found.labels.get(images.SOURCE_LABEL) == images.source_digest(
-            target
-        )
+        return self._current(target) is not None
 
     def build(self, target: str, inputs: BuildInputs, display: Display) -> str:
         """Build a target's image and return its digest.
@@ -160,7 +177,7 @@ class DockerEngine:
             UserError: no disk space for it, no buildx, or a step that failed.
         """
         # Where one is there already, most layers are shared with it.
-        if self._find(images.trainer(target)) is None:
+        if self._find(images.tag(images.trainer(target))) is None:
             self.check_space()
         return images.build(target, inputs, display)
 
@@ -182,49 +199,63 @@ class DockerEngine:
             )
 
     def sweep(self, display: Display) -> None:
-        """Remove the containers of launchers on this machine that are dead."""
-        label = f"{_PROJECT_LABEL}=affineur"
-        for container in self._client.containers.list(all=True, filters={"label": label}):
-            host, _, pid = str(container.labels.get(_OWNER_LABEL, "")).rpartition(":")
-            if host == platform.node() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-                with suppress(NotFound, APIError):
-                    container.remove(force=True)
-                    display.note(
-                        f"removed container {container.name}, left behind by a killed launcher"
-                    )
+        """Stop and remove the containers of launchers that are dead."""
+        sweep(self._client, self._live_launchers(), held_identities(), display)
 
-    def _find(self, target: str) -> Any:
+    def _live_launchers(self) -> LiveLaunchers:
+        if self._launchers is None:
+            self._launchers = LiveLaunchers(self.facts().identity)
+        return self._launchers
+
+    def _current(self, target: str) -> Any:
+        """The target's image, if it was made from the sources as they are; None otherwise."""
+        found = self._find(images.tag(target))
+        wanted = images.source_digest(target)
+        if found is None or found.labels.get(images.SOURCE_LABEL) != wanted:
+            return None
+        return found
+
+    def _find(self, name: str) -> Any:
+        """The image of a tag or a digest, or None."""
         try:
-            return self._client.images.get(images.tag(target))
+            return self._client.images.get(name)
         except ImageNotFound:
             return None
 
-    def _create(self, job: Job, image: str) -> Container:
+    def _create(self, job: Job, name: str) -> Container:
+        # In a virtual machine, or on another one, files have other owners than they have here.
+        if self.facts().root.is_dir():
+            check_access(job.mounts, ContainerUser(os.getuid(), os.getgid()))
         try:
-            return self._created(job, image)
+            return self._created(job, name)
         except (APIError, ImageNotFound) as error:
-            raise docker_errors.refused_container(_explained(error), _address()) from error
+            raise docker_errors.refused_container(
+                docker_errors.explanation(error), _address()
+            ) from error
 
-    def _created(self, job: Job, image: str) -> Container:
+    def _created(self, job: Job, name: str) -> Container:
+        if job.image is None:
+            raise ValueError("a job for this engine has to name the image that `image` gave")
         # In a rootless engine the container's root is the caller, and all others are strangers.
         facts = self.facts()
-        certificates = _certificates() if job.network else []
+        signing = certificates() if job.network else []
+        brought = images.BROUGHT_ALONG if job.exporter else ()
         return self._client.containers.create(
-            image,
+            job.image,
             job.command(),
-            name=f"affineur-{job.name}-{os.getpid()}",
+            name=name,
+            # What the launcher says comes on standard input, whose end says that it is gone.
+            stdin_open=True,
             user="0:0" if facts.rootless else f"{os.getuid()}:{os.getgid()}",
             # A uid without a passwd entry has no name and no home; torch asks for both.
             environment={
                 **_CONTAINER_ENVIRONMENT,
                 **job.environment_variables(),
-                **{name: str(m.inside) for m in certificates for name in CERTIFICATES},
-                **job.secrets,
+                **{name: str(m.inside) for m in signing for name in CERTIFICATES},
             },
             mounts=[
-                BindMount(str(m.inside), str(m.source), type="bind", read_only=not m.writable)
-                for m in (*job.mounts, *certificates)
-                if not (job.exporter and m.name in images.BROUGHT_ALONG)
+                BindMount(str(b.inside), str(b.source), type="bind", read_only=not b.writable)
+                for b in binds_of([*(m for m in job.mounts if m.name not in brought), *signing])
             ],
             network_mode="bridge" if job.network else "none",
             read_only=True,
@@ -240,34 +271,14 @@ class DockerEngine:
             ulimits=[_open_files()],
             device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if job.gpu else None,
             labels={
-                _PROJECT_LABEL: "affineur",
-                _OWNER_LABEL: f"{platform.node()}:{os.getpid()}",
+                PROJECT_LABEL: PROJECT,
+                LAUNCHER_LABEL: self._live_launchers().own_name(),
+                FOLDERS_LABEL: ",".join(sorted(held_identities())),
                 "dev.affineur.stage": job.name,
                 images.CONTRACT_LABEL: str(CONTRACT_VERSION),
                 **{f"dev.affineur.{name}": value for name, value in job.labels.items()},
             },
         )
-
-    def _follow(self, container: Container, job: Job, on_event: Callable[[Event], None]) -> Ending:
-        stream = container.attach(stdout=True, stderr=True, stream=True, demux=True, logs=True)
-        try:
-            container.start()
-        except APIError as error:
-            raise docker_errors.refused_start(_explained(error)) from error
-        with open_log(job.log) as log:
-            for line in _event_lines(stream, log.write):
-                event = parse_event(line)
-                if event is None:
-                    log.write(line + "\n")
-                else:
-                    on_event(event)
-        ended = container.wait()
-        container.reload()
-        code = int(ended["StatusCode"])
-        if code > 128 and code != ExitCode.INTERRUPTED:
-            # By convention, 128 and the signal's number.
-            code = 128 - code
-        return Ending(code, bool(container.attrs["State"].get("OOMKilled")))
 
 
 def _open_files() -> Ulimit:
@@ -286,28 +297,6 @@ _CONTAINER_ENVIRONMENT = {
 }
 
 
-def _event_lines(stream: Any, on_error_output: Callable[[str], Any]) -> Iterator[str]:
-    """Standard output by lines; standard error to the log as it comes."""
-    pending = b""
-    for output, error in stream:
-        if error:
-            on_error_output(error.decode(errors="replace"))
-        if output:
-            *lines, pending = (pending + output).split(b"\n")
-            for line in lines:
-                yield line.decode(errors="replace")
-    if pending:
-        yield pending.decode(errors="replace")
-
-
-def _stop(container: Container, display: Display) -> None:
-    with suppress(NotFound, APIError):
-        container.reload()
-        if container.status == "running":
-            display.note(STOPPING)
-            container.stop(timeout=TIME_TO_STOP_S)
-
-
 def _address() -> str:
     # The SDK follows the command line's context where DOCKER_HOST is silent; so does this.
     if given := os.environ.get("DOCKER_HOST"):
@@ -318,20 +307,9 @@ def _address() -> str:
     return "the default address"
 
 
-def _explained(error: APIError) -> str:
-    return str(error.explanation or error)
-
-
 def _has_cdi_spec(info: dict[str, Any]) -> bool:
     folders = [Path(folder) for folder in info.get("CDISpecDirs") or []]
     return any(list(folder.glob("*nvidia*")) for folder in folders if folder.is_dir())
-
-
-def _certificates() -> list[Mount]:
-    """This machine's certificates for a job with network: a company's proxy signs with its own."""
-    given = [os.environ.get(name, "") for name in ("AFFINEUR_CA", *CERTIFICATES)]
-    files = [Path(place).resolve() for place in given if place and Path(place).is_file()]
-    return [Mount("certificates", files[0])] if files else []
 
 
 def _memory_bytes(given: str) -> int | None:

@@ -31,6 +31,11 @@ def check_version(version: Mapping[str, Any], address: str) -> None:
         )
 
 
+def explanation(error: Exception) -> str:
+    """What the engine itself said, where the error has it."""
+    return str(getattr(error, "explanation", None) or error)
+
+
 def unreachable(said: str, address: str) -> UserError:
     """Nobody answers at the address, or not to this user."""
     if "Permission denied" in said or "PermissionError" in said:
@@ -48,12 +53,6 @@ def unreachable(said: str, address: str) -> UserError:
 
 def refused_container(said: str, address: str) -> UserError:
     """The engine does not make the container."""
-    if "is already in use" in said:
-        return UserError.one(
-            "docker",
-            f"the container could not be created: {said}",
-            "Remove the existing container: docker rm --force NAME.",
-        )
     if "bind source path does not exist" in said:
         return UserError.one(
             "docker",

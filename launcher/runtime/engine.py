@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from contract.child_environment import PROXIES
 from contract.events import Event
+from contract.launch import LAUNCHED
 from contract.manifest import ImageRecord
 from launcher.display import Display
 
@@ -19,17 +21,7 @@ from launcher.display import Display
 INSIDE = PurePosixPath("/affineur")
 
 # What a job with network may know of this machine's environment: where the hub is, and the way.
-_NETWORK_PASSED_ON = (
-    "HF_ENDPOINT",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-)
-# Files of certificates that a company's proxy signs with; an engine must bring them inside.
-CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_NETWORK_PASSED_ON = ("HF_ENDPOINT", *PROXIES)
 
 # How long a stage that is asked to stop may take, in every engine, and what is said meanwhile.
 TIME_TO_STOP_S = 120
@@ -62,6 +54,8 @@ class Job:
 
     `exporter`: it runs in the image that has llama.cpp's converters and compiled tools.
     `code_folder` is a copy of the project's code, for an engine whose images do not hold it.
+    `image`: the digest that `Engine.image` found for it; what is recorded is what runs.
+    `secrets`: are said to it on its standard input and stand nowhere else.
     """
 
     module: str
@@ -72,7 +66,8 @@ class Job:
     gpu: bool = False
     exporter: bool = False
     code_folder: Path | None = None
-    secrets: Mapping[str, str] = field(default_factory=dict)
+    image: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -94,6 +89,7 @@ class Job:
             way = {name: os.environ[name] for name in _NETWORK_PASSED_ON if name in os.environ}
         return {
             **way,
+            LAUNCHED: "yes",
             # Sets are written to files in their order of iteration.
             "PYTHONHASHSEED": "0",
             "PYTHONUNBUFFERED": "1",
@@ -137,6 +133,7 @@ class Engine(Protocol):
         """Run the job to its end.
 
         Makes what the job needs first. When it is interrupted it stops the job, lets it end in
-        good order, and only then raises KeyboardInterrupt again.
+        good order, and only then raises KeyboardInterrupt again. A job whose launcher is killed
+        hears of it by the end of its standard input, and stops by itself.
         """
         ...

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract.atomic_write import atomic_write
+from contract.child_environment import Purpose, child_environment
 from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from launcher.display import Display
@@ -16,7 +17,6 @@ from launcher.error_messages import remedy_in
 from launcher.project import CACHE, lock_file, shown
 from launcher.runtime.dependency_locks import lock_digest, python_version, uv
 from launcher.runtime.exclusive_lock import exclusive_lock
-from launcher.runtime.locked_packages import installer_environment
 from launcher.runtime.logged_process import run_logged
 
 # Measured on the rtx lock: 5.0 GB installed, and the downloads beside it while they unpack.
@@ -127,7 +127,7 @@ def check_space(folder: Path) -> None:
 
 
 def _run(command: list[str], log: Path) -> None:
-    if run_logged(command, log, environment=installer_environment()):
+    if run_logged(command, log, environment=child_environment(Purpose.PACKAGES)):
         said = log.read_text(encoding="utf-8", errors="replace")
         last = " / ".join(said.strip().splitlines()[-3:])
         raise UserError.one(

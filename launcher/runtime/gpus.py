@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from contract.child_environment import Purpose, child_environment
 from contract.errors import UserError
 from launcher.runtime.gpu_generations import (
     GENERATIONS,
@@ -163,7 +164,12 @@ def _ask(tool: str, fields: str) -> subprocess.CompletedProcess[str]:
     command = [tool, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+            command,
+            env=child_environment(Purpose.GPU_QUERY),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE_S,
         )
     except subprocess.TimeoutExpired:
         # A card that fell off the bus hangs its driver.

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.atomic_write import atomic_write
+from contract.child_environment import Purpose, child_environment
 from contract.digest import digest_of_file, digest_of_value, files_below
 from contract.errors import Problem, UserError
 from contract.events import Progress
@@ -185,7 +186,7 @@ def digest_of_fresh_build(target: str, inputs: BuildInputs, display: Display) ->
             return _bake(target, inputs, words=words, compiled=compiled_anew, display=display)
         finally:
             remove = ["docker", "image", "rm", "--force", scratch]
-            subprocess.run(remove, capture_output=True, check=False)
+            _said(*remove)
 
 
 def builder() -> str:
@@ -239,7 +240,9 @@ def _base_identity(base: str) -> str:
 
 
 def _said(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    environment = child_environment(Purpose.DOCKER)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.stdout
 
 
 def _builder_file(digest: str) -> Path:
@@ -269,7 +272,7 @@ def _bake(
         )
         command += [*words, _bake_target(target)]
         # Fixed dates on the image itself too: the same sources make the same image.
-        environment = {**os.environ, "LOCK": _lock(target), "SOURCE_DATE_EPOCH": "0"}
+        environment = child_environment(Purpose.DOCKER, LOCK=_lock(target), SOURCE_DATE_EPOCH="0")
 
         def on_line(text: str) -> None:
             if step := _STEP.match(text):

@@ -6,16 +6,19 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
+from typing import BinaryIO
 
+from contract.child_environment import Purpose, child_environment
 from contract.events import Event, parse_event
+from contract.launch import Launch
 from launcher.display import Display
+from launcher.interruption import deferred, killed_at_once
 from launcher.project import ROOT
-from launcher.runtime.engine import CERTIFICATES, STOPPING, TIME_TO_STOP_S, Ending, Job
+from launcher.runtime.engine import STOPPING, TIME_TO_STOP_S, Ending, Job
 from launcher.runtime.environment import ensure_environment, has_environment
+from launcher.runtime.exclusive_lock import held_descriptors
 from launcher.runtime.logged_process import open_log
-
-# What a stage may know of this machine's environment. All else is decided by the recipe.
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 
 
 class LocalEngine:
@@ -38,48 +41,90 @@ class LocalEngine:
         command = [str(python), "-m", job.module]
         for mount in job.mounts:
             command += [mount.flag, str(mount.source)]
-        with (
-            open_log(job.log) as log,
-            subprocess.Popen(
-                command,
-                cwd=job.code_folder or ROOT,
-                env=_process_environment(job),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                encoding="utf-8",
-                errors="replace",
-                # A Ctrl-C in the terminal reaches us alone: we stop the job in good order.
-                start_new_session=True,
-            ) as process,
-        ):
+        process = None
+        with open_log(job.log) as log:
             try:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    event = parse_event(line)
-                    if event is None:
-                        log.write(line)
-                    else:
-                        on_event(event)
-                return Ending(process.wait())
+                with deferred():
+                    process = _started(command, job, log.buffer)
+                return _follow(process, job, on_event, log.buffer)
             except BaseException:
-                _stop(process, display)
+                if process is not None:
+                    _stop(process, display)
                 raise
+            finally:
+                if process is not None:
+                    _end(process)
 
 
-def _process_environment(job: Job) -> dict[str, str]:
-    names = _PASSED_ON + (("SSL_CERT_DIR", *CERTIFICATES) if job.network else ())
-    kept = {name: os.environ[name] for name in names if name in os.environ}
-    return {**kept, **job.secrets, **job.environment_variables()}
+def _started(command: list[str], job: Job, log: BinaryIO) -> subprocess.Popen[bytes]:
+    purpose = Purpose.NETWORK_STAGE if job.network else Purpose.STAGE
+    return subprocess.Popen(
+        command,
+        cwd=job.code_folder or ROOT,
+        env=child_environment(purpose, **job.environment_variables()),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        # Where we are killed, the folder stays held until the job has ended.
+        pass_fds=held_descriptors(),
+        # A Ctrl-C in the terminal reaches us alone: we stop the job in good order.
+        start_new_session=True,
+    )
 
 
-def _stop(process: subprocess.Popen[str], display: Display) -> None:
+def _follow(
+    process: subprocess.Popen[bytes], job: Job, on_event: Callable[[Event], None], log: BinaryIO
+) -> Ending:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    # It stays open: its end is how the job hears that we are gone.
+    with suppress(BrokenPipeError):
+        process.stdin.write(Launch.line(job.secrets))
+        process.stdin.flush()
+    with killed_at_once(lambda: _signal_group(process, signal.SIGKILL)):
+        for line in process.stdout:
+            event = parse_event(line.decode(errors="replace"))
+            if event is None:
+                log.write(line)
+                log.flush()
+            else:
+                on_event(event)
+        _wait_unreaped(process)
+    # What it started may have outlived it, if it was killed; its group is still nobody else's.
+    _signal_group(process, signal.SIGKILL)
+    return Ending(process.wait())
+
+
+def _stop(process: subprocess.Popen[bytes], display: Display) -> None:
     if process.poll() is not None:
         return
     display.note(STOPPING)
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
+    _signal_group(process, signal.SIGTERM)
+    with (
+        killed_at_once(lambda: _signal_group(process, signal.SIGKILL)),
+        suppress(subprocess.TimeoutExpired),
+    ):
         process.wait(TIME_TO_STOP_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Whatever happened: it has ended, and its pipes are closed."""
+    if process.poll() is None:
+        _signal_group(process, signal.SIGKILL)
         process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+
+def _wait_unreaped(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ChildProcessError):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    # Once it has been waited for, its number may be another's.
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)

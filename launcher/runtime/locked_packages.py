@@ -4,11 +4,11 @@ no line of it runs.
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from pathlib import Path
 
+from contract.child_environment import Purpose, child_environment
 from contract.errors import UserError
 from launcher.error_messages import remedy_in
 from launcher.project import CACHE, lock_file, shown
@@ -29,36 +29,6 @@ def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
     (folder / "METADATA").write_text(text, encoding="utf-8")
     return folder.name
 """
-# What pip and uv may know of this machine: where packages are, and the way there.
-_PASSED_ON = (
-    "ALL_PROXY",
-    "HOME",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "NETRC",
-    "NO_PROXY",
-    "PATH",
-    "REQUESTS_CA_BUNDLE",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TMPDIR",
-    "XDG_CACHE_HOME",
-    "XDG_CONFIG_DIRS",
-    "XDG_CONFIG_HOME",
-)
-_PASSED_ON_PREFIXES = ("PIP_", "UV_", "LC_", "LANG")
-
-
-def installer_environment() -> dict[str, str]:
-    """The environment of pip and uv: their own settings and the network's, and no secret of ours.
-
-    An active environment of the user's is none of their business either.
-    """
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.upper() in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
-    }
 
 
 def download(lock: str, folder: Path, *, wheel: bool, what: str) -> None:
@@ -80,7 +50,7 @@ def download(lock: str, folder: Path, *, wheel: bool, what: str) -> None:
     command += ["--requirement", str(lock_file(lock)), "--dest", str(folder)]
     with tempfile.TemporaryDirectory() as scratch:
         _write_backend(Path(scratch), package, version)
-        environment = installer_environment() | {"PYTHONPATH": scratch}
+        environment = child_environment(Purpose.PACKAGES, PYTHONPATH=scratch)
         if run_logged(command, log, environment=environment):
             said = log.read_text(encoding="utf-8", errors="replace")
             errors = [line for line in said.splitlines() if "ERROR" in line]

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TextIO
 
 from contract.errors import UserError
+from launcher.interruption import deferred, killed_at_once
 from launcher.project import ROOT, shown
+from launcher.runtime.exclusive_lock import held_descriptors
 
 
 def open_log(log: Path) -> TextIO:
@@ -35,34 +37,39 @@ def run_logged(
     command: Sequence[str],
     log: Path,
     *,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str],
     on_line: Callable[[str], None] = lambda line: None,
     folder: Path = ROOT,
 ) -> int:
     """Run the command in a folder, the project's by default, and return its exit code.
 
-    The log is written anew; `environment` stands in for the environment where it is given;
-    `on_line` hears every line as it comes.
+    The log is written anew; `environment` is the whole one (see `child_environment`); `on_line`
+    hears every line as it comes. The folders that we hold stay held until the command has ended.
     """
-    with (
-        open_log(log) as file,
-        subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        ) as process,
-    ):
+    process = None
+    with open_log(log) as file:
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                file.write(line)
-                on_line(line)
-            return process.wait()
+            with deferred():
+                process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    encoding="utf-8",
+                    errors="replace",
+                    pass_fds=held_descriptors(),
+                )
+            with killed_at_once(process.kill), process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    file.write(line)
+                    on_line(line)
+                return process.wait()
         except BaseException:
-            process.terminate()
+            if process is not None:
+                process.terminate()
+                with killed_at_once(process.kill):
+                    process.wait()
             raise

@@ -15,6 +15,7 @@ from typing import Any
 import requests
 
 from contract.answer_text import answer_text
+from contract.child_environment import Purpose, child_environment
 from contract.conversation import Message, Tool
 from contract.errors import UserError
 from contract.json_reading import BadJson, TooDeep, read_reply
@@ -156,6 +157,7 @@ def llama_server(files: ModelFiles, parallel: int, display: Display) -> Iterator
     with _log().open("w") as log:
         process = subprocess.Popen(
             command,
+            env=child_environment(Purpose.LLAMA_CPP),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -17,6 +17,7 @@ from contract.events import Result
 from launcher.display import Display
 from launcher.pipeline.work_folder import WORK
 from launcher.project import ROOT, lock_file
+from launcher.runtime import images
 from launcher.runtime.docker_engine import DockerEngine
 from launcher.runtime.engine import Job, Mount
 from tests.conftest import fresh_copy, needs
@@ -26,7 +27,9 @@ QUIET = Display(quiet=True)
 ENGINE = {"DOCKER_HOST": os.environ.get("DOCKER_HOST", "")}
 
 _PREAMBLE = """
-import json, os, socket, subprocess, time
+import json, os, socket, subprocess, sys, time
+def launch():
+    return json.loads(sys.stdin.readline())
 def say(**values):
     print(json.dumps({'event': 'result', 'values': values}), flush=True)
 def refused(attempt):
@@ -64,23 +67,34 @@ def run(tmp_path):
 def probe(engine, run, code, *, lock="rtx", mounts=(), **more):
     """The values that the code reports from inside, and how its container ended."""
     values = {}
-    # As a stage has it: below its run's folder.
-    out = run / WORK / "probe"
-    out.mkdir(parents=True, exist_ok=True)
 
     def on_event(event):
         if isinstance(event, Result):
             values.update(event.values)
 
-    job = Probe(
+    job = probe_job(engine, run, code, lock=lock, mounts=mounts, **more)
+    return values, engine.run(job, on_event, QUIET)
+
+
+def probe_job(engine, run, code, *, lock="rtx", mounts=(), **more):
+    """A job that runs the code in the lock's image, with a folder that it may write to."""
+    # As a stage has it: below its run's folder.
+    out = written(run)
+    out.mkdir(parents=True, exist_ok=True)
+    image = engine.image(lock, QUIET, exporter=more.get("exporter", False)).digest
+    return Probe(
         module="trainer.probe",
         lock=lock,
         mounts=(Mount("run", run), Mount("out", out, writable=True), *mounts),
         log=run / "log",
         code=_PREAMBLE + code,
-        **more,
+        **{"image": image, **more},
     )
-    return values, engine.run(job, on_event, QUIET)
+
+
+def written(run):
+    """The folder that the code of a probe may write to."""
+    return run / WORK / "probe"
 
 
 def ours(engine):
@@ -94,7 +108,7 @@ def small_project(tmp_path, engine):
 
     All else is the real thing: Dockerfile, bake file, command.
     """
-    image = engine._find("rtx")
+    image = engine._find(images.tag("rtx"))
     if image is not None:
         # Without a name of its own, containerd's store drops it when the tag moves on.
         image.tag("affineur/kept", "rtx")

@@ -85,8 +85,10 @@ def test_a_k_quant_made_in_it_is_the_local_engines_to_the_byte(
         "from launcher.runtime.engine import Job, Mount\n"
         "run, tools, log = map(Path, sys.argv[1:])\n"
         "mounts = (Mount('run', run, writable=True), Mount('tools', tools))\n"
-        "job = Job('trainer.quantize', 'rtx', mounts, log, exporter=True)\n"
-        "assert DockerEngine().run(job, print, Display(quiet=True)).code == 0",
+        "engine, quiet = DockerEngine(), Display(quiet=True)\n"
+        "image = engine.image('rtx', quiet, exporter=True).digest\n"
+        "job = Job('trainer.quantize', 'rtx', mounts, log, exporter=True, image=image)\n"
+        "assert engine.run(job, print, quiet).code == 0",
         run_copy,
         tools,
         tmp_path / "log",

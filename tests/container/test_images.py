@@ -106,7 +106,7 @@ def test_an_edit_of_the_trainer_moves_no_layer_of_dependencies(engine, tmp_path)
 def test_an_image_removed_by_hand_comes_back_the_same(engine):
     before = engine.image("rtx", QUIET).digest
     engine._client.images.remove(images.tag("rtx"), force=True)
-    assert engine._find("rtx") is None
+    assert engine._find(images.tag("rtx")) is None
     record = engine.image("rtx", QUIET)
     assert record.digest == before
     assert "BuildKit" in record.builder

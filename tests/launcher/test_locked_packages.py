@@ -13,9 +13,10 @@ from threading import Thread
 
 import pytest
 
+from contract.child_environment import Purpose, child_environment
 from contract.errors import UserError
 from launcher.runtime import dependency_locks, environment, locked_packages
-from launcher.runtime.locked_packages import download, installer_environment
+from launcher.runtime.locked_packages import download
 
 _NAME, _VERSION = "llama-cpp-python", "0.0.1"
 # What is imported to build it, out of the archive and out of the index, and what it leaves.
@@ -119,7 +120,7 @@ def test_what_installs_knows_its_own_settings_and_no_secret(monkeypatch):
         monkeypatch.setenv(name, "x")
     for name in ("PIP_CERT", "UV_INDEX_URL", "https_proxy", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, "y")
-    known = installer_environment()
+    known = child_environment(Purpose.PACKAGES)
     assert "x" not in known.values()
     assert list(known.values()).count("y") == 4
 

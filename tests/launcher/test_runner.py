@@ -51,11 +51,13 @@ class InstantEngine:
     text: str = "1"
     more: dict = field(default_factory=dict)
     ran: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
 
     def run(self, job, on_event, display):
         del display
         self.ran.append(job.module)
         self.gpu = job.gpu
+        self.images.append(job.image)
         on_event(Started(python="3.12.1"))
         out = next(mount.source for mount in job.mounts if mount.name == "out")
         if self.code == 2:
@@ -185,6 +187,8 @@ def test_the_record_holds_inputs_outputs_and_result(run, engine):
     assert record.typed_result(MergeResult) == MergeResult(dtype="float16", merged=2)
     assert record.image == ImageRecord(digest="sha256:1", builder="by hand")
     assert record.python == "3.12.1"
+    # What stands in the record is what ran: nobody looked for the image a second time.
+    assert set(engine.images) == {record.image.digest}
     assert record.command == ["python", "-m", "trainer.merge", *FLAGS]
 
 

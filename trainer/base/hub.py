@@ -16,11 +16,14 @@ _UNWANTED = ("original/*", "onnx/*", "consolidated*")
 _POLL_S = 0.5
 
 
-def download(repository: str, folder: Path, *, revision: str | None, reporter: Reporter) -> str:
+def download(
+    repository: str, folder: Path, *, revision: str | None, token: str | None, reporter: Reporter
+) -> str:
     """Download the repository's model files into the folder.
 
     Args:
         revision: a branch, tag or commit; None takes the default branch as it is now.
+        token: proves who asks; None takes the one of `hf auth login`, where there is one.
 
     Returns:
         The commit that was fetched, 40 hexadecimal digits.
@@ -41,7 +44,7 @@ def download(repository: str, folder: Path, *, revision: str | None, reporter: R
     )
 
     try:
-        info = HfApi().model_info(repository, revision=revision, files_metadata=True)
+        info = HfApi(token=token).model_info(repository, revision=revision, files_metadata=True)
         wanted = {
             entry.rfilename: entry.size or 0
             for entry in info.siblings or []
@@ -54,6 +57,7 @@ def download(repository: str, folder: Path, *, revision: str | None, reporter: R
             snapshot_download(
                 repository,
                 revision=info.sha,
+                token=token,
                 local_dir=folder,
                 allow_patterns=list(_WANTED),
                 ignore_patterns=list(_UNWANTED),

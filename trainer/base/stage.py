@@ -7,6 +7,7 @@ The only stage that may use the network, which a base of the Hub needs and no ot
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from contract import paths
@@ -16,8 +17,11 @@ from contract.paths import StagePaths
 from contract.results.base import BaseResult
 from trainer.entrypoint import Reporter
 
+# The secret that the launcher gives to this stage, and to no other.
+_TOKEN = "HF_TOKEN"
 
-def base(stage_paths: StagePaths, reporter: Reporter) -> None:
+
+def base(stage_paths: StagePaths, reporter: Reporter, secrets: Mapping[str, str]) -> None:
     """Make `model/` and `base.json` from `request.json`."""
     request = BaseRequest.read(stage_paths.run / paths.BASE_REQUEST)
     folder = stage_paths.output / paths.BASE_MODEL
@@ -43,7 +47,11 @@ def base(stage_paths: StagePaths, reporter: Reporter) -> None:
 
         # Kept across an interruption: the hub's client continues with what is there.
         revision = download(
-            request.repository, folder, revision=request.revision, reporter=reporter
+            request.repository,
+            folder,
+            revision=request.revision,
+            token=secrets.get(_TOKEN),
+            reporter=reporter,
         )
         # The client's own notes, by which it continues.
         shutil.rmtree(folder / ".cache", ignore_errors=True)

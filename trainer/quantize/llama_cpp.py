@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from contract.child_environment import Purpose, child_environment
 from contract.errors import UserError
 
 OnProgress = Callable[[int, int], None]
@@ -112,6 +113,7 @@ def _run(
     with subprocess.Popen(
         [str(program), *arguments],
         cwd=folder,
+        env=child_environment(Purpose.LLAMA_CPP),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
