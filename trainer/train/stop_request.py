@@ -1,4 +1,4 @@
-"""A stop that waits for a good moment: the first signal asks, the second one interrupts."""
+"""A stop that waits for a good moment."""
 
 from __future__ import annotations
 
@@ -25,14 +25,11 @@ def stop_requests() -> Iterator[StopRequest]:
     optimizer's step: the random numbers of that step's batches are spent, and the training that
     goes on is another one.
 
-    Raises:
-        KeyboardInterrupt: at the second signal.
+    Whoever does not want to wait kills the process, as the launcher does at a second Ctrl-C.
     """
     request = StopRequest()
 
     def handle(_signal: int, _frame: object) -> None:
-        if request.made:
-            raise KeyboardInterrupt
         request.made = True
 
     before = {number: signal.signal(number, handle) for number in _SIGNALS}
