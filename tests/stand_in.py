@@ -139,6 +139,8 @@ class Ollama:
     """What an Ollama server holds, and what it is told to do instead of its work.
 
     Attributes:
+        models: the digest of each name.
+        shown: what `/api/show` says of a name; of others it says little.
         instead: by the last part of a path (`chat`), what is answered in place of an answer.
         before: by the same, what happens first: somebody else's command.
         questions: what it was asked by `/api/chat`, by the model's name.
@@ -146,6 +148,7 @@ class Ollama:
 
     version: str = "0.34.1"
     models: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, dict[str, Any]] = field(default_factory=dict)
     blobs: set[str] = field(default_factory=set)
     instead: dict[str, Reply | str] = field(default_factory=dict)
     before: dict[str, Callable[[Asked], None]] = field(default_factory=dict)
@@ -197,7 +200,8 @@ class Ollama:
         name = self._existing(asked.json["model"])
         if name not in self.models:
             return says({"error": f"model '{name}' not found"}, 404)
-        return says({"modelfile": "", "template": "{{ .Prompt }}", "parameters": ""})
+        little = {"modelfile": "", "template": "{{ .Prompt }}", "parameters": ""}
+        return says(self.shown.get(name, little))
 
     def _copy(self, asked: Asked) -> Reply:
         source = self._existing(asked.json["source"])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
@@ -21,8 +21,10 @@ from launcher.pipeline import bases, gguf_files, inputs
 from launcher.pipeline.bases import CachedBase, LocalBase, find_base, find_recorded
 from launcher.pipeline.file_digests import FileDigests
 from launcher.runtime.exclusive_lock import exclusive_lock
+from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.served_bases import ServedBases
 from tests import gguf_files as small
+from tests.stand_in import Ollama
 
 SMOLLM2 = "smollm2-135m-instruct"
 
@@ -370,37 +372,25 @@ def test_files_that_are_no_base_are_said(tmp_path):
 
 
 @dataclass
-class Server:
-    """What `OllamaServer` says of the models in a store."""
+class Store:
+    """An Ollama server's models, whose files lie here, and a client of it."""
 
-    store: Path
-    reported: dict[str, dict] = field(default_factory=dict)
-    address: str = "http://127.0.0.1:11434"
-
-    @property
-    def public_address(self):
-        return self.address
+    folder: Path
+    ollama: Ollama
+    client: OllamaServer
 
     def add(self, name, *, template=small.TEMPLATE, lines=(), **reported):
-        file = small.write(self.store / "new", template=template)
-        blob = file.rename(self.store / f"sha256-{digest_of_file(file)}")
+        file = small.write(self.folder / "new", template=template)
+        blob = file.rename(self.folder / f"sha256-{digest_of_file(file)}")
         modelfile = "\n".join([f"FROM {blob}", *lines])
-        self.reported[name] = {"modelfile": modelfile, **reported}
+        self.ollama.make(name, modelfile)
+        self.ollama.shown[name] = {"modelfile": modelfile, **reported}
         return blob
-
-    def models(self):
-        return dict.fromkeys(self.reported, "a manifest's digest")
-
-    def digest(self, name):
-        return self.models().get(name if ":" in name else f"{name}:latest")
-
-    def show(self, name):
-        return self.reported[name if ":" in name else f"{name}:latest"]
 
 
 @pytest.fixture
-def server(tmp_path):
-    return Server(tmp_path / "blobs")
+def server(tmp_path, serve, ollama):
+    return Store(tmp_path / "blobs", ollama, OllamaServer(serve(ollama).address, "0.34.1"))
 
 
 def test_a_model_of_the_server_is_a_base_with_its_system_prompt_and_its_stops(server):
@@ -411,7 +401,7 @@ def test_a_model_of_the_server_is_a_base_with_its_system_prompt_and_its_stops(se
         system=f'Tu classes.\nADAPTER /a/sha256-{"0" * 64}"',
         parameters='temperature   0.3\nstop   "<|im_end|>"\nstop   "FIN\\n"',
     )
-    base = find_base("analyste", None, "rtx", server=ServedBases(server))
+    base = find_base("analyste", None, "rtx", server=ServedBases(server.client))
     assert base.request.gguf.sha256 == digest_of_file(blob)
     assert base.request.gguf.stops == ["<|im_end|>", "FIN\n"]
     assert base.gguf.locate(Display(quiet=True)) == blob
@@ -429,7 +419,7 @@ def test_a_name_of_ours_a_folder_and_a_repository_come_before_the_server(
     kinds = [
         getattr(getattr(base, "request", None), "kind", "folder")
         for name in ("smoke", folder.name, "us/tiny", "us/tiny:latest", "us/tiny:q8")
-        for base in [find_base(name, None, "rtx", server=ServedBases(server))]
+        for base in [find_base(name, None, "rtx", server=ServedBases(server.client))]
     ]
     assert kinds == ["smoke", "folder", "hub", "gguf", "gguf"]
 
@@ -445,7 +435,7 @@ def test_a_name_of_ours_a_folder_and_a_repository_come_before_the_server(
 )
 def test_a_model_that_cannot_be_a_base_is_refused_by_its_name(server, made, said):
     server.add("m:latest", **made)
-    found = refusal("m", ServedBases(server))
+    found = refusal("m", ServedBases(server.client))
     assert found.startswith("model_to_fine_tune m: ")
     assert said in found
 
@@ -453,18 +443,18 @@ def test_a_model_that_cannot_be_a_base_is_refused_by_its_name(server, made, said
 def test_a_store_that_is_elsewhere_is_said_with_what_to_copy(server):
     server.add("m:latest")
     modelfile = f"FROM /root/.ollama/nowhere/sha256-{'a' * 64}"
-    server.reported["m:latest"]["modelfile"] = modelfile
-    found = refusal("m", ServedBases(server))
+    server.ollama.shown["m:latest"]["modelfile"] = modelfile
+    found = refusal("m", ServedBases(server.client))
     assert "/root/.ollama/nowhere is not on this machine" in found
     assert "--set model_to_fine_tune=m.gguf" in found
-    server.reported["m:latest"]["modelfile"] = "FROM qwen3-cloud"
-    assert "has no GGUF file in the server's store" in refusal("m", ServedBases(server))
+    server.ollama.shown["m:latest"]["modelfile"] = "FROM qwen3-cloud"
+    assert "has no GGUF file in the server's store" in refusal("m", ServedBases(server.client))
 
 
 def test_an_unknown_name_lists_what_the_server_has_or_why_it_has_nothing(server):
     server.add("analyste:latest")
     server.add("analyste:q4")
-    said = refusal("analiste", ServedBases(server))
+    said = refusal("analiste", ServedBases(server.client))
     assert "Did you mean analyste?" in said
     assert "The server's models: analyste, analyste:q4." in said
     assert "No Ollama server responds at" in refusal("x:7b", ServedBases.of(None, "auto"))
@@ -477,7 +467,7 @@ def cached(server, tmp_path, monkeypatch):
     """A server's model that lies in the cache as a base."""
     monkeypatch.setattr(bases, "CACHE", tmp_path / "cache")
     blob = server.add("m:latest", system="Tu classes.")
-    base = find_base("m", None, "rtx", server=ServedBases(server))
+    base = find_base("m", None, "rtx", server=ServedBases(server.client))
     base.model.mkdir(parents=True)
     (base.model / "weights").write_text("read")
     gguf = GgufIdentity(
@@ -502,7 +492,7 @@ def test_the_servers_system_prompt_becomes_the_recipes_where_it_has_none(cached,
             recipe,
             display=Display(quiet=True),
             digests=FileDigests(tmp_path / "digests.json"),
-            server=ServedBases(server),
+            server=ServedBases(server.client),
         )
         assert found.base == cached[1]
         return found.recipe
