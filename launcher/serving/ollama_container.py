@@ -22,8 +22,10 @@ from docker.types import DeviceRequest, Mount
 from contract.errors import UserError
 from contract.events import Progress
 from launcher.display import Display
+from launcher.project import CACHE
 from launcher.runtime.docker_engine import DockerEngine, EngineFacts
 from launcher.runtime.docker_errors import TOOLKIT_REMEDY
+from launcher.runtime.started_service import StartedService
 from launcher.serving.ollama_address import address
 from launcher.serving.ollama_server import OllamaServer, server_version
 from launcher.serving.temporary_models import remove_left_behind
@@ -71,11 +73,11 @@ class OllamaContainer:
         # An image of gigabytes can come in silence: no time-out on the connection.
         self._client = DockerClient.from_env(timeout=None)  # type: ignore[arg-type]
         self._stopped = False
+        self._mark = StartedService(CACHE / "launchers" / NAME)
         # Found once: what the reference names later on is another image.
         self._image_id: str | None = None
         self._standing()
         self._image_id = str(self._image().id)
-        self._standing()
 
     @property
     def where(self) -> str:
@@ -90,20 +92,28 @@ class OllamaContainer:
 
     @contextmanager
     def running(self) -> Iterator[OllamaServer]:
-        """The server, for as long as the block lasts; one that ran before runs on.
+        """The server, for as long as the block lasts; one that ran before runs on, unless a
+        launcher that was killed left it.
 
         Raises:
             UserError: as at the beginning, or the container does not start, or does not answer.
         """
         container = self._standing()
-        if container is not None and container.status == "running":
+        runs = container is not None and container.status == "running"
+        if container is not None and runs and not self._mark.was_left_behind(_start_of(container)):
             self._display.note(f"the container {NAME} is already running and will be left running")
             yield self._serving(container)
             return
-        container = self._made(container)
+        if container is not None and runs:
+            self._display.note(f"the container {NAME} was left running by a killed launcher")
+        else:
+            container = self._made(container)
         try:
-            self._start(container)
-            yield self._serving(container)
+            if not runs:
+                self._start(container)
+                container.reload()
+            with self._mark.started_as(_start_of(container)):
+                yield self._serving(container)
         finally:
             self._stop(container)
 
@@ -251,6 +261,11 @@ class OllamaContainer:
             self._display.note(f"the container {NAME} could not be stopped: {_explained(error)}")
         else:
             self._display.note(f"stopped the container {NAME}; its models are kept")
+
+
+def _start_of(container: Container) -> str:
+    """A name for this start of it, which no other has."""
+    return f"{container.id} {container.attrs['State']['StartedAt']}"
 
 
 def _megabytes(done_bytes: int, total_bytes: int) -> Progress:

@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -16,6 +18,7 @@ from contract.errors import UserError
 from contract.reference import Reference
 from launcher.display import Display
 from launcher.pipeline.finished_run import Run
+from launcher.project import ROOT
 from launcher.runtime.docker_engine import DockerEngine
 from launcher.serving import ollama_container as beside
 from launcher.serving.model_import import import_run
@@ -112,6 +115,35 @@ def test_one_that_runs_is_used_and_left_running(sibling, project):
     assert f"docker exec -it {CONTAINER} ollama run {NAME}" in done.stderr
     assert sibling.status() == "running"
     assert sibling.container().attrs["State"]["StartedAt"] == began
+
+
+def test_one_that_a_killed_launcher_left_running_is_used_and_stopped(sibling, capfd):
+    code = (
+        "import time\n"
+        "from launcher.display import Display\n"
+        "from launcher.serving.ollama_container import OllamaContainer\n"
+        "with OllamaContainer(Display(quiet=True)).running():\n"
+        "    print('runs', flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as launcher:
+        assert launcher.stdout.readline() == "runs\n"
+        # Its launcher lives.
+        with OllamaContainer(QUIET).running():
+            pass
+        assert sibling.status() == "running"
+        launcher.kill()
+    with OllamaContainer(Display()).running():
+        pass
+    assert f"{CONTAINER} was left running by a killed launcher" in capfd.readouterr().err
+    assert sibling.status() == "exited"
+    # A person's own start is another one.
+    sibling.container().start()
+    with OllamaContainer(QUIET).running():
+        pass
+    assert sibling.status() == "running"
 
 
 def test_it_is_stopped_after_an_error_too(sibling, project):
