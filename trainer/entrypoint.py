@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import NoReturn, TextIO
 
-from contract.errors import ExitCode, Problem, UserError
+from contract.errors import ExitCode, UserError
 from contract.events import Event, Failed, Note, Progress, Result, Started
 from contract.paths import StagePaths
 from contract.results.stage_result import StageResult
@@ -71,9 +71,9 @@ class Reporter:
         """Say what the stage found out; once, at its end."""
         self._emit(Result(values=found.model_dump(mode="json")))
 
-    def failed(self, problems: list[Problem]) -> None:
+    def failed(self, error: UserError) -> None:
         """Say why the stage stops."""
-        self._emit(Failed(problems=problems))
+        self._emit(Failed(problems=list(error.problems), more=error.more))
 
 
 def run_stage(stage: Callable[[StagePaths, Reporter], None]) -> NoReturn:
@@ -92,7 +92,7 @@ def run_stage(stage: Callable[[StagePaths, Reporter], None]) -> NoReturn:
             stage(StagePaths.from_arguments(sys.argv[1:]), reporter)
             code = ExitCode.DONE
         except UserError as error:
-            reporter.failed(list(error.problems))
+            reporter.failed(error)
             code = ExitCode.USER_ERROR
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED

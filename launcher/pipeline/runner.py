@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from contract import events, paths
 from contract.digest import digest_of_value, files_below
-from contract.errors import AffineurError, ExitCode, Problem, UserError
+from contract.errors import AffineurError, ExitCode, UserError
 from contract.manifest import StageRecord
 from contract.results.table import RESULTS
 from launcher.display import Display
@@ -233,18 +233,18 @@ class StageRunner:
             StageCrashed: it ended in any other way.
             KeyboardInterrupt: it was asked to stop.
         """
-        problems: list[Problem] = []
+        failed: UserError | None = None
         result: dict[str, JsonValue] = {}
         python = None
 
         with self._display.working(name) as line:
 
             def on_event(event: events.Event) -> None:
-                nonlocal python
+                nonlocal failed, python
                 if isinstance(event, events.Started):
                     python = event.python
                 elif isinstance(event, events.Failed):
-                    problems.extend(event.problems)
+                    failed = UserError(event.problems, event.more)
                 elif isinstance(event, events.Result):
                     result.update(event.values)
                 else:
@@ -253,8 +253,8 @@ class StageRunner:
             ending = self._engine.run(job, on_event, self._display)
             if ending.code == ExitCode.DONE:
                 return _Finished(result, python)
-            if ending.code == ExitCode.USER_ERROR and problems:
-                raise UserError(problems)
+            if ending.code == ExitCode.USER_ERROR and failed:
+                raise failed
             if ending.code == ExitCode.INTERRUPTED:
                 raise KeyboardInterrupt
             if ending.memory_ran_out or -ending.code in _ENDED_FROM_OUTSIDE:
