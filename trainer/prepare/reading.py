@@ -242,7 +242,8 @@ def _read_parquet(path: Path, problems: Problems) -> Iterator[Row]:
                 path.name, f"has two columns named {twice!r}", "Rename one of them."
             )
         number = 0
-        with parquet.ParquetFile(path) as file:
+        # Buffered ahead, it would be read whole.
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 table = _with_short_floats(pyarrow.Table.from_batches([batch]))
                 for row in range(table.num_rows):

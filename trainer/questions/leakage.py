@@ -194,7 +194,8 @@ def _grams(rows: Sequence[Sequence[Words]], common: np.ndarray) -> tuple[np.ndar
     hashes = np.fromiter(map(hash, paragraphs), dtype=np.int64, count=len(paragraphs))
     kept = np.flatnonzero(~_find(hashes, common)[1]).tolist()
     lengths = [len(paragraphs[index]) for index in kept]
-    row_of: np.ndarray = np.repeat(np.array([numbers[index] for index in kept], dtype=np.int64), lengths)
+    of_kept = np.array([numbers[index] for index in kept], dtype=np.int64)
+    row_of: np.ndarray = np.repeat(of_kept, lengths)
     words = chain.from_iterable(paragraphs[index] for index in kept)
     word_hashes = np.fromiter(map(hash, words), dtype=np.int64, count=len(row_of)).view(np.uint64)
     count = max(0, len(row_of) - _GRAM_WORDS + 1)

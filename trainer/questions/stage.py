@@ -217,12 +217,12 @@ def _leaks(items: Sequence[Item], trained: Path | None) -> list[Leak]:
         return []
     return find_leaks(
         [QuestionText(item.where, _asked(item.messages)) for item in items],
-        _TrainedRows(trained / paths.PREPARED_TRAIN),
+        TrainedRows(trained / paths.PREPARED_TRAIN),
     )
 
 
 @dataclass(frozen=True)
-class _TrainedRows:
+class TrainedRows:
     """The questions that were trained on, read anew by each iteration."""
 
     path: Path
