@@ -37,8 +37,9 @@ from trainer.distributions import (
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.lora import adapted_modules, lora_config
-from trainer.prepared import PreparedRow, labels_of, read_prepared
+from trainer.prepared import PreparedRow, read_prepared
 from trainer.train.callbacks import EvaluationCallback, MetricsCallback
+from trainer.train.dataset import training_dataset
 from trainer.train.loading import check_device, computing_in, load_base
 from trainer.train.scoring import Scores, expected_answer, held_out_loss, score
 from trainer.weights import check_mergeable
@@ -183,7 +184,6 @@ def _train_adapter(
     max_length: int,
     reporter: Reporter,
 ) -> _Trained:
-    from datasets import Dataset
     from transformers import set_seed
 
     from trainer.train.completion_loss import CompletionTrainer
@@ -201,12 +201,7 @@ def _train_adapter(
         trainer = CompletionTrainer(
             model=load_base(stage_paths.require("base"), recipe),
             args=training_arguments(recipe, max_length, scratch),
-            train_dataset=Dataset.from_dict(
-                {
-                    "input_ids": [row["input_ids"] for row in rows],
-                    "labels": [labels_of(row) for row in rows],
-                }
-            ),
+            train_dataset=training_dataset(rows),
             processing_class=tokenizer,
             peft_config=lora_config(recipe),
             callbacks=[evaluation, metrics_callback],
