@@ -23,7 +23,7 @@ from contract.exact_json import MAX_DEPTH, TOO_DEEP, Flaw, Number, is_missing
 
 # Longer than any row that is meant (a million tokens are about four million characters), and short
 # enough to be held in memory, with its tokens.
-MAX_LINE_CHARACTERS = 1 << 24
+MAX_LINE_CHARACTERS = 1 << 23
 _PARQUET_ROWS = 256
 
 

@@ -112,8 +112,7 @@ class RowDigests:
 
 def _halves(digests: bytes | bytearray) -> np.ndarray:
     """Digests as two numbers each; (rows, 2), uint64."""
-    # A copy: an array that is a view of a bytearray forbids it to grow.
-    halves: np.ndarray = np.frombuffer(bytes(digests), dtype=np.uint64).reshape(-1, 2)
+    halves: np.ndarray = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
     return halves
 
 
