@@ -7,12 +7,14 @@ into its text and its exit code. Any other exception that escapes is a bug and k
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from enum import IntEnum
 
 from pydantic import BaseModel, ConfigDict
 
-_MAX_PROBLEMS = 20
+# How many are shown, and how many are kept of a file in which every row is bad.
+_MAX_SHOWN = 20
+_MAX_KEPT = 1000
 
 
 class ExitCode(IntEnum):
@@ -50,12 +52,18 @@ class AffineurError(Exception):
 
 
 class UserError(AffineurError):
-    """Bad input or a bad condition, with every problem that was found."""
+    """Bad input or a bad condition, with every problem that was found.
+
+    Attributes:
+        problems: what is wrong.
+        more: how many were found beyond those.
+    """
 
     exit_code = ExitCode.USER_ERROR
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], more: int = 0) -> None:
         self.problems = tuple(problems)
+        self.more = more
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     @classmethod
@@ -65,13 +73,44 @@ class UserError(AffineurError):
 
     def text(self) -> str:
         """One sentence for one problem, a counted list for several."""
-        if len(self.problems) == 1:
+        found = len(self.problems) + self.more
+        if found == 1:
             return f"affineur: {self.problems[0]}"
-        lines = [f"affineur: {len(self.problems)} problems"]
-        lines += [f"  {problem}" for problem in self.problems[:_MAX_PROBLEMS]]
-        if len(self.problems) > _MAX_PROBLEMS:
-            lines.append(f"  ... and {len(self.problems) - _MAX_PROBLEMS} more")
+        lines = [f"affineur: {found} problems"]
+        lines += [f"  {problem}" for problem in self.problems[:_MAX_SHOWN]]
+        if found > _MAX_SHOWN:
+            lines.append(f"  ... and {found - _MAX_SHOWN} more")
         return "\n".join(lines)
+
+
+class Problems:
+    """Problems as they are found, each once: the first 1,000 are kept, further ones counted.
+
+    Attributes:
+        more: how many were found beyond those that are kept.
+    """
+
+    def __init__(self) -> None:
+        """None is found yet."""
+        self._kept: dict[Problem, None] = {}
+        self.more = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._kept)
+
+    def append(self, problem: Problem) -> None:
+        """Add one, unless it was found before."""
+        if len(self._kept) < _MAX_KEPT:
+            self._kept[problem] = None
+        elif problem not in self._kept:
+            self.more += 1
+
+    def error(self) -> UserError:
+        """The error that names them."""
+        return UserError(self._kept, self.more)
 
 
 def did_you_mean(given: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -47,10 +47,14 @@ class Result(Record):
 
 
 class Failed(Record):
-    """Why the stage stopped, when a person can fix it. Exit code 2 follows."""
+    """Why the stage stopped, when a person can fix it; exit code 2 follows.
+
+    `more`: how many problems there are beyond those that are named.
+    """
 
     event: Literal["failed"] = "failed"
     problems: list[Problem]
+    more: int = 0
 
 
 Event = Annotated[Started | Progress | Note | Result | Failed, Field(discriminator="event")]

@@ -30,12 +30,12 @@ from launcher.display import Display
 from launcher.project import ROOT
 from launcher.runtime.llama_cpp_sources import download
 from launcher.runtime.llama_cpp_tools import tools
+from tests.tokenizing import tokenize
 from trainer.base.smoke import write_tokenizer
 from trainer.chat import render
 from trainer.chat_template import chat_format, without_markers
 from trainer.llama_server import ServerFailed
 from trainer.loading import load_tokenizer
-from trainer.prepare.tokenizing import tokenize
 from trainer.rendering.stage import difference_of
 from trainer.rendering.template_server import TemplateServer, template_server
 

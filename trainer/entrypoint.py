@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import NoReturn, TextIO
 
-from contract.errors import ExitCode, Problem, UserError
+from contract.errors import ExitCode, UserError
 from contract.events import Event, Failed, Note, Progress, Result, Started
 from contract.launch import LAUNCHED, Launch
 from contract.paths import StagePaths
@@ -83,9 +83,9 @@ class Reporter:
         """Say what the stage found out; once, at its end."""
         self._emit(Result(values=found.model_dump(mode="json")))
 
-    def failed(self, problems: list[Problem]) -> None:
+    def failed(self, error: UserError) -> None:
         """Say why the stage stops."""
-        self._emit(Failed(problems=problems))
+        self._emit(Failed(problems=list(error.problems), more=error.more))
 
 
 def run_stage(stage: Callable[[StagePaths, Reporter], None]) -> NoReturn:
@@ -113,7 +113,7 @@ def run_stage_with_secrets(
             stage(StagePaths.from_arguments(sys.argv[1:]), reporter, secrets)
             code = ExitCode.DONE
         except UserError as error:
-            reporter.failed(list(error.problems))
+            reporter.failed(error)
             code = ExitCode.USER_ERROR
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 
 from pydantic import Field
@@ -36,6 +37,9 @@ class PrepareResult(StageResult):
     `messages[].date`, and how many rows have each. `laid_out` are conversations of
     which each answer is a row of its own, since the base's template writes earlier turns in another
     way than it wrote them when they were answered.
+
+    Of a dataset with very many findings of a kind, the first thousand are listed; `not_named` has
+    how many there are beside them, by the field's name. `count` is of all.
     """
 
     stage = "prepare"
@@ -54,6 +58,16 @@ class PrepareResult(StageResult):
     in_both: list[tuple[str, str]]
     laid_out: list[str]
     unread: dict[str, int] = Field(default_factory=dict)
+    not_named: dict[str, int] = Field(default_factory=dict, exclude_if=operator.not_)
+
+    def count(self, kind: str) -> int:
+        """How many findings there are of a kind, a field's name such as `duplicates`."""
+        return len(getattr(self, kind)) + self.not_named.get(kind, 0)
+
+    @property
+    def lost_tokens(self) -> int:
+        """How many tokens are cut off, of all rows together."""
+        return sum(length - self.max_length for length in self.lengths if length > self.max_length)
 
 
 _MOST_NAMED = 12

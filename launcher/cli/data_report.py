@@ -95,38 +95,42 @@ def histogram(lengths: Sequence[int], max_length: int) -> list[str]:
 
 
 def _show_findings(report: PrepareResult, console: Console) -> None:
-    cut = report.cut
-    lost = sum(row.tokens for row in cut)
     findings = [
         (
-            f"{len(cut)} rows are longer than max_length {report.max_length} "
-            f"and are truncated, by {lost} tokens in total",
-            [f"{row.where} loses {row.tokens} tokens" for row in cut],
+            "cut",
+            f"{{}} rows are longer than max_length {report.max_length} "
+            f"and are truncated, by {report.lost_tokens} tokens in total",
+            [f"{row.where} loses {row.tokens} tokens" for row in report.cut],
         ),
-        ("{} rows leave no room for an answer and are skipped", report.no_room),
+        ("no_room", "{} rows leave no room for an answer and are skipped", report.no_room),
         (
+            "duplicates",
             "{} rows occur twice",
             [f"{one} and {other}" for one, other in report.duplicates],
         ),
         (
+            "conflicts",
             "{} rows have the same question but different answers",
             [f"{one} and {other}" for one, other in report.conflicts],
         ),
         (
+            "in_both",
             "{} held-out rows are in the training data too and are not scored",
             [f"{one} and {other}" for one, other in report.in_both],
         ),
     ]
     clean = True
-    for sentence, rows in findings:
+    for kind, sentence, rows in findings:
         if not rows:
             continue
         clean = False
-        console.print(styled("[yellow]·[/] {}", sentence.format(len(rows))), soft_wrap=True)
+        console.print(
+            styled("[yellow]·[/] {}", sentence.format(count := report.count(kind))), soft_wrap=True
+        )
         for row in rows[:_MOST_SHOWN]:
             console.print(Text(f"    {row}"), soft_wrap=True)
-        if len(rows) > _MOST_SHOWN:
-            console.print(Text(f"    ... and {len(rows) - _MOST_SHOWN} more"))
+        if count > _MOST_SHOWN:
+            console.print(Text(f"    ... and {count - _MOST_SHOWN} more"))
     if report.unread:
         console.print(styled("[yellow]·[/] {}", not_read(report.unread)), soft_wrap=True)
     if clean:

@@ -19,7 +19,7 @@ from pydantic import JsonValue, ValidationError
 
 from contract import events, paths
 from contract.digest import digest_of_value, files_below
-from contract.errors import ExitCode, Problem, UserError
+from contract.errors import ExitCode, UserError
 from contract.manifest import ImageRecord, StageRecord
 from contract.results.table import RESULTS
 from launcher.display import Display
@@ -300,20 +300,20 @@ class StageRunner:
             StageCrashed: it ended in any other way.
             KeyboardInterrupt: it was asked to stop.
         """
-        problems: list[Problem] = []
+        failed: UserError | None = None
         result: dict[str, JsonValue] = {}
         python = None
 
         with self._display.working(name) as line:
 
             def on_event(event: events.Event) -> None:
-                nonlocal python
+                nonlocal failed, python
                 if isinstance(event, events.Started):
                     python = event.python
                     # The image or the copy that it runs from is there by now.
                     self._sources.check(name)
                 elif isinstance(event, events.Failed):
-                    problems.extend(event.problems)
+                    failed = UserError(event.problems, event.more)
                 elif isinstance(event, events.Result):
                     result.update(event.values)
                 else:
@@ -322,8 +322,8 @@ class StageRunner:
             ending = self._engine.run(job, on_event, self._display)
             if ending.code == ExitCode.DONE:
                 return _Said(result, python)
-            if ending.code == ExitCode.USER_ERROR and problems:
-                raise UserError(problems)
+            if ending.code == ExitCode.USER_ERROR and failed and failed.problems:
+                raise failed
             if ending.code == ExitCode.INTERRUPTED:
                 raise KeyboardInterrupt
             raise end_of(name, ending, job.log)

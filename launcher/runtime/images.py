@@ -144,7 +144,10 @@ def _unedited(target: str) -> Iterator[None]:
     yield
     if found := changed(before):
         subprocess.run(
-            ["docker", "image", "rm", "--force", tag(target)], capture_output=True, check=False
+            ["docker", "image", "rm", "--force", tag(target)],
+            env=child_environment(Purpose.DOCKER),
+            capture_output=True,
+            check=False,
         )
         raise UserError(
             [

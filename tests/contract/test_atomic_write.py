@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.atomic_write import atomic_write
+from contract.atomic_write import atomic_write, atomic_writer
 from contract.digest import digest_of_file, digest_of_value
 
 
@@ -21,6 +21,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         atomic_write(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_a_file_that_is_written_piece_by_piece_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "sub" / "train.jsonl"
+    # What one that was killed has left.
+    path.parent.mkdir()
+    (path.parent / ".train.jsonl.partial").write_text("left")
+    with atomic_writer(path) as file:
+        file.write(b"one\n")
+        assert not path.exists()
+        file.write(b"two\n")
+    assert path.read_text() == "one\ntwo\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+    with pytest.raises(TypeError), atomic_writer(path) as file:
+        file.writelines([b"three\n", None])
+    assert path.read_text() == "one\ntwo\n"
+    assert [entry.name for entry in path.parent.iterdir()] == ["train.jsonl"]
 
 
 def test_a_file_is_readable_by_others(tmp_path):

@@ -1,8 +1,8 @@
-"""A name that is not known is answered with the nearest one."""
+"""A name that is not known is answered with the nearest one; problems are named and counted."""
 
 import pytest
 
-from contract.errors import did_you_mean, unknown_name
+from contract.errors import Problem, Problems, did_you_mean, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,19 @@ def test_an_unknown_name_is_one_sentence_with_all_known_ones():
     assert str(unknown_name("zzz", known, kind="metric", where="--metric")) == (
         "--metric: there is no metric 'zzz'. Known: exact, number."
     )
+
+
+def test_of_very_many_problems_the_first_are_kept_and_all_are_counted():
+    problems = Problems()
+    assert not problems
+    for number in range(3000):
+        for _ in range(2 if number < 5 else 1):
+            problems.append(Problem(where=f"d:{number}", what="is bad"))
+    error = problems.error()
+    assert problems
+    assert (len(error.problems), error.more) == (1000, 2000)
+    lines = error.text().splitlines()
+    assert lines[0] == "affineur: 3000 problems"
+    assert lines[1] == "  d:0: is bad"
+    assert lines[-1] == "  ... and 2980 more"
+    assert len(lines) == 22

@@ -17,7 +17,7 @@ from trainer.entrypoint import Reporter
         Progress(doing="training", done=3, total=9, unit="steps", figures={"loss": 0.5}),
         Note(text="« déjà » 🎯\nsecond line"),
         Result(values={"loss": {"base": 1.0, "tuned": float("inf")}, "match": None}),
-        Failed(problems=[Problem(where="x:1", what="is bad", remedy="Fix it.")]),
+        Failed(problems=[Problem(where="x:1", what="is bad", remedy="Fix it.")], more=3),
     ],
 )
 def test_an_event_written_is_the_event_read(event):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from contract.events import Note, Progress
 from contract.manifest import Check
-from contract.results.prepare import LengthFigures
+from contract.results.prepare import LengthFigures, PrepareResult
 from launcher.cli import data_report, doctor, summary
 from launcher.display import Display, distinct_parts, styled, terminal
 from launcher.evaluate import report
@@ -132,29 +132,37 @@ def test_checks_and_findings_show_messages_as_they_are(console, name):
         assert f"{word} {name}" in shown(console)
 
 
+def data_report_of(**findings):
+    figures = LengthFigures(min=1, median=2, p95=3, max=4)
+    none = {
+        name: []
+        for name in ("cut", "no_room", "duplicates", "conflicts", "in_both", "laid_out", "lengths")
+    }
+    counts = {"rows": 1, "train": 1, "held_out": 0, "max_length": 9}
+    return PrepareResult(**counts, tokens=figures, answer_tokens=figures, **none | findings)
+
+
 @NAMES
 def test_a_data_report_shows_paths_as_they_are(console, name):
-    figures = LengthFigures(min=1, median=2, p95=3, max=4)
     where = f"rows {name}:1"
-    found = SimpleNamespace(
-        unread={},
-        laid_out=[],
-        rows=1,
-        train=1,
-        held_out=0,
-        tokens=figures,
-        answer_tokens=figures,
-        lengths=[3],
-        max_length=9,
-        cut=[],
-        no_room=[where],
-        duplicates=[],
-        conflicts=[],
-        in_both=[],
-    )
+    found = data_report_of(no_room=[where], lengths=[3, 12], not_named={"no_room": 6})
     data_report.show(found, SimpleNamespace(dataset_path=f"data {name}"), console)
     assert f"data {name}" in shown(console)
     assert where in shown(console)
+
+
+def test_a_data_report_counts_the_findings_that_it_does_not_name():
+    out = io.StringIO()
+    pairs = [(f"a:{n}", f"b:{n}") for n in range(7)]
+    cut = [{"where": "a:1", "tokens": 3}]
+    found = data_report_of(
+        duplicates=pairs, cut=cut, lengths=[3, 12, 29], not_named={"duplicates": 2000, "cut": 1}
+    )
+    data_report.show(found, SimpleNamespace(dataset_path="d"), Console(file=out, width=200))
+    said = out.getvalue()
+    assert "2007 rows occur twice" in said
+    assert "... and 2002 more" in said
+    assert "2 rows are longer than max_length 9 and are truncated, by 23 tokens in total" in said
 
 
 @NAMES

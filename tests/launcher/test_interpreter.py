@@ -24,7 +24,7 @@ case "$*" in
     mkdir -p "$3/bin" "$3/lib/python{version}"
     cp "$0" "$3/bin/python"
     cp "$0" "$3/bin/pip" ;;
-*"-m invoke"*) echo "started by $0, of Python {version}" ;;
+*'run_module("invoke"'*) echo "started by $0, of Python {version}" ;;
 esac
 """
 

@@ -23,7 +23,8 @@ def test_a_link_in_its_place_is_not_followed(tmp_path, there):
         own.write_text("alias")
     log = tmp_path / "l.log"
     log.symlink_to(own)
-    for write in (lambda: open_log(log), lambda: run_logged([sys.executable, "-V"], log)):
+    command = [sys.executable, "-V"]
+    for write in (lambda: open_log(log), lambda: run_logged(command, log, environment={})):
         with pytest.raises(UserError, match=r"l\.log: is a symbolic link, .* Remove it"):
             write()
     assert (own.read_text() == "alias") if there else not own.exists()

@@ -14,6 +14,7 @@ import pytest
 
 from contract.errors import UserError
 from contract.events import Result, Started
+from contract.manifest import ImageRecord
 from contract.recipe import QuantizeSection
 from launcher.configuration import resolve
 from launcher.display import Display
@@ -358,7 +359,10 @@ def code(tmp_path, monkeypatch):
     return stage.parent
 
 
-@pytest.mark.parametrize("image", [None, {"digest": "sha256:1", "builder": "by hand"}])
+IMAGE = ImageRecord(digest="sha256:1", builder="by hand")
+
+
+@pytest.mark.parametrize("image", [None, IMAGE])
 def test_code_that_is_edited_before_a_stage_starts_is_named(folder, code, image):
     with pytest.raises(UserError, match=r"trainer/adapter\.py: was changed while merge was"):
         run(folder, adapter, image_of=image, before=lambda: put_back(code / "adapter.py"))
@@ -377,8 +381,7 @@ def test_a_stage_outside_images_runs_from_a_copy_that_no_edit_reaches(folder, co
     [job] = run(folder, edit).jobs
     assert job.code_folder == folder.path / WORK / "merge.code"
     assert found == ["RANK = 8\n"]
-    image = {"digest": "sha256:1", "builder": "by hand"}
-    assert run(folder, adapter, image_of=image).jobs[0].code_folder is None
+    assert run(folder, adapter, image_of=IMAGE).jobs[0].code_folder is None
 
 
 def test_a_lock_that_is_edited_before_a_stage_starts_is_named(folder, tmp_path, monkeypatch):

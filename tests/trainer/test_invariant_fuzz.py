@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from contract.row_forms import BadRow, conversation_of
 from tests.contract.test_row_forms_fuzz import FUZZED, mappings, rows
+from tests.tokenizing import tokenize
 from tests.trainer.test_tokenizing import CHATML, OPENS, SHORTENED, SYSTEM_LAST
 from trainer.chat_template import chat_format, without_markers
 from trainer.prepare.answers import has_reasoning, with_reasoning_apart
-from trainer.prepare.tokenizing import tokenize
 
 pytestmark = pytest.mark.slow
 

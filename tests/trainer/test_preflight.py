@@ -76,7 +76,7 @@ for run in sorted(Path(sys.argv[2]).iterdir()):
     try:
         preflight(paths, reporter)
     except UserError as error:
-        reporter.failed(list(error.problems))
+        reporter.failed(error)
     (run / "events.jsonl").write_text(stream.getvalue())
 """
 Found = namedtuple("Found", "problems notes result")

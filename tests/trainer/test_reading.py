@@ -55,7 +55,7 @@ def test_each_format_gives_the_same_rows(tmp_path, name):
     path = tmp_path / name
     WRITERS[name](path)
     problems = []
-    rows = read_rows(path, problems)
+    rows = list(read_rows(path, problems))
     assert problems == []
     assert [row.values for row in rows] == ROWS
     assert all(row.where.startswith(name) for row in rows)
@@ -64,14 +64,14 @@ def test_each_format_gives_the_same_rows(tmp_path, name):
 def test_a_line_separator_inside_a_string_does_not_split_a_row(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_text(json.dumps({"output": "a\u2028b\x85c"}, ensure_ascii=False))
-    assert read_rows(path, [])[0].values == {"output": "a\u2028b\x85c"}
+    assert next(read_rows(path, [])).values == {"output": "a\u2028b\x85c"}
 
 
 def test_every_bad_line_is_named_and_the_good_ones_are_read(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_text('{"output": "il dit "oui""}\n{"a": 1}\n[1]\n{"a": 1\n')
     problems = []
-    rows = read_rows(path, problems)
+    rows = list(read_rows(path, problems))
     assert [row.where for row in rows] == ["d.jsonl:2"]
     assert [problem.where for problem in problems] == ["d.jsonl:1", "d.jsonl:3", "d.jsonl:4"]
     assert 'Escape quotes inside a string as \\"' in problems[0].remedy
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, said):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
-        read_rows(path, [])
+        list(read_rows(path, []))
     assert said in str(caught.value)
 
 
@@ -109,7 +109,7 @@ def test_an_array_in_a_jsonl_file_is_recognised(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_text(json.dumps(ROWS, indent=1))
     problems = []
-    read_rows(path, problems)
+    list(read_rows(path, problems))
     assert "into a .json file" in problems[0].remedy
 
 
@@ -117,7 +117,7 @@ def test_a_csv_line_with_too_many_or_too_few_fields_is_named(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("instruction,output\na,b,c\nd\ne,f\n")
     problems = []
-    rows = read_rows(path, problems)
+    rows = list(read_rows(path, problems))
     assert [row.values["instruction"] for row in rows] == ["e"]
     assert [problem.what for problem in problems] == [
         "has 3 fields where the header has 2",
@@ -130,7 +130,7 @@ def read(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     problems = []
-    rows = read_rows(path, problems)
+    rows = list(read_rows(path, problems))
     return rows, [str(problem) for problem in problems]
 
 
@@ -214,7 +214,7 @@ def test_nan_is_missing_in_every_format(tmp_path):
     )
     parquet.write_table(numbers, tmp_path / "d.parquet")
     problems = []
-    read_as_parquet = read_rows(tmp_path / "d.parquet", problems)
+    read_as_parquet = list(read_rows(tmp_path / "d.parquet", problems))
     assert problems == []
 
     def questions(rows):
@@ -269,7 +269,7 @@ def test_a_tables_structs_have_no_keys_of_other_rows(tmp_path):
     }
     asked = {"role": "user", "content": "Q"}
     write_table(tmp_path / "d.parquet", {"messages": [[asked, call], [asked, other]]})
-    rows = read_rows(tmp_path / "d.parquet", [])
+    rows = list(read_rows(tmp_path / "d.parquet", []))
     arguments = [
         conversation_of(row.values, {}, None).messages[1]["tool_calls"][0]["function"]["arguments"]
         for row in rows
@@ -284,7 +284,7 @@ def test_a_table_with_one_column_twice_is_refused(tmp_path):
     table = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 2, names=["output", "output"])
     parquet.write_table(table, tmp_path / "d.parquet")
     with pytest.raises(UserError, match="has two columns named 'output'"):
-        read_rows(tmp_path / "d.parquet", [])
+        list(read_rows(tmp_path / "d.parquet", []))
 
 
 def test_a_tables_value_that_cannot_be_read_is_named(tmp_path):
@@ -295,7 +295,7 @@ def test_a_tables_value_that_cannot_be_read_is_named(tmp_path):
     for name, column in (("late", late), ("broken", broken)):
         write_table(tmp_path / f"{name}.parquet", {"output": column})
         problems = []
-        rows = read_rows(tmp_path / f"{name}.parquet", problems)
+        rows = list(read_rows(tmp_path / f"{name}.parquet", problems))
         assert [row.where for row in rows] == [f"{name}.parquet row 1"], problems
         assert [problem.where for problem in problems] == [f"{name}.parquet row 2"]
 

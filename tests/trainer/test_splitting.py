@@ -1,19 +1,15 @@
 """The split follows from each row alone."""
 
+import random
+
+import numpy as np
 import pytest
 
 from contract.conversation import Conversation
 from contract.digest import digest_of_value
 from contract.results.prepare import LengthFigures, not_read
-from trainer.prepare.report import TokenizedRow, length_figures, report_on
-from trainer.prepare.splitting import (
-    DatasetRow,
-    conflicts,
-    duplicates,
-    in_both,
-    split,
-    unread_columns,
-)
+from trainer.prepare.report import DatasetReport, Findings, TokenizedRow, length_figures
+from trainer.prepare.splitting import DatasetRow, RowDigests, UnreadColumns, is_held_out
 from trainer.prepare.tokenizing import Tokens
 
 
@@ -24,6 +20,20 @@ def row(question, answer="A", where=None):
             [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         ),
     )
+
+
+def split(rows, fraction):
+    sides = ([], [])
+    for one in rows:
+        sides[is_held_out(one.question_digest, fraction)].append(one)
+    return sides
+
+
+def digests(rows):
+    found = RowDigests()
+    for one in rows:
+        found.append(one.question_digest, one.digest)
+    return found
 
 
 ROWS = [row(f"question {n}") for n in range(2000)]
@@ -61,9 +71,39 @@ def test_the_ends_of_the_range(fraction, expected):
 
 def test_duplicates_conflicts_and_rows_on_both_sides_are_told_apart():
     rows = [row("q", "A", "1"), row("q", "B", "2"), row("q", "A", "3"), row("r", "A", "4")]
-    assert duplicates(rows) == [("1", "3")]
-    assert conflicts(rows) == [("1", "2")]
-    assert in_both(rows[:2], rows[2:]) == [("1", "3")]
+    assert digests(rows).duplicates().tolist() == [[0, 2]]
+    assert digests(rows).conflicts().tolist() == [[0, 1]]
+    assert digests(rows[2:]).asked_in(digests(rows[:2])).tolist() == [[0, 0]]
+
+
+def test_of_many_rows_each_pair_is_the_first_row_and_a_later_one():
+    drawn = random.Random(14)
+    rows = [row(f"q{drawn.randrange(40)}", drawn.choice("ABC")) for _ in range(300)]
+    first, asked, equal, differing = {}, {}, [], []
+    for number, one in enumerate(rows):
+        if (earlier := first.setdefault(one.digest, number)) != number:
+            equal.append([earlier, number])
+        if rows[earlier := asked.setdefault(one.question_digest, number)].digest != one.digest:
+            differing.append([earlier, number])
+    assert len(equal) > 100
+    assert digests(rows).duplicates().tolist() == equal
+    assert digests(rows).conflicts().tolist() == differing
+    train, held_out = digests(rows[:100]), rows[100:]
+    both = [
+        [asked[one.question_digest], number]
+        for number, one in enumerate(held_out)
+        if asked[one.question_digest] < 100
+    ]
+    assert digests(held_out).asked_in(train).tolist() == both
+    left_out = np.arange(200) % 3 == 0
+    kept = [one for number, one in enumerate(held_out) if number % 3]
+    joined = train + digests(held_out).without(left_out)
+    assert joined.duplicates().tolist() == digests(rows[:100] + kept).duplicates().tolist()
+
+
+def test_no_rows_have_no_pairs():
+    none = digests([])
+    assert len(none.duplicates()) == len(none.conflicts()) == len(none.asked_in(none)) == 0
 
 
 def test_length_figures_are_nearest_rank():
@@ -99,13 +139,20 @@ def read_row(where, *unread):
 
 def test_unread_columns_are_counted_by_rows_the_most_frequent_first():
     rows = [read_row("1", "id", "messages[].date"), read_row("2", "id"), read_row("3", "id", "a")]
-    counts = unread_columns(row.conversation for row in rows)
+    unread = UnreadColumns()
+    for one in rows:
+        unread.add(one.conversation)
+    counts = unread.counts()
     assert list(counts.items()) == [("id", 3), ("a", 1), ("messages[].date", 1)]
     assert not_read(counts) == "not read: id (3 rows), a (1 row), messages[].date (1 row)"
     # A row of two answers is one row.
-    tokenized = [TokenizedRow(one, Tokens([1, 2], [0, 1], [1])) for one in [*rows, rows[0]]]
-    report = report_on(tokenized[:3], tokenized[3:], both=[], max_length=16)
+    found = DatasetReport(max_length=16)
+    for one in rows:
+        found.add([TokenizedRow(one, Tokens([1, 2], [0, 1], [1]), of=2)] * 2)
+    none = Findings()
+    report = found.result(train=4, duplicates=none, conflicts=none, in_both=none)
     assert report.unread == counts
+    assert (report.rows, report.train, report.held_out) == (3, 4, 2)
 
 
 def test_many_unread_columns_are_named_in_part_and_strange_names_are_shown():

@@ -4,11 +4,11 @@ import pytest
 
 from contract.conversation import Conversation
 from contract.row_forms import BadRow
+from tests.tokenizing import tokenize as tokenized
 from trainer.chat import render
 from trainer.chat_template import chat_format
 from trainer.prepare.answers import needs_template_engine
 from trainer.prepare.tokenizing import Tokens
-from trainer.prepare.tokenizing import tokenize as tokenized
 
 CHAT = [
     {"role": "system", "content": "Réponds en JSON."},

@@ -168,5 +168,5 @@ def _read_back(stage_paths: StagePaths, types: Sequence[str], reporter: Reporter
     )
 
 
-def _rows(run: Path) -> list[PreparedRow]:
+def _rows(run: Path) -> Sequence[PreparedRow]:
     return read_prepared(run / paths.PREPARED_HELD_OUT) or read_prepared(run / paths.PREPARED_TRAIN)

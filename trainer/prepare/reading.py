@@ -1,23 +1,30 @@
-"""The table of dataset formats: read a file into rows, each with the place it stands in.
+"""The table of dataset formats: read a file row by row, each with the place it stands in.
 
-Knows formats, not columns. A new format is an entry of `_READERS`, and nothing else: the launcher
-finds datasets by name and leaves their suffixes to this module.
+A .jsonl, a .csv and a .parquet file are read as far as rows are asked for, and never held in memory
+whole; a .json file is one array, and is. Knows formats, not columns. A new format is an entry of
+`_READERS`, and nothing else: the launcher finds datasets by name and leaves their suffixes to this
+module.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from contract import exact_json
-from contract.errors import Problem, UserError
+from contract.errors import Problem, Problems, UserError
 from contract.exact_json import MAX_DEPTH, TOO_DEEP, Flaw, Number, is_missing
+
+# Longer than any row that is meant (a million tokens are about four million characters), and short
+# enough to be held in memory, with its tokens.
+MAX_LINE_CHARACTERS = 1 << 23
+_PARQUET_ROWS = 256
 
 
 class Row(NamedTuple):
@@ -32,11 +39,11 @@ def is_dataset(path: Path) -> bool:
     return path.suffix.lower() in _READERS
 
 
-def read_rows(path: Path, problems: list[Problem]) -> list[Row]:
-    """Every row of the file, in its order; rows that cannot be read are added to `problems`.
+def read_rows(path: Path, problems: Problems) -> Iterator[Row]:
+    """The rows of the file, in its order; rows that cannot be read are added to `problems`.
 
     Raises:
-        UserError: the file as a whole cannot be read, or holds no row.
+        UserError: the file cannot be read from here on, or holds no row.
     """
     if not is_dataset(path):
         raise UserError.one(
@@ -44,29 +51,52 @@ def read_rows(path: Path, problems: list[Problem]) -> list[Row]:
             f"{path.suffix or 'no suffix'} is not a supported dataset format",
             f"Use one of {', '.join(_READERS)}.",
         )
-    rows = list(_READERS[path.suffix.lower()](path, problems))
-    if not rows and not problems:
+    has_rows = False
+    for row in _READERS[path.suffix.lower()](path, problems):
+        has_rows = True
+        yield row
+    if not has_rows and not problems:
         raise UserError.one(path.name, "contains no rows", "Was the export truncated or empty?")
-    return rows
 
 
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError.one(
-            f"{path.name}:{line}",
-            f"byte 0x{content[error.start]:02x} is not UTF-8",
-            "Save the file as UTF-8.",
-        ) from None
+def _lines(path: Path, *, newline: str) -> Iterator[str]:
+    """The lines of a text, each with what ends it; `newline` is that of `open`.
+
+    Raises:
+        UserError: one is not UTF-8, or too long for a row.
+    """
+    # What is not UTF-8 is read as lone surrogates, so that an error has the line it belongs to.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline) as file:
+        number = 0
+        while line := file.readline(MAX_LINE_CHARACTERS + 1):
+            number += 1
+            if len(line) > MAX_LINE_CHARACTERS:
+                raise UserError.one(
+                    f"{path.name}:{number}",
+                    f"is longer than {MAX_LINE_CHARACTERS:,} characters",
+                    "A row is one line: was the file written without line breaks?",
+                )
+            if not line.isascii() and (found := _NOT_UTF8.search(line)):
+                raise _not_utf8(path, number, found)
+            yield line
 
 
-def _read_jsonl(path: Path, problems: list[Problem]) -> Iterator[Row]:
+# The halves of characters that `surrogateescape` puts in place of bytes.
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+
+
+def _not_utf8(path: Path, line: int, found: re.Match[str]) -> UserError:
+    return UserError.one(
+        f"{path.name}:{line}",
+        f"byte 0x{ord(found[0]) & 0xFF:02x} is not UTF-8",
+        "Save the file as UTF-8.",
+    )
+
+
+def _read_jsonl(path: Path, problems: Problems) -> Iterator[Row]:
     # Split at line feeds alone: str.splitlines would also split at U+2028 inside a string.
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        where = f"{path.name}:{number}"
+    for number, ended in enumerate(_lines(path, newline="\n"), 1):
+        where, line = f"{path.name}:{number}", ended.removesuffix("\n")
         if line.strip():
             try:
                 values = exact_json.loads(line)
@@ -96,7 +126,7 @@ def _problem(where: str, flaw: Flaw) -> Problem:
     return Problem(where=where, what=flaw.what, remedy=flaw.remedy)
 
 
-def _as_row(where: str, values: Any, problems: list[Problem]) -> Iterator[Row]:
+def _as_row(where: str, values: Any, problems: Problems) -> Iterator[Row]:
     if isinstance(values, Flaw):
         problems.append(_problem(where, values))
     elif not isinstance(values, dict):
@@ -108,8 +138,11 @@ def _as_row(where: str, values: Any, problems: list[Problem]) -> Iterator[Row]:
         yield Row(where, values)
 
 
-def _read_json(path: Path, problems: list[Problem]) -> Iterator[Row]:
-    text = _text(path)
+def _read_json(path: Path, problems: Problems) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        text = file.read()
+    if found := _NOT_UTF8.search(text):
+        raise _not_utf8(path, text.count("\n", 0, found.start()) + 1, found)
     if not text.strip():
         return
     try:
@@ -143,13 +176,14 @@ def _deepest_line(text: str) -> int:
     return 1
 
 
-def _read_csv(path: Path, problems: list[Problem]) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)
-    text = _text(path)
-    first_line = text.partition("\n")[0]
+def _read_csv(path: Path, problems: Problems) -> Iterator[Row]:
+    csv.field_size_limit(MAX_LINE_CHARACTERS)
+    # Line ends are the reader's to understand, as text in quotes may have them.
+    lines = _lines(path, newline="")
+    first_line = next(lines, "")
     # A spreadsheet set to French writes semicolons.
     delimiter = max(",;\t", key=first_line.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(chain([first_line], lines), delimiter=delimiter, strict=True)
     try:
         header = reader.fieldnames or ()
         if twice := _twice(header):
@@ -179,8 +213,11 @@ def _read_csv(path: Path, problems: list[Problem]) -> Iterator[Row]:
             else:
                 yield from _as_row(where, values, problems)
     except csv.Error as error:
+        open_quote = "field larger" in str(error)
         raise UserError.one(
-            f"{path.name}:{reader.line_num}", f"is not valid CSV: {error}"
+            f"{path.name}:{reader.line_num}",
+            f"is not valid CSV: {error}",
+            "Is a quote left open?" if open_quote else "",
         ) from None
 
 
@@ -195,7 +232,7 @@ def _twice(names: Iterable[str]) -> str | None:
     return next((name for name, times in Counter(names).items() if times > 1), None)
 
 
-def _read_parquet(path: Path, problems: list[Problem]) -> Iterator[Row]:
+def _read_parquet(path: Path, problems: Problems) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
@@ -204,22 +241,31 @@ def _read_parquet(path: Path, problems: list[Problem]) -> Iterator[Row]:
             raise UserError.one(
                 path.name, f"has two columns named {twice!r}", "Rename one of them."
             )
-        table = parquet.read_table(path)
+        number = 0
+        # Buffered ahead, it would be read whole.
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+                table = _with_short_floats(pyarrow.Table.from_batches([batch]))
+                for row in range(table.num_rows):
+                    number += 1
+                    where = f"{path.name} row {number}"
+                    yield from _parquet_row(table.slice(row, 1), where, problems)
     except (pyarrow.ArrowException, OSError) as error:
         first_line = str(error).splitlines()[0]
         raise UserError.one(path.name, f"is not a readable parquet file: {first_line}") from None
-    table = _with_short_floats(table)
-    for number in range(table.num_rows):
-        where = f"{path.name} row {number + 1}"
-        try:
-            (values,) = table.slice(number, 1).to_pylist(maps_as_pydicts="strict")
-        except (ValueError, KeyError, OverflowError) as error:
-            # Not UTF-8, a date beyond the year 9999, one key twice in a map.
-            what = f"contains a value that cannot be read: {error}"
-            problems.append(Problem(where=where, what=what))
-        else:
-            cells = {name: _without_absent(value) for name, value in values.items()}
-            yield from _as_row(where, cells, problems)
+
+
+def _parquet_row(table: Any, where: str, problems: Problems) -> Iterator[Row]:
+    """The row in a table of one."""
+    try:
+        (values,) = table.to_pylist(maps_as_pydicts="strict")
+    except (ValueError, KeyError, OverflowError) as error:
+        # Not UTF-8, a date beyond the year 9999, one key twice in a map.
+        what = f"contains a value that cannot be read: {error}"
+        problems.append(Problem(where=where, what=what))
+    else:
+        cells = {name: _without_absent(value) for name, value in values.items()}
+        yield from _as_row(where, cells, problems)
 
 
 def _with_short_floats(table: Any) -> Any:
@@ -247,7 +293,7 @@ def _without_absent(value: Any) -> Any:
     return [_without_absent(item) for item in value] if isinstance(value, list) else value
 
 
-_READERS: dict[str, Callable[[Path, list[Problem]], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path, Problems], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,

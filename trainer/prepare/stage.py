@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import compress, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
+
+import numpy as np
 
 from contract import paths
-from contract.atomic_write import atomic_write
-from contract.chat_format import ChatFormat
-from contract.conversation import Conversation
-from contract.errors import Problem, UserError
+from contract.atomic_write import atomic_writer
+from contract.errors import Problem, Problems, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
 from contract.results.prepare import PrepareResult, not_read
@@ -23,188 +23,189 @@ from trainer.entrypoint import Reporter
 from trainer.loading import declared_ends, embedded_tokens, load_tokenizer
 from trainer.prepare.answers import has_reasoning, needs_template_engine
 from trainer.prepare.reading import read_rows
-from trainer.prepare.report import TokenizedRow, report_on
-from trainer.prepare.splitting import DatasetRow, in_both, split
-from trainer.prepare.tokenizing import Tokens, tokenize
+from trainer.prepare.report import DatasetReport, places
+from trainer.prepare.row_tokenizer import RowTokenizer
+from trainer.prepare.splitting import DatasetRow, is_held_out
+from trainer.prepare.spool import SpooledRows
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
-    """Make `prepared/` from the dataset.
+    """Make `prepared/` from the dataset, without ever holding it in memory.
+
+    Every row is read before the first is tokenized: whether one of them reasons decides how all are
+    written. In between, rows lie in two files on disk, one for each side of the split.
 
     Raises:
         UserError: rows that cannot be read, naming all of them; or nothing left to learn.
     """
     recipe = Recipe.read(stage_paths.run / paths.RECIPE).section(PrepareSection)
-    problems: list[Problem] = []
-    data_path = stage_paths.require("data")
-    rows = _read(data_path, recipe, problems)
-    if stage_paths.evaluation:
-        train, held_out = rows, _read(stage_paths.evaluation, recipe, problems)
-    else:
-        train, held_out = split(rows, recipe.held_out_fraction)
-    if problems:
-        raise UserError(problems)
+    folder = stage_paths.output / paths.PREPARED
+    folder.mkdir(parents=True, exist_ok=True)
+    with SpooledRows(folder) as train, SpooledRows(folder) as held_out:
+        reasoning = _read_all(stage_paths, recipe, train, held_out)
+        both = held_out.digests.asked_in(train.digests)
+        # A row that was trained on says nothing about what was learned.
+        leaked: np.ndarray = np.zeros(len(held_out), dtype=bool)
+        leaked[both[:, 1]] = True
 
-    both = in_both(train, held_out)
-    leaked = {where for _, where in both}
-    # A row that was trained on says nothing about what was learned.
-    held_out = [row for row in held_out if row.where not in leaked]
-
-    base = stage_paths.require("base")
-    tokenizer = load_tokenizer(base)
-    found = chat_format(
-        tokenizer,
-        declared_ends(base),
-        thinking=recipe.thinking,
-        reasoning_in_data=any(has_reasoning(row.conversation) for row in train),
-    )
-    tokenizer.chat_template = found.template
-    tokenizing = _Tokenizing(tokenizer, found, embedded_tokens(base), recipe.system_prompt)
-    train_rows, held_out_rows = tokenizing.rows([train, held_out], reporter)
-    kept = _within(train_rows, recipe.max_length)
-    if not kept:
-        raise UserError.one(
-            data_path.name,
-            f"no row has room for an answer within max_length ({recipe.max_length} tokens)",
-            "Raise max_length, or shorten the rows.",
+        base = stage_paths.require("base")
+        tokenizer = load_tokenizer(base)
+        found = chat_format(
+            tokenizer, declared_ends(base), thinking=recipe.thinking, reasoning_in_data=reasoning
         )
-    report = report_on(train_rows, held_out_rows, both=both, max_length=recipe.max_length)
-    _write(stage_paths.output / paths.PREPARED_TRAIN, kept)
-    _write(stage_paths.output / paths.PREPARED_HELD_OUT, _within(held_out_rows, recipe.max_length))
+        tokenizer.chat_template = found.template
+        rows = RowTokenizer(tokenizer, found, embedded_tokens(base), recipe.system_prompt)
+        writer = _Writer(rows, recipe.max_length, len(train) + len(held_out) - len(both), reporter)
+        with (
+            atomic_writer(stage_paths.output / paths.PREPARED_TRAIN) as train_file,
+            atomic_writer(stage_paths.output / paths.PREPARED_HELD_OUT) as held_out_file,
+        ):
+            kept = writer.write(train, train_file)
+            trained = writer.report.rows
+            writer.write(compress(held_out, ~leaked), held_out_file)
+            if writer.problems:
+                raise writer.problems.error()
+            if not kept:
+                raise UserError.one(
+                    stage_paths.require("data").name,
+                    f"no row has room for an answer within max_length ({recipe.max_length} tokens)",
+                    "Raise max_length, or shorten the rows.",
+                )
+        report = _report(writer.report, trained, train, held_out, both=both, leaked=leaked)
     report.write(stage_paths.output / paths.PREPARED_REPORT)
-    conversations = [row.conversation for row in [*train, *held_out]]
-    found = found.model_copy(update={"needs_template_engine": needs_template_engine(conversations)})
+    found = found.model_copy(update={"needs_template_engine": writer.needs_template_engine})
     found.write(stage_paths.output / paths.CHAT_FORMAT)
     for line in _notes(report):
         reporter.note(line)
     reporter.result(report)
 
 
-def _read(path: Path, recipe: PrepareSection, problems: list[Problem]) -> list[DatasetRow]:
-    conversations = []
-    for row in read_rows(path, problems)[: recipe.max_rows]:
+def _read_all(
+    stage_paths: StagePaths, recipe: PrepareSection, train: SpooledRows, held_out: SpooledRows
+) -> bool:
+    """Read every row onto its side; whether a row to train on has reasoning.
+
+    Raises:
+        UserError: naming every row that cannot be read.
+    """
+    problems = Problems()
+    reasoning = False
+    evaluation = stage_paths.evaluation
+    for row in _read(stage_paths.require("data"), recipe, problems):
+        question = row.question_digest
+        if evaluation is None and is_held_out(question, recipe.held_out_fraction):
+            held_out.append(row, question)
+        else:
+            train.append(row, question)
+            reasoning = reasoning or has_reasoning(row.conversation)
+    if evaluation is not None:
+        for row in _read(evaluation, recipe, problems):
+            held_out.append(row, row.question_digest)
+    if problems:
+        raise problems.error()
+    return reasoning
+
+
+def _read(path: Path, recipe: PrepareSection, problems: Problems) -> Iterator[DatasetRow]:
+    for row in islice(read_rows(path, problems), recipe.max_rows):
         try:
             conversation = conversation_of(row.values, recipe.columns, recipe.system_prompt)
         except BadRow as bad:
             problems.append(Problem(where=row.where, what=bad.what, remedy=bad.remedy))
         else:
-            conversations.append(DatasetRow(row.where, conversation))
-    return conversations
+            yield DatasetRow(row.where, conversation)
 
 
-@dataclass(frozen=True)
-class _Tokenizing:
-    """What rows are tokenised with.
+class _Writer:
+    """Writes rows as they are tokenized, and sees what there is to report of them.
 
-    `embedded`: how many tokens have a row in the base's embeddings.
+    Attributes:
+        report: of the rows so far.
+        problems: of those that cannot be made right.
+        needs_template_engine: see `ChatFormat`; of the first row that has a reason.
     """
 
-    tokenizer: PreTrainedTokenizerBase
-    chat_format: ChatFormat
-    embedded: int
-    system_prompt: str | None
+    def __init__(
+        self, tokenizer: RowTokenizer, max_length: int, total: int, reporter: Reporter
+    ) -> None:
+        """No row is written; `total` is how many will be."""
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._done, self._total = 0, total
+        self._reporter = reporter
+        self.report = DatasetReport(max_length)
+        self.problems = Problems()
+        self.needs_template_engine: str | None = None
 
-    def rows(
-        self, parts: Sequence[Sequence[DatasetRow]], reporter: Reporter
-    ) -> list[list[TokenizedRow]]:
-        """The tokenised rows of each part.
-
-        Raises:
-            UserError: naming every row that cannot be made right.
-        """
-        problems: list[Problem] = []
-        tokenized: list[list[TokenizedRow]] = []
-        total, done = sum(map(len, parts)), 0
-        for part in parts:
-            rows: list[TokenizedRow] = []
-            for row in part:
-                try:
-                    found = self._tokens(row.conversation)
-                except BadRow as bad:
-                    problems.append(self._problem(row, bad))
-                else:
-                    rows += [TokenizedRow(row, tokens, of=len(found)) for tokens in found]
-                done += 1
-                reporter.progress("tokenising", done=done, total=total, unit="rows")
-            tokenized.append(rows)
-        if problems:
-            # What the recipe causes is said once, and not of every row.
-            raise UserError(list(dict.fromkeys(problems)))
-        return tokenized
-
-    def _tokens(self, conversation: Conversation) -> list[Tokens]:
-        import jinja2
-
-        try:
-            found = tokenize(self.tokenizer, self.chat_format, conversation)
-        except jinja2.TemplateError as error:
-            # Templates refuse what they do not support: a system turn, two user turns in a row.
-            raise BadRow(
-                f"is refused by the base's chat template: {str(error).rstrip('.')}",
-                "Change the row, or use another base.",
-            ) from error
-        beyond = {id for tokens in found for id in tokens.input_ids if id >= self.embedded}
-        if beyond:
-            names = ", ".join(map(str, self.tokenizer.convert_ids_to_tokens(sorted(beyond))))
-            raise BadRow(
-                f"has {names}, a token that the tokenizer has and the base's {self.embedded} "
-                "embeddings have not",
-                "Remove it from the row, or resize the base's embeddings and train them first.",
-            )
-        return found
-
-    def _problem(self, row: DatasetRow, bad: BadRow) -> Problem:
-        messages = row.conversation.messages
-        if self.system_prompt and messages[0]["content"] == self.system_prompt:
-            without = replace(
-                row.conversation,
-                messages=messages[1:],
-                unlearned=frozenset(index - 1 for index in row.conversation.unlearned),
-            )
-            with contextlib.suppress(BadRow):
-                self._tokens(without)
-                return Problem(
-                    where="system_prompt",
-                    what=f"cannot be used with this base: a row with it {bad.what}",
-                    remedy="Omit it, and put what it says into the questions.",
-                )
-        return Problem(where=row.where, what=bad.what, remedy=bad.remedy)
+    def write(self, rows: Iterable[DatasetRow], file: BinaryIO) -> int:
+        """Write what is left of each row within `max_length`; how many lines that is."""
+        written = 0
+        for row, tokenized in self._tokenizer.rows(rows, self.problems):
+            if tokenized:
+                self.report.add(tokenized)
+                reason = self.needs_template_engine or needs_template_engine([row.conversation])
+                self.needs_template_engine = reason
+            for one in tokenized:
+                cut = replace(one, tokens=one.tokens.cut_to(self._max_length))
+                if cut.tokens.learned_tokens:
+                    file.write((_ENCODER.encode(cut.as_json()) + "\n").encode())
+                    written += 1
+            self._done += 1
+            self._reporter.progress("tokenising", done=self._done, total=self._total, unit="rows")
+        return written
 
 
-def _within(rows: Sequence[TokenizedRow], max_length: int) -> list[TokenizedRow]:
-    cut = [replace(row, tokens=row.tokens.cut_to(max_length)) for row in rows]
-    return [row for row in cut if row.tokens.learned_tokens]
+def _report(
+    found: DatasetReport,
+    trained: int,
+    train: SpooledRows,
+    held_out: SpooledRows,
+    *,
+    both: np.ndarray,
+    leaked: np.ndarray,
+) -> PrepareResult:
+    """The report, with the places of rows that occur more than once."""
+    digests = train.digests + held_out.digests.without(leaked)
+    scored = np.flatnonzero(~leaked)
 
+    def where(row: int) -> str:
+        if row < len(train):
+            return train.where(row)
+        return held_out.where(int(scored[row - len(train)]))
 
-def _write(path: Path, rows: Iterable[TokenizedRow]) -> None:
-    lines = (json.dumps(row.as_json(), ensure_ascii=False) + "\n" for row in rows)
-    atomic_write(path, "".join(lines))
+    return found.result(
+        train=trained,
+        duplicates=places(digests.duplicates(), where, where),
+        conflicts=places(digests.conflicts(), where, where),
+        in_both=places(both, train.where, held_out.where),
+    )
 
 
 def _notes(report: PrepareResult) -> list[str]:
     notes = []
     if report.unread:
         notes.append(not_read(report.unread))
-    if cut := report.cut:
-        lost = sum(row.tokens for row in cut)
+    if cut := report.count("cut"):
         notes.append(
-            f"{len(cut)} rows exceed max_length and are truncated, by {lost} tokens in total"
+            f"{cut} rows exceed max_length and are truncated, by {report.lost_tokens} tokens in "
+            "total"
         )
-    if no_room := report.no_room:
-        notes.append(f"{len(no_room)} rows leave no room for an answer and are skipped")
-    if twice := report.duplicates:
-        notes.append(f"{len(twice)} rows occur twice, the first at {' and '.join(twice[0])}")
-    if both := report.in_both:
+    if no_room := report.count("no_room"):
+        notes.append(f"{no_room} rows leave no room for an answer and are skipped")
+    if twice := report.count("duplicates"):
+        first = " and ".join(report.duplicates[0])
+        notes.append(f"{twice} rows occur twice, the first at {first}")
+    if both := report.count("in_both"):
+        first = " and ".join(report.in_both[0])
         notes.append(
-            f"{len(both)} held-out rows also appear in the training data and are not scored, "
-            f"the first at {' and '.join(both[0])}"
+            f"{both} held-out rows also appear in the training data and are not scored, "
+            f"the first at {first}"
         )
-    if laid_out := report.laid_out:
+    if laid_out := report.count("laid_out"):
         notes.append(
-            f"{len(laid_out)} conversations become one row for each answer: the base's chat "
+            f"{laid_out} conversations become one row for each answer: the base's chat "
             "template does not write earlier turns as it wrote them when they were answered"
         )
     if not report.held_out:

@@ -4,15 +4,15 @@ find out how each answer is scored, and see that none of it was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from contract import paths
 from contract.answer_text import answer_text
-from contract.conversation import Conversation, Message
-from contract.errors import Problem, UserError, unknown_name
+from contract.conversation import Conversation, Message, Tool
+from contract.errors import Problem, Problems, UserError, unknown_name
 from contract.evaluation import Item, Leak, Questions, QuestionsRequest
 from contract.exact_json import is_missing
 from contract.metrics import METRICS, complaint, fitting_metric
@@ -22,8 +22,8 @@ from contract.results.questions import QuestionsResult
 from contract.row_forms import BadRow, conversation_of
 from trainer.entrypoint import Reporter
 from trainer.prepare.reading import Row, is_dataset, read_rows
-from trainer.prepare.splitting import unread_columns
-from trainer.prepared import PreparedRow, read_prepared
+from trainer.prepare.splitting import UnreadColumns
+from trainer.prepared import PreparedRow, read_messages
 from trainer.questions.leakage import QuestionText, find_leaks
 
 # Columns of an evaluation set that say how it is scored, and not what is asked.
@@ -40,12 +40,12 @@ def questions(stage_paths: StagePaths, reporter: Reporter) -> None:
             them named.
     """
     request = QuestionsRequest.read(stage_paths.run / paths.QUESTIONS_REQUEST)
-    problems: list[Problem] = []
+    problems = Problems()
     sets = [_task(stage_paths.require("data"), request, problems)]
     if stage_paths.skills is not None:
         sets += [_skill(file, problems) for file in _sets(stage_paths.skills)]
     if problems:
-        raise UserError(problems)
+        raise problems.error()
     items = [item for found in sets for item in found.items]
     for found in sets:
         for note in found.notes():
@@ -71,17 +71,17 @@ class _Set:
 
     file: str
     items: list[Item]
-    conversations: list[Conversation]
+    unread: dict[str, int]
 
     def notes(self) -> list[str]:
         """Sentences for people."""
         notes = []
-        if unread := unread_columns(self.conversations):
-            notes.append(f"{self.file}: {not_read(unread)}")
+        if self.unread:
+            notes.append(f"{self.file}: {not_read(self.unread)}")
         return notes
 
 
-def _task(file: Path, request: QuestionsRequest, problems: list[Problem]) -> _Set:
+def _task(file: Path, request: QuestionsRequest, problems: Problems) -> _Set:
     found = _read(
         file,
         name=request.task,
@@ -111,7 +111,7 @@ def _sets(folder: Path) -> list[Path]:
     return found
 
 
-def _skill(file: Path, problems: list[Problem]) -> _Set:
+def _skill(file: Path, problems: Problems) -> _Set:
     return _read(
         file,
         name=file.stem,
@@ -123,6 +123,33 @@ def _skill(file: Path, problems: list[Problem]) -> _Set:
     )
 
 
+class _ReadRow(NamedTuple):
+    """What is kept of a row: a held-out one has its tokens besides, which take ten times as much.
+
+    `answer` is as a model's is read: a call as JSON, and without the reasoning before it.
+    """
+
+    where: str
+    messages: list[Message]
+    tools: list[Tool]
+    answer: str
+    metric: str | None
+    example: str | None
+
+    @classmethod
+    def of(cls, row: Row, conversation: Conversation, columns: Mapping[str, str]) -> _ReadRow:
+        """The row of this conversation."""
+        named = row.values.get("metric")
+        return cls(
+            row.where,
+            conversation.messages,
+            conversation.tools,
+            answer_text(conversation.messages[-1]).strip(),
+            None if is_missing(named) or named == "" else str(named),
+            _example(row, columns),
+        )
+
+
 def _read(
     file: Path,
     *,
@@ -131,9 +158,10 @@ def _read(
     columns: Mapping[str, str],
     system_prompt: str | None,
     metric: str | None,
-    problems: list[Problem],
+    problems: Problems,
 ) -> _Set:
-    read: list[tuple[Row, Conversation, str]] = []
+    read: list[_ReadRow] = []
+    unread = UnreadColumns()
     for row in read_rows(file, problems):
         try:
             conversation = conversation_of(_said(row, columns), columns, system_prompt)
@@ -141,35 +169,34 @@ def _read(
             remedy = bad.remedy_without_flags
             problems.append(Problem(where=row.where, what=bad.what, remedy=remedy))
             continue
-        # As an answer is read: a call as JSON, and without the reasoning before it.
-        read.append((row, conversation, answer_text(conversation.messages[-1]).strip()))
-    fitting = metric or fitting_metric([expected for _, _, expected in read])
+        unread.add(conversation)
+        read.append(_ReadRow.of(row, conversation, columns))
+    fitting = metric or fitting_metric([row.answer for row in read])
     items = []
-    for row, conversation, answer in read:
-        named = row.values.get("metric")
-        scored_by = fitting if is_missing(named) or named == "" else str(named)
+    for one in read:
+        scored_by = one.metric or fitting
         if scored_by not in METRICS:
-            problems.append(unknown_name(scored_by, METRICS, kind="metric", where=row.where))
+            problems.append(unknown_name(scored_by, METRICS, kind="metric", where=one.where))
             continue
-        expected = answer
+        expected = one.answer
         if METRICS[scored_by].expects_pattern:
-            expected = conversation.messages[-1]["content"].strip()
+            expected = one.messages[-1]["content"].strip()
         if said := complaint(scored_by, expected):
-            problems.append(Problem(where=row.where, what=said))
+            problems.append(Problem(where=one.where, what=said))
             continue
         items.append(
             Item(
                 set=name,
                 kind=kind,
-                where=row.where,
-                messages=conversation.messages[:-1],
-                tools=conversation.tools,
+                where=one.where,
+                messages=one.messages[:-1],
+                tools=one.tools,
                 expected=expected,
                 metric=scored_by,
-                example=_example(row, columns),
+                example=one.example,
             )
         )
-    return _Set(file.name, items, [conversation for _, conversation, _ in read])
+    return _Set(file.name, items, unread.counts())
 
 
 def _example(row: Row, columns: Mapping[str, str]) -> str | None:
@@ -188,11 +215,21 @@ def _said(row: Row, columns: Mapping[str, str]) -> dict[str, Any]:
 def _leaks(items: Sequence[Item], trained: Path | None) -> list[Leak]:
     if trained is None:
         return []
-    rows = read_prepared(trained / paths.PREPARED_TRAIN)
     return find_leaks(
         [QuestionText(item.where, _asked(item.messages)) for item in items],
-        [QuestionText(row["where"], _asked(row["messages"][:-1])) for row in rows],
+        TrainedRows(trained / paths.PREPARED_TRAIN),
     )
+
+
+@dataclass(frozen=True)
+class TrainedRows:
+    """The questions that were trained on, read anew by each iteration."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[QuestionText]:
+        for where, messages in read_messages(self.path):
+            yield QuestionText(where, _asked(messages[:-1]))
 
 
 def _asked(messages: Sequence[Message]) -> str:

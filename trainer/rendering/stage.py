@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Sequence
+from itertools import islice
 
 from contract import paths
 from contract.chat_format import ChatFormat
@@ -78,7 +79,7 @@ def chosen_rows(rows: Sequence[PreparedRow]) -> list[PreparedRow]:
     """The first rows, and the first of every other sequence of roles, tools or none."""
     chosen = list(rows[:_ROWS])
     kinds = {_kind(row) for row in chosen}
-    for row in rows[_ROWS:]:
+    for row in islice(rows, _ROWS, None):
         if _kind(row) not in kinds and len(chosen) < 2 * _ROWS:
             kinds.add(_kind(row))
             chosen.append(row)

@@ -15,10 +15,11 @@ from contract.recipe import CheckpointSection, Recipe, TrainSection
 from contract.results.train import StepLosses
 from trainer.entrypoint import Reporter
 from trainer.lora import adapted_modules, lora_config
-from trainer.prepared import PreparedRow, labels_of
+from trainer.prepared import PreparedRow
 from trainer.train.callbacks import EvaluationCallback, MetricsCallback
 from trainer.train.checkpoint_callback import CheckpointCallback
 from trainer.train.checkpoints import CheckpointStore
+from trainer.train.dataset import training_dataset
 from trainer.train.loading import load_base
 from trainer.train.scoring import held_out_loss
 from trainer.train.stop_request import StopRequest, stop_requests
@@ -142,7 +143,6 @@ def _trainer(
     callbacks: tuple[EvaluationCallback, MetricsCallback, CheckpointCallback],
     scratch: str,
 ) -> CompletionTrainer:
-    from datasets import Dataset
     from transformers import PrinterCallback, set_seed
 
     from trainer.train.completion_loss import CompletionTrainer
@@ -154,12 +154,7 @@ def _trainer(
         checkpoints=callbacks[-1],
         model=load_base(stage_paths.require("base"), section),
         args=training_arguments(section, recipe.max_length, scratch),
-        train_dataset=Dataset.from_dict(
-            {
-                "input_ids": [row["input_ids"] for row in rows],
-                "labels": [labels_of(row) for row in rows],
-            }
-        ),
+        train_dataset=training_dataset(rows),
         processing_class=tokenizer,
         peft_config=lora_config(section),
         callbacks=list(callbacks),
