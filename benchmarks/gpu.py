@@ -1,6 +1,6 @@
 """Tokens a second and peak memory of training on this machine's NVIDIA GPU, setting by setting.
 
-`./invoke bench gpu`, in under four minutes on an H100. The base has the shape of Qwen2.5-1.5B and
+`./invoke bench gpu`, in at most four minutes. The base has the shape of Qwen2.5-1.5B and
 random weights; the rows have the lengths of a usual instruction dataset (212 tokens on average) and
 random tokens. The recipe is the profile `rtx` with its configuration file, and each setting changes
 it in one thing. Each is trained by the stage itself in a process of its own, so that one that fails

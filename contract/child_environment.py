@@ -31,7 +31,6 @@ class Purpose(Enum):
     NETWORK_STAGE = auto()
     PACKAGES = auto()
     DOCKER = auto()
-    COMPILER = auto()
     LLAMA_CPP = auto()
     GPU_QUERY = auto()
 
@@ -49,8 +48,6 @@ _NAMES: Mapping[Purpose, tuple[str, ...]] = {
         "XDG_RUNTIME_DIR",
         "XDG_CONFIG_HOME",
     ),
-    # What it compiles is the same to the byte for everybody.
-    Purpose.COMPILER: (),
     Purpose.LLAMA_CPP: (*_PERSON, *_THREADS),
     Purpose.GPU_QUERY: (*_PERSON, *_GPU),
 }

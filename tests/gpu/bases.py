@@ -11,13 +11,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher.runtime.exclusive_lock import exclusive_lock
+
 FOLDER = "AFFINEUR_GPU_BASES"
 # Qwen2.5-1.5B's, from its published configuration.
 LAYERS = 28
 
 
 def smoke(scratch: Path) -> Path:
-    """The smoke base, which learns: a minute on two cores, without a card."""
+    """The smoke base, which learns: a minute on two cores, whatever the card."""
 
     def make(folder: Path) -> None:
         from trainer.base.smoke import make_smoke_base
@@ -61,12 +63,15 @@ def qwen_shaped(scratch: Path, layers: int = LAYERS) -> Path:
 
 def _made(name: str, scratch: Path, make: Callable[[Path], None]) -> Path:
     folder = Path(os.environ.get(FOLDER) or scratch) / name
-    if not folder.exists():
-        unfinished = folder.with_name(f"{name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        make(unfinished)
-        unfinished.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Tests that run side by side take the same one.
+    with exclusive_lock(folder.with_name(f".{name}"), wait=True):
+        if not folder.exists():
+            unfinished = folder.with_name(f"{name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
     return folder
 
 

@@ -13,8 +13,8 @@ from launcher.configuration import resolve
 from tests.gpu import trainings
 
 PRECISIONS = {"bf16": ("rtx", []), "fp16": ("t4", []), "fp32": ("rtx", ["precision=fp32"])}
-# Nats per token, beside a loss that falls from above 1 to about 0.1: between the logged means of
-# the curves (each of five steps), on average over the training; and of the held-out loss at its end.
+# Nats per token, beside a loss that falls from above 1 to about 0.1: between the points of the
+# curves (means of five steps), on average; and between the held-out losses at the end.
 MEAN_DISTANCE, END_DISTANCE = 0.03, 0.03
 
 

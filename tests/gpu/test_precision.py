@@ -10,7 +10,6 @@ import torch
 from trl import SFTTrainer
 
 from contract.paths import StagePaths
-from contract.recipe import TrainSection
 from launcher.configuration import resolve
 from tests.gpu import trainings
 from trainer.entrypoint import Reporter
@@ -19,9 +18,10 @@ from trainer.train.stage import train
 STEPS = 4
 
 
-@pytest.fixture
-def trainer(request, four_layers, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def trainer(request, four_layers, tmp_path_factory):
     """transformers' trainer, as the stage `train` left it after a few steps."""
+    run = tmp_path_factory.mktemp("precision") / "run"
     found = []
     own = SFTTrainer.train
 
@@ -29,11 +29,12 @@ def trainer(request, four_layers, tmp_path, monkeypatch):
         found.append(self)
         return own(self, *arguments, **named)
 
-    monkeypatch.setattr(SFTTrainer, "train", train_and_keep)
     recipe = resolve(request.param, settings=["epochs=1"])
     rows = STEPS * recipe.batch_size * recipe.gradient_accumulation_steps
-    trainings.write_rows(trainings.begin_run(tmp_path / "run", recipe), [100] * rows)
-    train(StagePaths(run=tmp_path / "run", base=four_layers), Reporter(io.StringIO()))
+    trainings.write_rows(trainings.begin_run(run, recipe), [100] * rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SFTTrainer, "train", train_and_keep)
+        train(StagePaths(run=run, base=four_layers), Reporter(io.StringIO()))
     [trainer] = found
     assert trainer.state.global_step == STEPS
     return trainer
@@ -66,7 +67,7 @@ def test_the_base_is_nf4_and_the_adapter_fp32(trainer, computing, scaled, figure
 
 
 @pytest.mark.parametrize("trainer", ["rtx", "t4"], indirect=True)
-def test_the_optimizer_is_the_profiles(trainer):
+def test_the_optimizer_is_paged_and_of_8_bits(trainer):
     from bitsandbytes.optim import AdamW
 
     optimizer = trainer.optimizer.optimizer
@@ -76,8 +77,3 @@ def test_the_optimizer_is_the_profiles(trainer):
     # A's rows of 8,960 by 16 are more than 4,096 elements, below which it takes 32 bits.
     assert any(state["state1"].dtype == torch.uint8 for state in states)
     assert any(getattr(state["state1"], "is_paged", False) for state in states)
-
-
-def test_both_profiles_name_that_optimizer():
-    for profile in ("rtx", "t4"):
-        assert resolve(profile).section(TrainSection).optim == "paged_adamw_8bit"

@@ -49,7 +49,7 @@ class Training:
         """The weights that were saved."""
         from safetensors.torch import load_file
 
-        return load_file(self.folder / paths.ADAPTER / "adapter_model.safetensors")
+        return dict(load_file(self.folder / paths.ADAPTER / "adapter_model.safetensors"))
 
     def adapter_bytes(self) -> dict[str, bytes]:
         """Every file of the adapter, by name."""
