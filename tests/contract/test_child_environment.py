@@ -11,7 +11,7 @@ from launcher.runtime.logged_process import run_logged
 SECRETS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "LD_PRELOAD", "PYTHONPATH")
 # Runs the project's own checks and tests, which are to see what their caller sees.
 GIVES_ALL = "launcher/cli/checks.py"
-# What it compiles is the same to the byte for everybody: its environment is fixed and in the digest.
+# Its environment is fixed and in its digest: what it compiles is the same for everybody.
 GIVES_NONE = "launcher/runtime/llama_cpp_tools.py"
 
 
