@@ -48,7 +48,7 @@ SETTINGS: dict[str, list[str]] = {
     ],
     "fp16": ["precision=fp16"],
 }
-_WARM_UP_STEPS, _STEPS = 2, 10
+_WARM_UP_STEPS, _STEPS = 1, 3
 # More than the steps take, packed as well.
 _ROWS, _MEAN_TOKENS, _SPREAD, _MAX_TOKENS = 1100, 212, 0.5, 1024
 _IN_ALL_S, _EACH_S = 240.0, 90.0

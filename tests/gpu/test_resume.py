@@ -12,9 +12,12 @@ from launcher.configuration import resolve
 from tests.conftest import start_stage
 from tests.gpu import trainings
 
-# Of two rows each, as many micro-batches of the profile as make six steps.
-LENGTHS = [40, 300, 220, 90, 350, 128, 64, 500] * 12
-SETTINGS = ["epochs=1", "logging_steps=4", "checkpoint_steps=1", "checkpoint_minutes=null"]
+# Six steps of eight rows.
+LENGTHS = [40, 300, 220, 90, 350, 128, 64, 500] * 6
+SETTINGS = [
+    *("epochs=1", "batch_size=2", "gradient_accumulation_steps=4", "logging_steps=4"),
+    *("checkpoint_steps=1", "checkpoint_minutes=null"),
+]
 
 
 def begin(folder, profile):
