@@ -61,7 +61,7 @@ class InstantEngine:
         on_event(Started(python="3.12.1"))
         out = next(mount.source for mount in job.mounts if mount.name == "out")
         if self.code == 2:
-            on_event(Failed(problems=[Problem(where="x:1", what="is bad")]))
+            on_event(Failed(problems=[Problem(where="x:1", what="is bad")], more=2))
         if self.code:
             job.log.parent.mkdir(parents=True, exist_ok=True)
             job.log.write_text("".join(f"line {n}\n" for n in range(100)))
@@ -149,8 +149,10 @@ def test_a_failed_stage_leaves_no_record_and_no_manifest(run, engine):
 
 def test_what_a_person_can_mend_comes_out_as_problems(run, engine):
     engine.code = 2
-    with pytest.raises(UserError, match="x:1: is bad"):
+    with pytest.raises(UserError, match="x:1: is bad") as caught:
         bring_up_to_date(run, engine)
+    # Those that it only counted are counted.
+    assert caught.value.text().startswith("affineur: 3 problems\n  x:1: is bad")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_what_a_person_can_mend_comes_out_as_problems(run, engine):
 )
 def test_how_a_stage_ended_is_said(run, engine, code, said, monkeypatch):
     engine.code = code
-    monkeypatch.setattr("tests.launcher.test_runner.Failed", lambda problems: Result(values={}))
+    monkeypatch.setattr("tests.launcher.test_runner.Failed", lambda **_: Result(values={}))
     with pytest.raises(StageCrashed) as crashed:
         bring_up_to_date(run, engine)
     assert said in str(crashed.value)

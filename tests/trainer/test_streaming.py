@@ -124,14 +124,20 @@ def prepared(untrained, tmp_path):
         prepare(stage_paths, Reporter(io.StringIO()))
         return stage_paths.run, PrepareResult.read(stage_paths.run / paths.PREPARED_REPORT)
 
-    def ready(lines, **settings):
+    def ready(lines, evaluation=(), **settings):
         folder = tmp_path / "run"
         folder.mkdir(exist_ok=True)
         data = tmp_path / "rows.jsonl"
         data.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         given = [f"{name}={value}" for name, value in settings.items()]
         resolve("smoke", settings=given).write(folder / paths.RECIPE)
-        return StagePaths(run=folder, data=data, base=untrained)
+        beside = tmp_path / "evaluation" / data.name
+        if evaluation:
+            beside.parent.mkdir(exist_ok=True)
+            beside.write_text("".join(line + "\n" for line in evaluation), encoding="utf-8")
+        return StagePaths(
+            run=folder, data=data, base=untrained, evaluation=beside if evaluation else None
+        )
 
     run.ready = ready
     return run
@@ -172,6 +178,16 @@ def test_findings_are_named_up_to_a_number_and_all_are_counted(prepared):
     _, report = prepared([row("La même ?")] * 3, held_out_fraction=0)
     assert report.count("duplicates") == 2
     assert "not_named" not in (folder / paths.PREPARED_REPORT).read_text()
+
+
+def test_rows_of_two_files_of_one_name_are_told_apart(prepared):
+    trained, asked = [row("Un ?"), row("Deux ?")], [row("Trois ?"), row("Deux ?"), row("Trois ?")]
+    folder, report = prepared(trained, evaluation=asked)
+    assert (report.rows, report.train, report.held_out) == (5, 2, 2)
+    assert report.in_both == [("rows.jsonl:2", "rows.jsonl:2")]
+    assert report.duplicates == [("rows.jsonl:1", "rows.jsonl:3")]
+    held_out = read_prepared(folder / paths.PREPARED_HELD_OUT)
+    assert [one["messages"][0]["content"] for one in held_out] == ["Trois ?", "Trois ?"]
 
 
 def test_bad_rows_are_named_up_to_a_number_and_all_are_counted(tmp_path, untrained):
