@@ -1,7 +1,7 @@
 """Tests and benchmarks on a machine that has an NVIDIA GPU and Python, and no network.
 
-    ./invoke bench gpu_machine                                  here: writes .gpu_machine/
-    python3 -m benchmarks.gpu_machine run --out gpu-report      there: under ten minutes
+    ./invoke bench gpu_machine                                here: data/cache/gpu_machine/
+    python3 -m benchmarks.gpu_machine run --out gpu-report    there: under ten minutes
 
 The first command puts into one folder what such a machine lacks: packages of the locked versions in
 one archive, and the smoke base. Copy the project with that folder (about 30 MB) to the machine, and
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / ".gpu_machine"
+FOLDER = ROOT / "data" / "cache" / "gpu_machine"
 _ARCHIVE, _BASES = "packages.zip", "bases"
 # The trainer's own: their versions decide results. And what they and the launcher import that a
 # machine for deep learning does not have by itself. All else is taken as it is found there.
@@ -88,7 +88,7 @@ def archive(site: Path, target: Path, *, cuda: str) -> None:
 
 
 def prepare(*, python: str, cuda: str) -> None:
-    """Write `.gpu_machine/`: run in the environment of the tests, on a machine with a network.
+    """Write `data/cache/gpu_machine/`, in the tests' environment, with a network.
 
     Args:
         python: the version of the machine's Python, such as 3.12.
@@ -97,7 +97,7 @@ def prepare(*, python: str, cuda: str) -> None:
     from launcher.runtime.dependency_locks import uv
     from tests.gpu import bases
 
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch) / "site"
         for lock, packages in PACKAGES.items():
@@ -131,7 +131,8 @@ class _Part:
 def run(out: Path, *, tests_s: float, benchmark_s: float) -> int:
     """Test and measure with what `prepare` wrote, and return the first code that is not 0."""
     if not (FOLDER / _ARCHIVE).exists():
-        print(f"{FOLDER}: is not here. Run ./invoke bench gpu_machine first.", file=sys.stderr)
+        where = FOLDER.relative_to(ROOT)
+        print(f"{where}: does not exist. Run ./invoke bench gpu_machine first.", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
     out = out.resolve()
@@ -227,7 +228,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     words = parser.add_subparsers(dest="word")
-    first = words.add_parser("prepare", help="write .gpu_machine/")
+    first = words.add_parser("prepare", help="write data/cache/gpu_machine/")
     first.add_argument("--python", default="3.12", help="the machine's version of Python")
     first.add_argument("--cuda", default="13.0", help="the CUDA of the machine's torch")
     second = words.add_parser("run", help="test and measure on the machine")

@@ -99,8 +99,9 @@ def test_without_a_gpu_tests_and_benchmark_fail_and_say_why(tmp_path):
     for name in ("contract", "trainer", "launcher", "tests", "benchmarks", "configs", "docker"):
         shutil.copytree(ROOT / name, project / name)
     shutil.copy(ROOT / "pyproject.toml", project)
-    (project / ".gpu_machine" / "bases").mkdir(parents=True)
-    with zipfile.ZipFile(project / ".gpu_machine" / "packages.zip", "w") as packed:
+    folder = project / gpu_machine.FOLDER.relative_to(ROOT)
+    (folder / "bases").mkdir(parents=True)
+    with zipfile.ZipFile(folder / "packages.zip", "w") as packed:
         packed.writestr("stand_in.py", "")
     done = run_there(project, tmp_path, CUDA_VISIBLE_DEVICES="")
     report = tmp_path / "report"
