@@ -27,7 +27,7 @@ _ROUNDS = 3
 _ENGINES = ("local", "docker")
 _GOAL_S = 5.0
 _IN_ALL = "in all"
-_MADE_HERE = {ROOT: {".venv", ".git"}, ROOT / "data": {"models", "cache"}}
+_MADE_HERE = {ROOT: {".venv", ".git", ".gpu_machine"}, ROOT / "data": {"models", "cache"}}
 
 
 def clone(folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Tests and benchmarks on a machine that has an NVIDIA GPU and Python, and no network.
 
-    ./invoke bench gpu_machine                                here: data/cache/gpu_machine/
+    ./invoke bench gpu_machine                                here: .gpu_machine/
     python3 -m benchmarks.gpu_machine run --out gpu-report    there: under ten minutes
 
 The first command puts into one folder what such a machine lacks: packages of the locked versions in
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = ROOT / "data" / "cache" / "gpu_machine"
+FOLDER = ROOT / ".gpu_machine"
 _ARCHIVE, _BASES = "packages.zip", "bases"
 # The trainer's own: their versions decide results. And what they and the launcher import that a
 # machine for deep learning does not have by itself. All else is taken as it is found there.
@@ -88,7 +88,7 @@ def archive(site: Path, target: Path, *, cuda: str) -> None:
 
 
 def prepare(*, python: str, cuda: str) -> None:
-    """Write `data/cache/gpu_machine/`, in the tests' environment, with a network.
+    """Write `.gpu_machine/`, in the tests' environment, with a network.
 
     Args:
         python: the version of the machine's Python, such as 3.12.
@@ -228,7 +228,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     words = parser.add_subparsers(dest="word")
-    first = words.add_parser("prepare", help="write data/cache/gpu_machine/")
+    first = words.add_parser("prepare", help="write .gpu_machine/")
     first.add_argument("--python", default="3.12", help="the machine's version of Python")
     first.add_argument("--cuda", default="13.0", help="the CUDA of the machine's torch")
     second = words.add_parser("run", help="test and measure on the machine")

@@ -109,7 +109,7 @@ def nothing_to_train_with(request, monkeypatch):
         )
 
 
-_MADE = shutil.ignore_patterns(".venv", ".git", "__pycache__", ".*_cache")
+_MADE = shutil.ignore_patterns(".venv", ".git", ".gpu_machine", "__pycache__", ".*_cache")
 
 
 def fresh_copy(folder: Path) -> Path:
