@@ -15,6 +15,7 @@ from benchmarks.gpu import SETTINGS, Line, Measured, row_lengths, table
 from launcher.configuration import resolve
 from launcher.project import ROOT
 from launcher.runtime.dependency_locks import pinned
+from tests.gpu.trainings import stage_environment
 
 
 @pytest.mark.parametrize("lock", gpu_machine.PACKAGES)
@@ -166,3 +167,9 @@ def test_a_setting_that_fails_is_a_line_of_the_table():
     assert "out of memory" in cells[1][1]
     assert [cells[2][0], cells[2][2]] == ["1.00", "2.50"]
     assert [cells[5][0], cells[5][2]] == ["1.00", "2.00"]
+
+
+def test_stages_there_have_the_engines_environment_and_wait_for_no_launcher():
+    variables = stage_environment()
+    assert variables["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not [name for name in variables if name.startswith("AFFINEUR_")]
