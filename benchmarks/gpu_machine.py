@@ -196,6 +196,8 @@ def _follow(part: _Part, out: Path, environment: dict[str, str]) -> int:
                 errors="replace",
                 # So that what it started ends with it.
                 start_new_session=True,
+                # Where this runs in the background, an interrupt may be ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         except FileNotFoundError:
             print(f"{part.command[0]}: is not installed", flush=True)
