@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import math
+import os
 import random
 import subprocess
 import sys
@@ -108,7 +109,13 @@ def measure(
     command += ["--warm-up", str(warm_up), "--steps", str(steps), "--limit", str(limit_bytes)]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=timeout_s
+            command,
+            cwd=ROOT,
+            env={**os.environ, **trainings.stage_environment()},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired:
         raise UserError.one(run.name, f"took more than {timeout_s:.0f} s") from None

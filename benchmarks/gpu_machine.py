@@ -1,7 +1,7 @@
 """Tests and benchmarks on a machine that has an NVIDIA GPU and Python, and no network.
 
-    ./invoke bench gpu_machine                                  here: writes .gpu_machine/
-    python3 -m benchmarks.gpu_machine run --out gpu-report      there: under ten minutes
+    ./invoke bench gpu_machine                                here: .gpu_machine/
+    python3 -m benchmarks.gpu_machine run --out gpu-report    there: under ten minutes
 
 The first command puts into one folder what such a machine lacks: packages of the locked versions in
 one archive, and the smoke base. Copy the project with that folder (about 30 MB) to the machine, and
@@ -88,7 +88,7 @@ def archive(site: Path, target: Path, *, cuda: str) -> None:
 
 
 def prepare(*, python: str, cuda: str) -> None:
-    """Write `.gpu_machine/`: run in the environment of the tests, on a machine with a network.
+    """Write `.gpu_machine/`, in the tests' environment, with a network.
 
     Args:
         python: the version of the machine's Python, such as 3.12.
@@ -131,7 +131,8 @@ class _Part:
 def run(out: Path, *, tests_s: float, benchmark_s: float) -> int:
     """Test and measure with what `prepare` wrote, and return the first code that is not 0."""
     if not (FOLDER / _ARCHIVE).exists():
-        print(f"{FOLDER}: is not here. Run ./invoke bench gpu_machine first.", file=sys.stderr)
+        where = FOLDER.relative_to(ROOT)
+        print(f"{where}: does not exist. Run ./invoke bench gpu_machine first.", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
     out = out.resolve()
@@ -144,10 +145,8 @@ def run(out: Path, *, tests_s: float, benchmark_s: float) -> int:
         environment = {
             **os.environ,
             "PYTHONPATH": str(site),
-            "PYTHONHASHSEED": "0",
             "PYTHONUNBUFFERED": "1",
             "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
             # Whatever else is installed there has no say in these tests.
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "AFFINEUR_GPU_BASES": str(bases),
@@ -197,6 +196,8 @@ def _follow(part: _Part, out: Path, environment: dict[str, str]) -> int:
                 errors="replace",
                 # So that what it started ends with it.
                 start_new_session=True,
+                # Where this runs in the background, an interrupt may be ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         except FileNotFoundError:
             print(f"{part.command[0]}: is not installed", flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.gpu import bases
+from tests.gpu import bases, trainings
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,6 +16,15 @@ def card() -> str:
     if not torch.cuda.is_available():
         pytest.fail("no CUDA GPU is available: these tests are for machines with one")
     return str(torch.cuda.get_device_name())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stage_environment(card):
+    """The environment of a stage, before anything is computed in this process or another."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in trainings.stage_environment().items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,10 @@ from launcher.configuration import resolve
 from tests.gpu import trainings
 
 PRECISIONS = {"bf16": ("rtx", []), "fp16": ("t4", []), "fp32": ("rtx", ["precision=fp32"])}
-# Nats per token, beside a loss that falls from above 1 to about 0.1: between the points of the
-# curves (means of five steps), on average; and between the held-out losses at the end.
-MEAN_DISTANCE, END_DISTANCE = 0.03, 0.03
+# Nats per token, beside a held-out loss that falls from 0.38 to 0.002: between the points of the
+# curves (means of five steps), on average; and between the held-out losses at the end. bf16 on a
+# CPU, whose weights stay fp32, is 0.003 and 0.0004 from fp32.
+MEAN_DISTANCE, END_DISTANCE = 0.02, 0.01
 
 
 @pytest.fixture(scope="module")

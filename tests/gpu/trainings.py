@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from contract.chat_format import ChatFormat
 from contract.recipe import Recipe
 from contract.results.train import TrainResult
 from launcher.project import ROOT
+from launcher.runtime.engine import Job
 from tests.conftest import stage
 from trainer.prepared import PreparedRow
 
@@ -55,6 +57,18 @@ class Training:
         """Every file of the adapter, by name."""
         files = (self.folder / paths.ADAPTER).iterdir()
         return {file.name: file.read_bytes() for file in files}
+
+
+def stage_environment() -> dict[str, str]:
+    """What every engine sets for a stage.
+
+    cuBLAS looks once, at its first call: without its variable, which transformers sets too late,
+    training fails where the base was scored before.
+    """
+    job = Job(module="trainer.train", lock="rtx", mounts=(), log=Path(os.devnull))
+    variables = job.environment_variables()
+    # A stage that is told of its launcher listens to it.
+    return {name: value for name, value in variables.items() if not name.startswith("AFFINEUR_")}
 
 
 def begin_run(folder: Path, recipe: Recipe) -> Path:

@@ -15,6 +15,7 @@ from benchmarks.gpu import SETTINGS, Line, Measured, row_lengths, table
 from launcher.configuration import resolve
 from launcher.project import ROOT
 from launcher.runtime.dependency_locks import pinned
+from tests.gpu.trainings import stage_environment
 
 
 @pytest.mark.parametrize("lock", gpu_machine.PACKAGES)
@@ -72,9 +73,10 @@ def test_without_what_was_prepared_it_names_the_command_that_prepares(tmp_path):
 def test_each_part_is_followed_to_its_end_or_its_limit(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(gpu_machine, "_GRACE_S", 0.5)
     endless = "import time; print('begun', flush=True)\nwhile True: time.sleep(1)"
+    tidy = f"try: exec({endless!r})\nexcept KeyboardInterrupt: raise SystemExit('so far')"
     deaf = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {endless}"
     commands = {"ended": "print('said')", "failed": "raise SystemExit(3)"}
-    limited = {"interrupted": endless, "killed": deaf}
+    limited = {"interrupted": tidy, "killed": deaf}
     codes = {
         name: gpu_machine._follow(
             gpu_machine._Part(name, [sys.executable, "-c", code], 60 if name in commands else 2),
@@ -85,7 +87,9 @@ def test_each_part_is_followed_to_its_end_or_its_limit(tmp_path, capfd, monkeypa
     }
     assert codes["ended"] == 0
     assert codes["failed"] == 3
-    assert codes["interrupted"] != 0
+    # What it knows until then is said.
+    assert codes["interrupted"] == 1
+    assert (tmp_path / "interrupted.txt").read_text() == "begun\nso far\n"
     assert codes["killed"] == -9
     assert (tmp_path / "ended.txt").read_text() == "said\n"
     assert (tmp_path / "killed.txt").read_text() == "begun\n"
@@ -99,8 +103,9 @@ def test_without_a_gpu_tests_and_benchmark_fail_and_say_why(tmp_path):
     for name in ("contract", "trainer", "launcher", "tests", "benchmarks", "configs", "docker"):
         shutil.copytree(ROOT / name, project / name)
     shutil.copy(ROOT / "pyproject.toml", project)
-    (project / ".gpu_machine" / "bases").mkdir(parents=True)
-    with zipfile.ZipFile(project / ".gpu_machine" / "packages.zip", "w") as packed:
+    folder = project / gpu_machine.FOLDER.relative_to(ROOT)
+    (folder / "bases").mkdir(parents=True)
+    with zipfile.ZipFile(folder / "packages.zip", "w") as packed:
         packed.writestr("stand_in.py", "")
     done = run_there(project, tmp_path, CUDA_VISIBLE_DEVICES="")
     report = tmp_path / "report"
@@ -165,3 +170,9 @@ def test_a_setting_that_fails_is_a_line_of_the_table():
     assert "out of memory" in cells[1][1]
     assert [cells[2][0], cells[2][2]] == ["1.00", "2.50"]
     assert [cells[5][0], cells[5][2]] == ["1.00", "2.00"]
+
+
+def test_stages_there_have_the_engines_environment_and_wait_for_no_launcher():
+    variables = stage_environment()
+    assert variables["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not [name for name in variables if name.startswith("AFFINEUR_")]
