@@ -14,8 +14,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NoReturn, TextIO
 
+from contract.disk_space import full_disk
 from contract.errors import ExitCode, UserError
 from contract.events import Event, Failed, Note, Progress, Result, Started
 from contract.launch import LAUNCHED, Launch
@@ -105,21 +107,28 @@ def run_stage_with_secrets(
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as stream:
         os.dup2(2, 1)
         reporter = Reporter(stream)
+        output = Path()
         try:
             for number in _STOPS:
                 signal.signal(number, _interrupt)
             secrets = _launch().secrets
             reporter.started()
-            stage(StagePaths.from_arguments(sys.argv[1:]), reporter, secrets)
+            stage_paths = StagePaths.from_arguments(sys.argv[1:])
+            output = stage_paths.output
+            stage(stage_paths, reporter, secrets)
             code = ExitCode.DONE
         except UserError as error:
             reporter.failed(error)
             code = ExitCode.USER_ERROR
         except KeyboardInterrupt:
             code = ExitCode.INTERRUPTED
-        except Exception:
+        except Exception as error:
+            # In the log in any case.
             traceback.print_exc()
             code = ExitCode.BUG
+            if full := full_disk(error, output):
+                reporter.failed(full)
+                code = ExitCode.USER_ERROR
     sys.exit(code)
 
 

@@ -18,6 +18,7 @@ _VERBS = ("install", "sync", "download", "compile", "wheel")
 _HASHES = ("--require-hashes", "--generate-hashes")
 _NO_BUILD = (r"--no-build", r"--only-binary\s+:all:", r"--no-build-isolation")
 _CALLS = {
+    "benchmarks/gpu_machine.py": 1,
     "docker/trainer.Dockerfile": 2,
     "invoke": 1,
     "launcher/runtime/dependency_locks.py": 2,

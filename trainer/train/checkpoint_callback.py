@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from contract.disk_space import full_disk
 from contract.recipe import CheckpointSection
 from trainer.entrypoint import Reporter
 from trainer.train.callbacks import EvaluationCallback, MetricsCallback
@@ -116,13 +117,20 @@ class CheckpointCallback(TrainerCallback):
             evaluations_since=best.evaluations_since,
             resumed_after=self.resumed_after,
         )
-        self._store.save(
-            state,
-            adapter=trained_weights(trainer.model),
-            best=best.weights,
-            save_trainer=trainer.save_to,
-        )
         self._saved_s = time.monotonic()
+        try:
+            self._store.save(
+                state,
+                adapter=trained_weights(trainer.model),
+                best=best.weights,
+                save_trainer=trainer.save_to,
+            )
+        except Exception as error:
+            # The training is not to end by it: there may be room again before the next one.
+            if (full := full_disk(error, self._store.folder)) is None:
+                raise
+            self._reporter.note(f"no checkpoint after step {step}: {full.problems[0]}")
+            return
         if self._stop.made:
             self._reporter.note(f"stopped after step {step}, with a checkpoint")
 

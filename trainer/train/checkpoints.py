@@ -96,7 +96,7 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: Path, *, kept: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._kept = kept
 
     def newest(self, note: Callable[[str], None]) -> Checkpoint | None:
@@ -105,7 +105,7 @@ class CheckpointStore:
         Args:
             note: is told of each damaged one.
         """
-        for folder in self._folder.glob(f"*{_UNFINISHED}"):
+        for folder in self.folder.glob(f"*{_UNFINISHED}"):
             shutil.rmtree(folder)
         for folder in reversed(self._folders()):
             try:
@@ -130,9 +130,30 @@ class CheckpointStore:
             best: likewise; empty where none was evaluated.
             save_trainer: writes what transformers' trainer reads again into a folder.
         """
-        folder = self._folder / f"step-{state.step}"
+        folder = self.folder / f"step-{state.step}"
         unfinished = folder.with_name(folder.name + _UNFINISHED)
         shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            self._write(unfinished, state, adapter=adapter, best=best, save_trainer=save_trainer)
+        except Exception:
+            # Its space is wanted for what was trained so far.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+        _flush(self.folder)
+        for old in self._folders()[: -self._kept]:
+            shutil.rmtree(old)
+
+    def _write(
+        self,
+        unfinished: Path,
+        state: TrainingState,
+        *,
+        adapter: Mapping[str, torch.Tensor],
+        best: Mapping[str, torch.Tensor],
+        save_trainer: Callable[[Path], None],
+    ) -> None:
         unfinished.mkdir(parents=True)
         save_trainer(unfinished)
         save_file(dict(adapter), unfinished / _ADAPTER)
@@ -145,16 +166,11 @@ class CheckpointStore:
         _Marker(files={file.name: digest_of_file(file) for file in files}).write(
             unfinished / _MARKER
         )
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
-        _flush(self._folder)
-        for old in self._folders()[: -self._kept]:
-            shutil.rmtree(old)
 
     def _folders(self) -> list[Path]:
         """From the first step to the last."""
         found = {}
-        for folder in self._folder.glob("step-*"):
+        for folder in self.folder.glob("step-*"):
             if number := re.fullmatch(r"step-(\d+)", folder.name):
                 found[int(number[1])] = folder
         return [found[step] for step in sorted(found)]
