@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -153,6 +154,11 @@ class SmallRun:
             if _is_temporary(path)
         ]
         assert left == []
+
+
+def start_over(small: SmallRun) -> None:
+    """Remove its runs."""
+    shutil.rmtree(small.project / "data" / "models" / NAME, ignore_errors=True)
 
 
 def _is_temporary(path: Path) -> bool:

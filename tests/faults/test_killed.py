@@ -1,7 +1,6 @@
 """Killed, stopped or hung up on at any moment: the same command ends what was begun."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -9,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from tests.faults.conftest import count, drawn, times
+from tests.faults.conftest import count, drawn, start_over, times
 
 _PATIENCE_S = 300
 
@@ -22,11 +21,6 @@ def gone(process, seconds):
             return True
         time.sleep(0.1)
     return False
-
-
-def start_over(small):
-    for folder in small.folders:
-        shutil.rmtree(folder)
 
 
 def wait_until_alone(small):

@@ -1,6 +1,8 @@
 """A training that is cut off goes on from its last checkpoint, and makes the same adapter."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 
@@ -225,6 +227,16 @@ def test_what_was_cut_off_while_it_was_written_counts_for_nothing(store, tmp_pat
     found, notes = newest(store)
     assert (found.state.step, notes) == (10, [])
     assert not list((tmp_path / "checkpoints").glob("*.unfinished"))
+
+
+def test_a_checkpoint_that_has_no_room_leaves_the_others(store, tmp_path):
+    def no_room(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left"):
+        store.save(some_state(12), adapter={}, best={}, save_trainer=no_room)
+    left = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir())
+    assert left == ["step-10", "step-11"]
 
 
 def test_without_a_whole_one_the_training_begins_anew(store, tmp_path):
