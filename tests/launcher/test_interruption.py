@@ -65,11 +65,14 @@ def launch(run):
     def begin(code, **how):
         (run / "code.py").write_text(code)
         (run / "ready").unlink(missing_ok=True)
+        usual = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+        # As in a terminal: where the tests run in the background, Ctrl-C may be ignored.
+        usual["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.odd_launcher", str(run)],
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
-            **{"stderr": subprocess.PIPE, "text": True, "start_new_session": True, **how},
+            **{**usual, **how},
         )
         started.append(process)
         return process, wait_for(run / "ready")
