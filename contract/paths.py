@@ -94,6 +94,17 @@ EVALUATION = Path("evaluation.json")
 CARD = Path("card.md")
 
 
+def checkpoint_name(step: int | str) -> str:
+    """`step-120`, in the folder of a training's checkpoints; `*` for any."""
+    return f"step-{step}"
+
+
+def checkpoint_step(name: str) -> int | None:
+    """The step of a checkpoint's folder; None where it is none, or not finished."""
+    step = name.removeprefix(checkpoint_name(""))
+    return int(step) if step != name and step.isdecimal() and step.isascii() else None
+
+
 def gguf_name(quantization: str) -> Path:
     """`gguf/model-f16.gguf`, from the run's folder."""
     return GGUF / f"model-{quantization}.gguf"

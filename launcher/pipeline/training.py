@@ -31,6 +31,7 @@ from launcher.pipeline.stages import (
     stage_key,
     training_stages,
 )
+from launcher.pipeline.work_folder import WorkFolder
 from launcher.project import CACHE, VERSION, lock_file
 from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.engine import Engine
@@ -143,8 +144,16 @@ def plan(
             continue
         # What an earlier stage writes anew, the later ones read anew.
         stale = stale or not folder.is_current(stage, keys[stage.name])
-        lines.append((stage.name, "to run" if stale else "up to date"))
+        to_run = _to_run(stage, folder, keys[stage.name])
+        lines.append((stage.name, to_run if stale else "up to date"))
     return lines
+
+
+def _to_run(stage: Stage, folder: StageFolder, key: str) -> str:
+    checkpoints = (paths.CHECKPOINTS / paths.checkpoint_name("*")).as_posix()
+    names = WorkFolder(folder.path, stage).names_left(key, checkpoints)
+    steps = [step for name in names if (step := paths.checkpoint_step(name)) is not None]
+    return f"to be resumed after step {max(steps)}" if steps else "to run"
 
 
 def _planned_preflight(

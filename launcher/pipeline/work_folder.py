@@ -45,6 +45,12 @@ class WorkFolder:
         remove(self.code)
         atomic_write(self._key, key)
 
+    def names_left(self, key: str, pattern: str) -> list[str]:
+        """Of what an interrupted attempt with this key left of a stage that continues."""
+        if not (self._stage.continues and self._is_of(key)):
+            return []
+        return [path.name for path in self.path.glob(pattern)]
+
     def adopt(self) -> None:
         """Check the declared outputs and move them into the folder, in place of the old ones.
 

@@ -15,6 +15,7 @@ from launcher.pipeline import training
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.runner import StageFolder
 from launcher.pipeline.stages import PREFLIGHT, PREPARE, TRAIN
+from launcher.pipeline.work_folder import WorkFolder
 from launcher.project import CACHE
 from launcher.runtime.local_engine import LocalEngine
 
@@ -43,6 +44,21 @@ def test_the_plan_finds_no_problem_with_a_good_base_and_leaves_nothing(untrained
     assert lines[TRAIN.name] == "to run"
     assert list(lines)[1] == PREFLIGHT.name
     assert not list(CACHE.glob("plan-*"))
+
+
+def test_the_plan_says_from_which_step_a_training_is_resumed(untrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "model_folder", lambda name: tmp_path)
+    engine = UnbuiltEngine()
+    recipe = resolve("smoke", settings=[f"model_to_fine_tune={untrained}"])
+    inputs = training.inputs_at_hand(recipe, display=Display(quiet=True), digests=FileDigests())
+    keys = training.training_keys(recipe, inputs)
+    work = WorkFolder(training.run_folder(recipe, keys), TRAIN)
+    work.open(keys[TRAIN.name])
+    for name in ("step-9", "step-120", "step-240.unfinished", "base_scores.json"):
+        (work.path / "checkpoints" / name).mkdir(parents=True)
+    assert planned(untrained, engine)[TRAIN.name] == "to be resumed after step 120"
+    # One of other settings is another training's.
+    assert planned(untrained, engine, "learning_rate=1e-5")[TRAIN.name] == "to run"
 
 
 def test_the_plan_says_every_problem(untrained, llama_cpp):

@@ -8,7 +8,6 @@ A training that goes on from one makes the same adapter, to the byte, as one tha
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from contract import paths
 from contract.digest import digest_of_file, files_below
 from contract.errors import UserError
 from contract.record import Record
@@ -130,7 +130,7 @@ class CheckpointStore:
             best: likewise; empty where none was evaluated.
             save_trainer: writes what transformers' trainer reads again into a folder.
         """
-        folder = self.folder / f"step-{state.step}"
+        folder = self.folder / paths.checkpoint_name(state.step)
         unfinished = folder.with_name(folder.name + _UNFINISHED)
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
@@ -170,9 +170,9 @@ class CheckpointStore:
     def _folders(self) -> list[Path]:
         """From the first step to the last."""
         found = {}
-        for folder in self.folder.glob("step-*"):
-            if number := re.fullmatch(r"step-(\d+)", folder.name):
-                found[int(number[1])] = folder
+        for folder in self.folder.glob(paths.checkpoint_name("*")):
+            if (step := paths.checkpoint_step(folder.name)) is not None:
+                found[step] = folder
         return [found[step] for step in sorted(found)]
 
 
