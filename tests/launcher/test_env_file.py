@@ -140,6 +140,7 @@ def bindings(text):
     return [(binding.key, binding.value) for binding in found if binding.key is not None]
 
 
+@pytest.mark.slow
 def test_any_file_is_read_and_changed_as_python_dotenv_reads_it(tmp_path):
     draw = random.Random(1)
     path = tmp_path / ".env"

@@ -70,6 +70,7 @@ def test_without_what_was_prepared_it_names_the_command_that_prepares(tmp_path):
     assert "./invoke bench gpu_machine" in done.stderr
 
 
+@pytest.mark.slow
 def test_each_part_is_followed_to_its_end_or_its_limit(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(gpu_machine, "_GRACE_S", 0.5)
     endless = "import time; print('begun', flush=True)\nwhile True: time.sleep(1)"

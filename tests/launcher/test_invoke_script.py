@@ -59,6 +59,7 @@ def assert_lists(done):
     assert "Fine-tune a model" in done.stdout
 
 
+@pytest.mark.slow
 def test_of_two_first_starts_at_once_one_makes_it_and_both_work(clone):
     both = [finish(process) for process in [begin(clone), begin(clone)]]
     for done in both:

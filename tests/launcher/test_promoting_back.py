@@ -130,6 +130,7 @@ def test_a_rollback_gives_the_variables_line_back_byte_for_byte(tmp_path, log, l
     assert (file.stat().st_mode & 0o777, file.stat().st_gid) == (0o640, group)
 
 
+@pytest.mark.slow
 def test_random_files_come_back_as_they_were(tmp_path, log):
     models = tmp_path / "m.yaml"
     models.write_text(QUOTED)

@@ -47,6 +47,7 @@ def promote_many(folder, process):
         assert set(read_yaml(folder / "models.yaml")["models"]) == set(ROLES)
 
 
+@pytest.mark.slow
 def test_promotions_of_several_processes_are_all_in_the_log(folder):
     firsts = {role: role_of(folder, role).model_name for role in ROLES}
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("fork")) as pool:

@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import invoke
 
 
+@pytest.mark.slow
 def test_the_data_report_shows_what_will_be_cut(plain_project, untrained, tmp_path):
     # Names that look like markup are shown as they are.
     data = tmp_path / "[" / "v2]" / "tickets [bold].jsonl"
