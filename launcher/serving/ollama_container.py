@@ -78,6 +78,8 @@ class OllamaContainer:
         self._image_id: str | None = None
         self._standing()
         self._image_id = str(self._image().id)
+        # Once more: what runs may be of the image that the reference named before.
+        self._standing()
 
     @property
     def where(self) -> str:
