@@ -394,7 +394,7 @@ def doctor(_context: Context, profile: str = "auto", engine: str = "auto") -> No
     help={
         "only": "test file or folder (default: all that need neither Docker, a GPU nor Ollama)",
         "match": "run only tests whose names match this expression (pytest -k)",
-        "fast": "run only tests that train, compile and serve nothing: under a minute",
+        "fast": "run only tests that train, compile and serve nothing",
         "slow": "run only the others of them, most of which train or compile",
         "gpu": "run the tests that need a GPU; they fail without one",
         "container": "run the tests that need a Docker engine; they fail without one",
