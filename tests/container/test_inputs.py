@@ -40,7 +40,10 @@ def test_what_is_refused_before_the_start_is_what_the_container_could_not_read(
     data = tmp_path / "d.jsonl"
     data.write_text("{}")
     data.chmod(mode)
-    run.chmod(0o777)
+    out = run / ".work" / "probe"
+    out.mkdir(parents=True)
+    for folder in (run, out):
+        folder.chmod(0o777)
     monkeypatch.setattr("os.getuid", lambda: 12345)
     monkeypatch.setattr("os.getgid", lambda: 23456)
     code = "say(read=refused(lambda: open('/affineur/data/d.jsonl').read()))"
