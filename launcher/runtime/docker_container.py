@@ -17,6 +17,7 @@ from contract.launch import Launch
 from launcher.display import Display
 from launcher.runtime import docker_errors
 from launcher.runtime.engine import STOPPING, TIME_TO_STOP_S, Ending, Job
+from launcher.runtime.logged_process import open_log
 
 if TYPE_CHECKING:
     from docker.models.containers import Container
@@ -31,9 +32,8 @@ def follow(container: Container, job: Job, on_event: Callable[[Event], None]) ->
     Raises:
         UserError: the engine cannot start it.
     """
-    job.log.parent.mkdir(parents=True, exist_ok=True)
     stream = container.attach(stdout=True, stderr=True, stream=True, demux=True, logs=True)
-    with _standard_input(container) as say, job.log.open("w", encoding="utf-8") as log:
+    with _standard_input(container) as say, open_log(job.log) as log:
         try:
             container.start()
         except APIError as error:

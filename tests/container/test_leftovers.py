@@ -57,21 +57,26 @@ while True:
 """
 
 
+def start(folder, code):
+    """A launcher of the code, as a terminal starts one."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.odd_container", str(folder), code],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 @pytest.fixture
 def launch(engine, run):
     started = []
 
     def begin(code, folder=run):
         (written(folder) / "ready").unlink(missing_ok=True)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.odd_container", str(folder), code],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        process = start(folder, code)
         started.append(process)
         eventually((written(folder) / "ready").exists)
         return process
@@ -112,15 +117,7 @@ def test_a_second_ctrl_c_kills_the_container_at_once(engine, launch, run):
 def test_ctrl_c_again_and_again_while_a_container_is_made_leaves_none(engine, launch, run):
     # Whatever moment it is: no container, and no traceback.
     for _ in range(5):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.odd_container", str(run), SLOW_TO_STOP],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        process = start(run, SLOW_TO_STOP)
         eventually(lambda process=process: ours(engine) or process.poll() is not None)
         while process.poll() is None:
             process.send_signal(signal.SIGINT)

@@ -7,7 +7,6 @@ A training that goes on from one makes the same adapter, to the byte, as one tha
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contract import paths
+from contract.atomic_write import flush_to_disk
 from contract.digest import digest_of_file, files_below
 from contract.errors import UserError
 from contract.record import Record
@@ -141,7 +141,7 @@ class CheckpointStore:
             raise
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
-        _flush(self.folder)
+        flush_to_disk(self.folder)
         for old in self._folders()[: -self._kept]:
             shutil.rmtree(old)
 
@@ -162,7 +162,7 @@ class CheckpointStore:
         state.write(unfinished / _STATE)
         files = files_below(unfinished)
         for file in files:
-            _flush(file)
+            flush_to_disk(file)
         _Marker(files={file.name: digest_of_file(file) for file in files}).write(
             unfinished / _MARKER
         )
@@ -194,12 +194,3 @@ def _verified(folder: Path) -> Checkpoint:
         if digest_of_file(folder / name) != digest:
             raise _DamagedError(f"{name} is not what was written")
     return Checkpoint(folder, TrainingState.read(folder / _STATE))
-
-
-def _flush(path: Path) -> None:
-    """See that a file or folder is on the disk before what says so."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
