@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import contextmanager
+import socket
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,6 +20,9 @@ class Hub(BaseHTTPRequestHandler):
     folder: Path
     files: tuple[str, ...]
     asked: list[tuple[str, str | None]]
+    # Called with each file's name and what is to be sent of it; says how much of it is sent, before
+    # the connection is dropped, or None for all of it.
+    cut = staticmethod(lambda name, content: None)
 
     def do_HEAD(self):
         self.answer(body=False)
@@ -69,13 +73,26 @@ class Hub(BaseHTTPRequestHandler):
 
     def send_file(self, name, body):
         content = (self.folder / name).read_bytes()
-        self.send_response(200)
+        etag, size = hashlib.sha1(content).hexdigest(), len(content)
+        # A client that was cut off asks for the rest.
+        if (wanted := self.headers.get("Range")) is not None:
+            first = int(wanted.removeprefix("bytes=").partition("-")[0])
+            content = content[first:]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+        else:
+            self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
-        if body:
-            self.wfile.write(content)
+        if not body:
+            return
+        sent = self.cut(name, content)
+        with suppress(OSError):
+            self.wfile.write(content[:sent])
+            if sent is not None:
+                self.connection.shutdown(socket.SHUT_RDWR)
 
     def send_error_code(self, code, status):
         self.send_response(status)
@@ -88,9 +105,14 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hub(folder, files, address="127.0.0.1"):
-    """The hub's address, and a list of what it was asked: path and authorization."""
-    handler = type("ThisHub", (Hub,), {"folder": folder, "files": tuple(files), "asked": []})
+def hub(folder, files, address="127.0.0.1", cut=Hub.cut):
+    """The hub's address, and a list of what it was asked: path and authorization.
+
+    Args:
+        cut: see `Hub.cut`.
+    """
+    known = {"folder": folder, "files": tuple(files), "asked": [], "cut": staticmethod(cut)}
+    handler = type("ThisHub", (Hub,), known)
     with ThreadingHTTPServer((address, 0), handler) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         try:

@@ -204,8 +204,11 @@ def _bring_base_up_to_date(
     if identity is not None:
         display.up_to_date(BASE.name)
         return identity
-    # Another launcher that wants the same base waits here, and finds it.
     with exclusive_lock(base.folder, wait=True):
+        # Another launcher may have made it meanwhile, and reads it now: it is not replaced.
+        if (identity := base.identity(digests)) is not None:
+            display.up_to_date(BASE.name)
+            return identity
         base.take()
         if (identity := base.identity(digests)) is not None:
             return identity

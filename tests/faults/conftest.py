@@ -12,11 +12,16 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import docker
 import psutil
 import pytest
+from docker.errors import NotFound
+from docker.models.containers import Container
 
 from contract.manifest import Manifest
 from launcher.pipeline.finished_run import Run
@@ -27,12 +32,22 @@ SEED = int(os.environ.get("AFFINEUR_FAULT_SEED", "14"))
 SHARE = float(os.environ.get("AFFINEUR_FAULT_SHARE", "1"))
 NAME = "small"
 _ROWS = 48
-# A training of twelve steps, with a checkpoint after every third.
-_SETTINGS = (
-    *("epochs=1", "batch_size=2", "gradient_accumulation_steps=2", "lora_dropout=0.1"),
-    *("held_out_answers=2", "max_new_tokens=8", "logging_steps=5", "eval_steps=4"),
-    *("checkpoint_steps=3", "checkpoints_kept=2", f"output_model_name={NAME}", "cpu_threads=1"),
-)
+CHECKPOINT_STEPS = 3
+# Twelve steps of training.
+_SETTINGS: dict[str, object] = {
+    "epochs": 1,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "lora_dropout": 0.1,
+    "held_out_answers": 2,
+    "max_new_tokens": 8,
+    "logging_steps": 5,
+    "eval_steps": 4,
+    "checkpoint_steps": CHECKPOINT_STEPS,
+    "checkpoints_kept": 2,
+    "output_model_name": NAME,
+    "cpu_threads": 1,
+}
 _RESULTS: Counter[tuple[str, str]] = Counter()
 
 
@@ -67,31 +82,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @dataclass(frozen=True)
 class SmallRun:
-    """A run of seconds in a clone of its own."""
+    """A run of seconds in a clone of its own.
+
+    Attributes:
+        engine: what its stages run on.
+        environment: of `./invoke`, besides what a terminal has.
+    """
 
     project: Path
+    engine: str = "local"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
-    def words(self, *more: str) -> list[str]:
-        """Of `./invoke`, for this run."""
-        given = [part for setting in (*_SETTINGS, *more) for part in ("--set", setting)]
-        local = ["--engine", "local", "--ollama", "none"]
-        return [
-            "train",
-            "--profile",
-            "smoke",
-            "--data",
-            "data/training/small.jsonl",
-            *local,
-            *given,
-        ]
+    def words(self, **changed: object) -> list[str]:
+        """Of `./invoke`, for this run; `changed` are keys of its recipe."""
+        keys = {**_SETTINGS, **changed}
+        given = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+        where = ["--engine", self.engine, "--ollama", "none"]
+        data = ["--profile", "smoke", "--data", "data/training/small.jsonl"]
+        return ["train", *data, *where, *given]
 
-    def train(self, *more: str) -> subprocess.CompletedProcess[str]:
+    def train(self, **changed: object) -> subprocess.CompletedProcess[str]:
         """To its end."""
-        return invoke(self.project, *self.words(*more))
+        return invoke(self.project, *self.words(**changed), **self.environment)
 
-    def begin(self, *more: str) -> subprocess.Popen[str]:
+    def begin(self, **changed: object) -> subprocess.Popen[str]:
         """Not waited for."""
-        return begin(self.project, *self.words(*more))
+        return begin(self.project, *self.words(**changed), **self.environment)
 
     @property
     def folders(self) -> list[Path]:
@@ -123,8 +139,23 @@ class SmallRun:
                 found.append(process)
         return found
 
-    def stage_process(self) -> psutil.Process | None:
-        """The stage that runs now."""
+    def containers(self) -> list[Container]:
+        """Of this project's stages, running or not."""
+        if self.engine != "docker":
+            return []
+        client = docker.from_env()
+        try:
+            return list(client.containers.list(all=True, filters={"label": "dev.affineur.stage"}))
+        finally:
+            client.close()
+
+    def stage(self) -> psutil.Process | Container | None:
+        """The stage that runs now; it has `kill`."""
+        for container in self.containers():
+            with suppress(NotFound):
+                container.reload()
+                if container.status == "running":
+                    return container
         for process in self.processes():
             try:
                 if any(word.startswith("trainer.") for word in process.cmdline()):
@@ -147,6 +178,7 @@ class SmallRun:
         """
         assert self.outputs() == undisturbed
         assert self.processes() == []
+        assert self.containers() == []
         left = [
             path.relative_to(self.project)
             for root in (self.project / "data" / "models", self.project / "data" / "cache")
@@ -196,3 +228,16 @@ def undisturbed(small) -> Undisturbed:
     found = Undisturbed(small.outputs(), time.monotonic() - started_s)
     small.check_whole(found.outputs)
     return found
+
+
+@pytest.fixture(scope="session")
+@needs("trains", "container")
+def contained(small, undisturbed, tmp_path_factory) -> SmallRun:
+    """The same run in containers, in another clone; undisturbed, it makes the same bytes there."""
+    project = bare_clone(small.project, tmp_path_factory.mktemp("contained") / "clone d'orage")
+    environment = {"DOCKER_HOST": os.environ.get("DOCKER_HOST", "")}
+    run = SmallRun(project, "docker", environment)
+    done = run.train()
+    assert done.returncode == 0, done.stderr
+    run.check_whole(undisturbed.outputs)
+    return run

@@ -35,7 +35,7 @@ def test_two_first_starts(small, undisturbed, tmp_path, monkeypatch):
     (cache / "environments").symlink_to(environments)
     shutil.copy(small.project / "data" / "training" / "small.jsonl", project / "data" / "training")
     run = SmallRun(project)
-    processes = [run.begin(), run.begin("output_model_name=other")]
+    processes = [run.begin(), run.begin(output_model_name="other")]
     for process in processes:
         _, said = process.communicate()
         assert process.returncode == 0, said

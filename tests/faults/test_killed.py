@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
+from docker.errors import DockerException
 
 from tests.faults.conftest import count, drawn, start_over, times
 
@@ -27,26 +29,42 @@ def wait_until_alone(small):
     """A stage whose launcher was killed ends by itself."""
     for process in small.processes():
         assert gone(process, _PATIENCE_S), process
+    deadline = time.monotonic() + _PATIENCE_S
+    while any(container.status == "running" for container in small.containers()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("who", ["launcher", "stage"])
 def test_kill_9_at_random_moments(small, undisturbed, who):
+    kill_at_random_moments(small, undisturbed, who, times(40))
+
+
+@pytest.mark.parametrize("who", ["launcher", "stage"])
+def test_kill_9_in_containers_at_random_moments(contained, undisturbed, who):
+    kill_at_random_moments(contained, undisturbed, who, times(8))
+
+
+def kill_at_random_moments(small, undisturbed, who, faults):
     """Each chain of faults ends in a run that was killed a few times at different places."""
-    random = drawn(f"kill {who}")
+    random = drawn(f"kill {who} {small.engine}")
+    kind = f"kill -9 of the {who}, engine {small.engine}"
     start_over(small)
-    for number in range(times(40)):
+    for number in range(faults):
         process = small.begin()
         moment_s = random.uniform(0.1, undisturbed.seconds)
         try:
             _, said = process.communicate(timeout=moment_s)
         except subprocess.TimeoutExpired:
-            victim = small.stage_process() if who == "stage" else psutil.Process(process.pid)
-            if victim is not None:
-                victim.kill()
+            victim = small.stage() if who == "stage" else psutil.Process(process.pid)
+            # It may have ended since it was found.
+            with suppress(psutil.NoSuchProcess, DockerException):
+                if victim is not None:
+                    victim.kill()
             _, said = process.communicate(timeout=_PATIENCE_S)
         if process.returncode == 0:
             small.check_whole(undisturbed.outputs)
-            count(f"kill -9 of the {who}", "too late: the run had ended")
+            count(kind, "too late: the run had ended")
             start_over(small)
             continue
         assert "Traceback" not in said, said
@@ -58,7 +76,7 @@ def test_kill_9_at_random_moments(small, undisturbed, who):
             assert done.returncode == 0, done.stderr
             small.check_whole(undisturbed.outputs)
             start_over(small)
-        count(f"kill -9 of the {who}", "resumed, and the same to the byte")
+        count(kind, "resumed, and the same to the byte")
     done = small.train()
     assert done.returncode == 0, done.stderr
     small.check_whole(undisturbed.outputs)

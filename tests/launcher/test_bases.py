@@ -21,6 +21,7 @@ from launcher.pipeline import bases, gguf_files, inputs
 from launcher.pipeline.bases import CachedBase, LocalBase, find_base, find_recorded
 from launcher.pipeline.file_digests import FileDigests
 from launcher.runtime.exclusive_lock import exclusive_lock
+from launcher.runtime.file_stamp import FileStamp
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.served_bases import ServedBases
 from tests import gguf_files as small
@@ -257,20 +258,29 @@ def test_a_fetched_base_is_not_shared(tmp_path, monkeypatch):
     assert not (tmp_path / "cache").exists()
 
 
-def test_whoever_wants_a_base_that_is_being_made_waits_for_it(tmp_path):
-    seen = []
+def test_whoever_wants_a_base_that_is_being_made_waits_and_leaves_it_as_it_is(made, tmp_path):
+    """Whoever made it reads it by now."""
+    base, _, make = made
+    digests = FileDigests(tmp_path / "digests.json")
+    found = []
 
-    def second():
-        with exclusive_lock(tmp_path / "lock", wait=True):
-            seen.append((tmp_path / "base").exists())
+    def want():
+        quiet = Display(quiet=True)
+        found.append(
+            inputs._bring_base_up_to_date(base, None, engine=None, display=quiet, digests=digests)
+        )
 
-    with exclusive_lock(tmp_path / "lock", wait=True):
-        waiting = Thread(target=second)
+    waiting = Thread(target=want)
+    with exclusive_lock(base.folder, wait=True):
         waiting.start()
         time.sleep(0.1)
-        (tmp_path / "base").mkdir()
+        assert found == []
+        make(base)
+        base.share()
+        before = FileStamp.of(base.model / "weights")
     waiting.join()
-    assert seen == [True]
+    assert found == [base.identity(digests)]
+    assert FileStamp.of(base.model / "weights") == before
 
 
 def test_a_base_in_a_package_is_known_before_anything_is_fetched(monkeypatch):
