@@ -262,7 +262,7 @@ class _Resolver:
             return []
         origin, translation = self._file.origin, self._file.translation
         problems = []
-        device, of_profile = merged.get("device"), self._base.values.get("device")
+        device, of_profile = str(merged.get("device")), self._base.values.get("device")
         if self._origins.get("device") == origin and device in _DEVICES and device != of_profile:
             problems.append(
                 Problem(

@@ -125,7 +125,7 @@ def _quantization_bit(value: Any) -> Any:
 
 def _adapter(value: Any) -> Any:
     kinds = {"lora": "none", "qlora": "nf4"}
-    if value in kinds:
+    if isinstance(value, str) and value in kinds:
         return kinds[value]
     raise UnknownValueError("is no adapter that can be trained", "Use lora or qlora.")
 

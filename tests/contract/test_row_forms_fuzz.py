@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract import exact_json
@@ -15,19 +15,14 @@ from contract.errors import UserError
 from contract.evaluation import Item
 from contract.exact_json import Number
 from contract.row_forms import COLUMN_NAMES, BadRow, conversation_of
+from tests.fuzz.documents import EXAMPLES, FUZZED
 from trainer.prepare.reading import read_rows
 from trainer.prepare.splitting import DatasetRow
 
 pytestmark = pytest.mark.slow
 
-# The same examples on every machine: a failure is this change's, and none is left to luck.
-FUZZED = settings(
-    max_examples=5000,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+# A row has more forms than anything else that people write.
+ROWS = settings(FUZZED, max_examples=max(5000, EXAMPLES))
 
 
 def written(value):
@@ -264,7 +259,7 @@ def check(conversation):
 def test_every_row_is_a_sound_conversation_or_refused():
     outcomes = Counter()
 
-    @FUZZED
+    @ROWS
     @given(rows, mappings, st.sampled_from([None, "Sois bref."]))
     def fuzz(row, columns, system_prompt):
         try:
@@ -308,7 +303,7 @@ json_values = st.recursive(
 )
 
 
-@settings(FUZZED, max_examples=1000)
+@FUZZED
 @given(json_values)
 def test_json_is_written_as_it_was_read(value):
     text = json.dumps(value, ensure_ascii=False)
@@ -339,7 +334,7 @@ def test_every_line_is_a_row_or_a_named_problem(tmp_path, suffix):
     path = tmp_path / f"d.{suffix}"
     outcomes = Counter()
 
-    @settings(FUZZED, max_examples=1000 if suffix == "jsonl" else 300)
+    @FUZZED
     @given(st.lists(lines(), min_size=1, max_size=4), st.binary(max_size=4), st.booleans())
     def fuzz(content, tail, with_tail):
         joined = ",\n".join(content) if suffix == "json" else "\n".join(content)

@@ -40,13 +40,14 @@ lines = st.one_of(
 class Saying:
     """An engine, in name: the stage has said these lines, and ended so."""
 
-    name = "local"
+    name = "docker"
 
     def __init__(self, said, code):
         self.said, self.code = said, code
 
-    def image(self, *_, **__) -> ImageRecord | None:
-        return None
+    def image(self, *_, **__) -> ImageRecord:
+        # Without one, the code is copied for each of them.
+        return ImageRecord(digest="sha256:0", builder="none")
 
     def run(self, job, on_event, display):
         for line in self.said:

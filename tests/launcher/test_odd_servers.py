@@ -45,7 +45,7 @@ def test_a_redirect_is_named_and_not_followed(serve, name, status):
     assert elsewhere.asked == []
 
 
-@pytest.mark.parametrize("name", ["models", "show", "chat", "create"])
+@pytest.mark.parametrize("name", REQUESTS)
 @pytest.mark.parametrize("body", [b"<html>sign in</html>", b"[]", b"\xff"])
 def test_a_reply_that_is_none_is_a_sentence(serve, name, body):
     server = serve(lambda asked: Reply(body=body))
@@ -53,7 +53,7 @@ def test_a_reply_that_is_none_is_a_sentence(serve, name, body):
         REQUESTS[name](OllamaServer(server.address, "0"))
 
 
-@pytest.mark.parametrize("name", ["models", "show", "chat", "create"])
+@pytest.mark.parametrize("name", REQUESTS)
 def test_an_error_under_http_200_is_an_error(serve, name):
     server = serve(lambda asked: says({"error": "the disk is gone"}))
     with pytest.raises(UserError, match="the disk is gone"):

@@ -361,6 +361,7 @@ def test_a_value_is_converted_where_the_meaning_is_equal(resolved, given, ours):
         ({"sequence_len": 512, "num_epochs": 3}, "adapter: is not set: Axolotl trains all weights"),
         ({"lora": {"rr": 3}}, "lora.rr: unknown key"),
         ({"nested": {"r": 3}}, "nested: unknown key"),
+        ({"adapter": []}, "adapter: []: is no adapter that can be trained"),
         ({"num_train_epoch": 3}, "num_train_epoch: unknown key. Did you mean num_train_epochs?"),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.row_forms import BadRow, conversation_of
-from tests.contract.test_row_forms_fuzz import FUZZED, mappings, rows
+from tests.contract.test_row_forms_fuzz import ROWS, mappings, rows
 from tests.tokenizing import tokenize
 from tests.trainer.test_tokenizing import CHATML, OPENS, SHORTENED, SYSTEM_LAST
 from trainer.chat_template import chat_format, without_markers
@@ -61,7 +61,7 @@ def test_every_accepted_row_holds_the_invariant(tokenizer):
     own = tokenizer.chat_template
     templates = [CHATML, SHORTENED, SYSTEM_LAST, OPENS, TRIMS, TOOLS]
 
-    @FUZZED
+    @ROWS
     @given(rows, mappings, st.sampled_from(templates), st.sampled_from([None, "Sois bref."]))
     def fuzz(row, columns, template, system_prompt):
         try:
