@@ -107,6 +107,21 @@ def read_shape(reply: bytes, doing: str, shape: type[BaseModel]) -> dict[str, An
         raise refusal(doing, f"its reply is {error}") from None
 
 
+def check_done(reply: bytes, doing: str) -> None:
+    """See that a reply says nothing but that it was done: Ollama then sends none at all.
+
+    A page that asks for a password comes under HTTP 200 as well.
+
+    Raises:
+        UserError: it is an error, or is no server's.
+    """
+    if reply.strip():
+        try:
+            read_object(reply, doing)
+        except TooDeep as error:
+            raise refusal(doing, f"its reply is {error}") from None
+
+
 def checked(said: dict[str, Any], doing: str, shape: type[BaseModel]) -> dict[str, Any]:
     """The object, once it is seen to have this shape.
 

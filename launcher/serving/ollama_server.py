@@ -28,6 +28,7 @@ from launcher.serving.ollama_replies import (
     Models,
     Progressed,
     Shown,
+    check_done,
     checked,
     error_text,
     read_object,
@@ -140,7 +141,7 @@ class OllamaServer:
             answer = self._session.post(
                 self._url(f"blobs/{digest}"), data=body, timeout=(10, _SILENCE_S)
             )
-            self._checked(answer)
+            self._done(answer)
 
     def create(self, model: str, files: ModelFiles, on_status: Callable[[str], None]) -> None:
         """Create a model of blobs that the server has, and demand the final `success`.
@@ -204,7 +205,8 @@ class OllamaServer:
         """Give a model another name, in place of whatever had it."""
         request = {"source": source, "destination": destination}
         with self._named(f"naming {destination}"):
-            self._checked(self._session.post(self._url("copy"), json=request, timeout=_SHORT_S))
+            answer = self._session.post(self._url("copy"), json=request, timeout=_SHORT_S)
+            self._done(answer)
 
     def delete(self, model: str, *, patience_s: float = _SHORT_S) -> bool:
         """Remove a name; the blobs go when nothing else needs them.
@@ -220,7 +222,7 @@ class OllamaServer:
             answer = self._session.delete(self._url("delete"), json=request, timeout=patience_s)
             if answer.status_code == 404:
                 return False
-            self._checked(answer)
+            self._done(answer)
             return True
 
     def generate(self, **request: Any) -> dict[str, Any]:
@@ -269,6 +271,9 @@ class OllamaServer:
             UserError: it is an error, also one under HTTP 200, or has another shape.
         """
         return read_shape(self._checked(answer).content, _request_of(answer), shape)
+
+    def _done(self, answer: requests.Response) -> None:
+        check_done(self._checked(answer).content, _request_of(answer))
 
     def _checked(self, answer: requests.Response) -> requests.Response:
         if answer.ok:
