@@ -23,10 +23,10 @@ from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.gguf_files import GgufFile, ModelServer, in_package, own_file
 from launcher.project import CACHE, MODELS_FILE, lock_file, shown, user_path
+from launcher.runtime.removal import remove
 from launcher.runtime.shared_cache import (
     copy_if_whole,
     hold_place,
-    remove,
     replace_folder,
     share,
     shared,

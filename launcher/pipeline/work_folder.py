@@ -8,7 +8,6 @@ by rename. A link is never followed, and what was not declared is removed.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from contract.atomic_write import atomic_write
 from contract.errors import UserError
 from launcher.pipeline.stages import Stage
 from launcher.project import shown
+from launcher.runtime.removal import remove
 
 # In the folder that the outputs get into, so that a rename is enough.
 WORK = Path(".work")
@@ -143,18 +143,3 @@ def _refused(path: Path, what: str) -> UserError:
         "Nothing of it was used. Run the same command again; if it stays so, do not use this "
         "environment or image.",
     )
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a link or a folder, whatever its modes; nothing where there is none."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-        return
-    # A folder that its owner may not write to cannot be emptied.
-    path.chmod(0o700)
-    for folder, names, _ in os.walk(path):
-        for name in names:
-            below = Path(folder, name)
-            if not below.is_symlink():
-                below.chmod(0o700)
-    shutil.rmtree(path)

@@ -19,6 +19,7 @@ from pathlib import Path
 from contract.digest import digest_of_file, files_below
 from contract.record import Record
 from launcher.runtime.exclusive_lock import exclusive_lock
+from launcher.runtime.removal import remove
 
 _MARKER = ".whole.json"
 # Work that goes on where it was cut off lies beside a folder's place under a name that ends so.
@@ -130,14 +131,6 @@ def replace_folder(folder: Path, made: Path) -> None:
     remove(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made.rename(folder)
-
-
-def remove(path: Path) -> None:
-    """Remove a folder, a file, or a link and not what it leads to."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
 
 
 def _digests(folder: Path) -> dict[str, str]:

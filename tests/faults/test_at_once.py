@@ -4,8 +4,10 @@ import shutil
 import subprocess
 import time
 
+from launcher.project import MODELS_FILE
 from tests.conftest import bare_clone
 from tests.faults.conftest import NAME, SmallRun, count, drawn, start_over, times
+from tests.launcher.test_promotions_at_once import PROCESSES, check_promotions_at_once
 
 
 def test_two_runs_of_one_recipe(small, undisturbed):
@@ -43,6 +45,14 @@ def test_two_first_starts(small, undisturbed, tmp_path, monkeypatch):
     assert sorted(path.parents[1].name for path in made) == sorted([NAME, "other"])
     run.check_whole(undisturbed.outputs)
     count("two first starts at once", "both ran")
+
+
+def test_promotions_at_once(tmp_path):
+    """1,600 of them: every one is in the log, and the file is whole after each."""
+    shutil.copy(MODELS_FILE, tmp_path / "models.yaml")
+    check_promotions_at_once(tmp_path, times(200))
+    kind = f"{PROCESSES} processes that promote {times(200)} times each"
+    count(kind, "all in the log, in one chain")
 
 
 def test_a_clock_that_is_set_back(small, undisturbed):

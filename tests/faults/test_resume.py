@@ -9,6 +9,7 @@ import pytest
 from contract.paths import METRICS
 from launcher.pipeline.work_folder import WORK
 from tests.faults.conftest import CHECKPOINT_STEPS, count, drawn, start_over, times
+from tests.faults.test_damage import DAMAGES
 
 _PATIENCE_S = 600
 # A step takes less than a tenth of a second: enough of them that a signal meets one.
@@ -89,3 +90,21 @@ def test_training_resumes_after_any_step(engine, longer, request):
             kind = f"{signal.Signals(by).name} in training, engine {run.engine}"
             count(kind, "resumed, and the same to the byte")
         run.check_whole(longer)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_not_gone_on_from(small, longer, damage):
+    """The one before it is, or the training begins anew."""
+    random = drawn(f"checkpoint {damage.__name__}")
+    for _ in range(times(2)):
+        start_over(small)
+        cut_off(small, random.randrange(10, _STEPS - 8), signal.SIGKILL)
+        kept = list((small.folder / WORK / "train" / "checkpoints").glob("step-*"))
+        last = max(kept, key=lambda path: int(path.name.removeprefix("step-")))
+        damage(random.choice(sorted(path for path in last.rglob("*") if path.is_file())), random)
+        done = small.train(**_LONGER)
+        assert done.returncode == 0, done.stderr
+        assert f"the checkpoint {last.name} is damaged" in done.stderr, done.stderr
+        assert resumed_after(done.stderr) < int(last.name.removeprefix("step-"))
+        small.check_whole(longer)
+        count(f"a checkpoint: {damage.__name__}", "refused, the one before it taken, same bytes")

@@ -39,9 +39,9 @@ def log_of(folder):
     return PromotionLog(folder / "promotions.jsonl")
 
 
-def promote_many(folder, process):
+def promote_many(folder, process, promotions=PROMOTIONS):
     """Promote in turn into both roles; the file is whole after each."""
-    for number in range(PROMOTIONS):
+    for number in range(promotions):
         role = ROLES[number % 2]
         record(entry(role, f"m:{process}-{number}"), role_of(folder, role), log_of(folder))
         assert set(read_yaml(folder / "models.yaml")["models"]) == set(ROLES)
@@ -49,13 +49,19 @@ def promote_many(folder, process):
 
 @pytest.mark.slow
 def test_promotions_of_several_processes_are_all_in_the_log(folder):
+    check_promotions_at_once(folder, PROMOTIONS)
+
+
+def check_promotions_at_once(folder, promotions):
+    """Have several processes promote so many times each, and see that nothing is lost."""
     firsts = {role: role_of(folder, role).model_name for role in ROLES}
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("fork")) as pool:
-        list(pool.map(promote_many, [folder] * PROCESSES, range(PROCESSES)))
+        counts = [promotions] * PROCESSES
+        list(pool.map(promote_many, [folder] * PROCESSES, range(PROCESSES), counts))
     lines = log_of(folder).path.read_text().splitlines()
     entries = [LogEntry.model_validate_json(line) for line in lines]
     assert sorted(one.after for one in entries) == sorted(
-        f"m:{process}-{number}" for process in range(PROCESSES) for number in range(PROMOTIONS)
+        f"m:{process}-{number}" for process in range(PROCESSES) for number in range(promotions)
     )
     for role in ROLES:
         chain = [one for one in entries if one.role == role]
