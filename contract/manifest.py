@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from contract.base import BaseIdentity
 from contract.recipe import Recipe
@@ -22,12 +22,14 @@ class ImageRecord(Record):
 class StageRecord(Record):
     """One finished stage: its key, its inputs and outputs by digest, and its result.
 
-    `python` is the version that it ran on: the image's or the environment's. The result stays
-    plain, so that a manifest of another version can be read all the same.
+    `python` is the version that it ran on: the image's or the environment's. `decided_by` is what
+    `key` is the digest of, where a run recorded it: what another run changed is told by it. The
+    result stays plain, so that a manifest of another version can be read all the same.
     """
 
     stage: str
     key: str
+    decided_by: dict[str, JsonValue] = Field(default_factory=dict)
     command: list[str]
     engine: str
     image: ImageRecord | None = None

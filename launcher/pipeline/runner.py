@@ -26,7 +26,7 @@ from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.sources import Sources, check_unchanged
 from launcher.pipeline.stage_ends import StageCrashed, end_of
-from launcher.pipeline.stages import Input, Stage
+from launcher.pipeline.stages import Input, KeyParts, Stage
 from launcher.pipeline.work_folder import WorkFolder
 from launcher.runtime.engine import Engine, Job, Mount
 from launcher.runtime.file_stamp import Stamps, stamps
@@ -39,6 +39,7 @@ class StageContext:
     Attributes:
         lock: the dependency lock of the environment or image that they run in.
         inputs: what they may read, by name.
+        decided_by: what each stage's key is the digest of, by the stage's name, for its record.
         gpu: whether a stage that can use a GPU gets one.
         exporter: whether stages that read llama.cpp's parts run in the exporter image.
         network: whether they may use the network.
@@ -48,6 +49,7 @@ class StageContext:
 
     lock: str
     inputs: Mapping[str, Input] = field(default_factory=dict)
+    decided_by: Mapping[str, KeyParts] = field(default_factory=dict)
     gpu: bool = False
     exporter: bool = False
     network: bool = False
@@ -218,6 +220,7 @@ class StageRunner:
         record = StageRecord(
             stage=stage.name,
             key=key,
+            decided_by=self._context.decided_by.get(stage.name, {}),
             command=finished.command,
             engine=self._engine.name,
             image=finished.image,

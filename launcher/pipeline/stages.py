@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from contract import paths
 from contract.base import READ_BACK_BY_TRANSFORMERS
 from contract.digest import digest_of_value
@@ -27,6 +29,9 @@ from contract.recipe import (
 )
 from launcher.pipeline.code_digest import code_digest
 from launcher.runtime.file_stamp import Stamps
+
+# See `key_parts`.
+KeyParts = dict[str, JsonValue]
 
 # What the exporter image brings along: a stage that reads it runs there, where it is built.
 _EXPORTER_INPUTS = frozenset({"llama_cpp", "tools"})
@@ -210,7 +215,28 @@ def stage_key(
     inputs: Mapping[str, Input],
     upstream_keys: Mapping[str, str],
 ) -> str:
-    """The digest of all that decides the stage's outputs; known before anything runs.
+    """The digest of all that decides the stage's outputs: see `key_parts`."""
+    return digest_of_value(
+        key_parts(
+            stage,
+            recipe=recipe,
+            lock_digest=lock_digest,
+            inputs=inputs,
+            upstream_keys=upstream_keys,
+        )
+    )
+
+
+def key_parts(
+    stage: Stage,
+    *,
+    recipe: Recipe | None,
+    lock_digest: str,
+    inputs: Mapping[str, Input],
+    upstream_keys: Mapping[str, str],
+) -> KeyParts:
+    """All that decides the stage's outputs, by digest where it is more than a word; known before
+    anything runs.
 
     Args:
         recipe: the stage's section of it counts; None where a stage has none.
@@ -221,16 +247,12 @@ def stage_key(
     section = {}
     if stage.section is not None and recipe is not None:
         section = recipe.section(stage.section).model_dump(mode="json")
-    return digest_of_value(
-        {
-            "contract": CONTRACT_VERSION,
-            "stage": stage.name,
-            "recipe": section,
-            "code": code_digest(f"trainer.{stage.name}"),
-            "lock": lock_digest,
-            "inputs": {name: inputs[name].digest for name in stage.inputs if name in inputs},
-            "upstream": {
-                name: upstream_keys[name] for name in stage.upstream if name in upstream_keys
-            },
-        }
-    )
+    return {
+        "contract": CONTRACT_VERSION,
+        "stage": stage.name,
+        "recipe": section,
+        "code": code_digest(f"trainer.{stage.name}"),
+        "lock": lock_digest,
+        "inputs": {name: inputs[name].digest for name in stage.inputs if name in inputs},
+        "upstream": {name: upstream_keys[name] for name in stage.upstream if name in upstream_keys},
+    }

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from contract import paths
 from contract.chat_format import ChatFormat
-from contract.manifest import Machine, Manifest
+from contract.digest import digest_of_value
+from contract.manifest import Machine, Manifest, StageRecord
 from contract.recipe import Recipe
 from contract.results.preflight import PreflightResult
 from launcher.display import Display
@@ -21,14 +22,16 @@ from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.gguf_files import ModelServer
 from launcher.pipeline.inputs import RunInputs, gather, inputs_at_hand
+from launcher.pipeline.key_changes import key_changes
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import (
     PREFLIGHT,
     PREPARE,
     TRAIN,
+    KeyParts,
     Stage,
+    key_parts,
     needs_tools,
-    stage_key,
     training_stages,
 )
 from launcher.pipeline.work_folder import WorkFolder
@@ -134,19 +137,44 @@ def plan(
     recipe = inputs.recipe
     keys = training_keys(recipe, inputs)
     folder = StageFolder(run_folder(recipe, keys), digests)
+    before = _compared_with(recipe, folder, display)
+    parts = training_key_parts(recipe, inputs)
     lines = [("base", f"{inputs.base.source} {inputs.base.digest[:12]}")]
-    stale = False
+    to_run: list[str] = []
     for stage in training_stages(recipe):
+        name = stage.name
         if stage == PREFLIGHT:
-            lines.append(
-                (stage.name, _planned_preflight(recipe, inputs, folder, keys, engine, display))
-            )
+            state = _planned_preflight(recipe, inputs, folder, keys, engine, display)
+            lines.append((name, state))
             continue
         # What an earlier stage writes anew, the later ones read anew.
-        stale = stale or not folder.is_current(stage, keys[stage.name])
-        to_run = _to_run(stage, folder, keys[stage.name])
-        lines.append((stage.name, to_run if stale else "up to date"))
+        after = [earlier for earlier in stage.upstream if earlier in to_run]
+        if not after and folder.is_current(stage, keys[name]):
+            lines.append((name, "up to date"))
+            continue
+        to_run.append(name)
+        why = _why(before.record(name), parts[name], after)
+        lines.append((name, ": ".join(filter(None, [_to_run(stage, folder, keys[name]), why]))))
     return lines
+
+
+def _compared_with(recipe: Recipe, folder: StageFolder, display: Display) -> StageFolder:
+    """The run of this recipe, where there is one, or else the last one of its model."""
+    if folder.path.exists() or not Run.exists(recipe.output_model_name):
+        return folder
+    last = Run.find(recipe.output_model_name)
+    display.note(f"compared with {last.name}, the last run of {recipe.output_model_name}")
+    return StageFolder(last.folder, FileDigests())
+
+
+def _why(record: StageRecord | None, decided_by: KeyParts, after: Sequence[str]) -> str:
+    """Why a stage has to run again; nothing where it never ran, or an earlier version ran it."""
+    if record is None or not record.decided_by:
+        return ""
+    if changes := key_changes(record.decided_by, decided_by):
+        return ", ".join(changes)
+    # The last of them says why, or the one before it.
+    return f"after {after[-1]}" if after else "what it wrote is gone or was changed"
 
 
 def _to_run(stage: Stage, folder: StageFolder, key: str) -> str:
@@ -183,6 +211,7 @@ def _context(recipe: Recipe, inputs: RunInputs, keys: Mapping[str, str]) -> Stag
     return StageContext(
         lock=recipe.lock,
         inputs=inputs.by_name,
+        decided_by=training_key_parts(recipe, inputs),
         gpu=recipe.device == "cuda",
         exporter=needs_tools(recipe),
         labels={"run": keys[_NAMING_STAGE], "profile": recipe.profile},
@@ -191,16 +220,24 @@ def _context(recipe: Recipe, inputs: RunInputs, keys: Mapping[str, str]) -> Stag
 
 def training_keys(recipe: Recipe, inputs: RunInputs) -> dict[str, str]:
     """Every stage's key, by its name."""
+    parts = training_key_parts(recipe, inputs)
+    return {stage: digest_of_value(decided_by) for stage, decided_by in parts.items()}
+
+
+def training_key_parts(recipe: Recipe, inputs: RunInputs) -> dict[str, KeyParts]:
+    """What every stage's key is the digest of, by its name."""
+    parts: dict[str, KeyParts] = {}
     keys: dict[str, str] = {}
     for stage in training_stages(recipe):
-        keys[stage.name] = stage_key(
+        parts[stage.name] = key_parts(
             stage,
             recipe=recipe,
             lock_digest=lock_digest(recipe.lock),
             inputs=inputs.by_name,
             upstream_keys=keys,
         )
-    return keys
+        keys[stage.name] = digest_of_value(parts[stage.name])
+    return parts
 
 
 def run_folder(recipe: Recipe, keys: Mapping[str, str]) -> Path:
