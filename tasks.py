@@ -199,6 +199,26 @@ def evaluate(
 
 @task(
     help={
+        "model": "output_model_name of a finished run",
+        "run": _RUN,
+        "output": "file or folder to write it to (default: data/packages/NAME-RUN.zip)",
+    }
+)
+def package(_context: Context, model: str, run: str = "", output: str = "") -> None:
+    """Put a model, its adapter and its records into one zip, for a machine without this project.
+
+    Examples:
+      ./invoke package --model affineur-smoke
+      ./invoke package --model affineur-smoke --output ~/Downloads
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        commands.package(model, run=run, output=output)
+
+
+@task(
+    help={
         "model": "output_model_name of an evaluated run",
         "run": _RUN,
         "policy": _POLICY,

@@ -16,6 +16,7 @@ PROFILES = CONFIGS / "profiles"
 MODELS_FILE = CONFIGS / "models.yaml"
 MODELS = ROOT / "data" / "models"
 CACHE = ROOT / "data" / "cache"
+PACKAGES = ROOT / "data" / "packages"
 
 
 def lock_file(name: str) -> Path:

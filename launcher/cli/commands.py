@@ -21,6 +21,7 @@ from launcher.gate.policy import POLICY_FILE, Policy, read_policy
 from launcher.pipeline import training
 from launcher.pipeline.finished_run import Run, canonical_name
 from launcher.pipeline.inputs import find_data
+from launcher.pipeline.package import check_target, default_package, write_package
 from launcher.project import shown, user_path
 from launcher.promote import promotion
 from launcher.promote.env_file import EnvVariable
@@ -102,6 +103,23 @@ def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
     print(f"{imported.name}  {imported.digest}")
     for line in chosen.how_to_ask(model):
         display.note(line)
+
+
+def package(model: str, *, run: str, output: str) -> None:
+    """Write one file with a finished run's model and adapter, and print its path."""
+    found = Run.find(canonical_name(model), run)
+    display = Display()
+    target = default_package(found)
+    if output:
+        target = user_path(output, "--output")
+        target = target / default_package(found).name if target.is_dir() else target
+        check_target(target)
+    write_package(found, target, display)
+    print(shown(target))
+    display.note(
+        f"where Ollama runs: unzip {target.name}, and in its folder: "
+        f"ollama create {found.recipe.output_model_name} -f {paths.MODELFILE}"
+    )
 
 
 def verify(model: str, *, run: str, ollama: str) -> None:

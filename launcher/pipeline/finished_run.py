@@ -5,6 +5,7 @@ Found by the name of its model, as Ollama prints it: `NAME:latest` is `NAME`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -145,6 +146,23 @@ class Run:
         Raises:
             UserError: a file is not there, or is not what the run made.
         """
+        named = [name for name in (serving.gguf, serving.adapter) if name is not None]
+        found = {name: f"sha256:{digest}" for name, digest in self.check_made(named).items()}
+        return ModelFiles(self.recipe.output_model_name, self.folder, serving, found)
+
+    def outputs_below(self, *places: Path) -> list[str]:
+        """The files that its stages made at these places, relative to its folder; sorted."""
+        made = (Path(name) for record in self.manifest.stages for name in record.outputs)
+        return sorted(
+            name.as_posix() for name in made if any(name.is_relative_to(place) for place in places)
+        )
+
+    def check_made(self, names: Iterable[str]) -> dict[str, str]:
+        """The digests of files, compared on disk with what the run made.
+
+        Raises:
+            UserError: one is not there, or is not what the run made.
+        """
         digests = FileDigests()
         made = {
             name: digest
@@ -152,9 +170,7 @@ class Run:
             for name, digest in record.outputs.items()
         }
         found = {}
-        for name in (serving.gguf, serving.adapter):
-            if name is None:
-                continue
+        for name in names:
             path = self.folder / name
             digest = digests.of(path) if path.is_file() else None
             if digest is None or digest != made.get(name):
@@ -166,9 +182,9 @@ class Run:
                 raise UserError.one(
                     shown(path), what, "Run ./invoke train again: it will be rebuilt."
                 )
-            found[name] = f"sha256:{digest}"
+            found[name] = digest
         digests.save()
-        return ModelFiles(self.recipe.output_model_name, self.folder, serving, found)
+        return found
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Write it whole; its being there says that the run is finished."""

@@ -3,6 +3,7 @@
 import subprocess
 import threading
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from contract.serving import Serving
 from launcher.display import Display
 from launcher.pipeline.finished_run import Run
 from launcher.pipeline.model_files import ModelFiles
+from launcher.pipeline.package import write_package
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.server_choice import OllamaHost
@@ -81,6 +83,20 @@ def test_the_modelfile_makes_the_same_model_by_ollamas_own_means(clean, connecte
     ]
     assert layers[0] == layers[1]
     connected.delete("by-hand")
+
+
+def test_a_package_makes_the_same_model_elsewhere(clean, connected, project, tmp_path):
+    run = put(project, connected)
+    write_package(Run(run), tmp_path / "p.zip", QUIET)
+    with zipfile.ZipFile(tmp_path / "p.zip") as opened:
+        opened.extractall(tmp_path / "elsewhere")
+    (modelfile,) = (tmp_path / "elsewhere").glob("*/Modelfile")
+    made = clean.run("create", "unpacked", "-f", str(modelfile))
+    assert made.returncode == 0, made.stderr
+    ours, theirs = connected.show(NAME), connected.show("unpacked")
+    for what in ("template", "details", "model_info"):
+        assert ours.get(what) == theirs.get(what)
+    connected.delete("unpacked")
 
 
 def test_a_strangers_model_keeps_its_name(clean, connected, project):
