@@ -6,6 +6,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from contract import paths
 from contract.chat_format import ChatFormat
 from contract.digest import digest_of_value
+from contract.errors import UserError
 from contract.manifest import Machine, Manifest, StageRecord
 from contract.recipe import Recipe
 from contract.results.preflight import PreflightResult
@@ -119,9 +121,22 @@ def _needs_template_engine(stage: Stage, folder: StageFolder) -> str | None:
     return "the base's chat template does more than they can"
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes:
+        stages: the name of each, and its state.
+        attention: what the base's class takes, where `preflight` looked at it.
+    """
+
+    stages: list[tuple[str, str]]
+    attention: str | None = None
+
+
 def plan(
     recipe: Recipe, engine: Engine, display: Display, *, server: ModelServer | None = None
-) -> list[tuple[str, str]]:
+) -> Plan:
     """Each stage and what a run would do with it, having done none but `preflight`.
 
     Raises:
@@ -130,10 +145,12 @@ def plan(
     digests = FileDigests()
     inputs = inputs_at_hand(recipe, display=display, digests=digests, server=server)
     if inputs is None:
-        return [
-            ("base", "to be downloaded or made"),
-            *((stage.name, "to run") for stage in training_stages(recipe)),
-        ]
+        return Plan(
+            [
+                ("base", "to be downloaded or made"),
+                *((stage.name, "to run") for stage in training_stages(recipe)),
+            ]
+        )
     recipe = inputs.recipe
     keys = training_keys(recipe, inputs)
     folder = StageFolder(run_folder(recipe, keys), digests)
@@ -141,10 +158,11 @@ def plan(
     parts = training_key_parts(recipe, inputs)
     lines = [("base", f"{inputs.base.source} {inputs.base.digest[:12]}")]
     to_run: list[str] = []
+    attention = None
     for stage in training_stages(recipe):
         name = stage.name
         if stage == PREFLIGHT:
-            state = _planned_preflight(recipe, inputs, folder, keys, engine, display)
+            state, attention = _planned_preflight(recipe, inputs, folder, keys, engine, display)
             lines.append((name, state))
             continue
         # What an earlier stage writes anew, the later ones read anew.
@@ -155,7 +173,7 @@ def plan(
         to_run.append(name)
         why = _why(before.record(name), parts[name], after)
         lines.append((name, ": ".join(filter(None, [_to_run(stage, folder, keys[name]), why]))))
-    return lines
+    return Plan(lines, attention)
 
 
 def _compared_with(recipe: Recipe, folder: StageFolder, display: Display) -> StageFolder:
@@ -191,20 +209,32 @@ def _planned_preflight(
     keys: Mapping[str, str],
     engine: Engine,
     display: Display,
-) -> str:
-    """Look for problems where that takes seconds, in a folder that is not the run's."""
+) -> tuple[str, str | None]:
+    """Look for problems where that takes seconds, in a folder that is not the run's.
+
+    Returns:
+        The stage's state, and the attention that the base's class takes, as far as it is known.
+    """
     key = keys[PREFLIGHT.name]
     if folder.is_current(PREFLIGHT, key) and folder.is_current(TRAIN, keys[TRAIN.name]):
-        return "up to date"
+        return "up to date", _attention(folder)
     context = _context(recipe, inputs, keys)
     if not (engine.is_ready(recipe.lock, exporter=context.exporter) and is_fetched()):
-        return "to run"
+        return "to run", None
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="plan-") as scratch:
         apart = StageFolder(Path(scratch), FileDigests())
         recipe.write(apart.path / paths.RECIPE)
         StageRunner(apart, context, engine=engine, display=display).run(PREFLIGHT, key)
-    return "no problem found"
+        return "no problem found", _attention(apart)
+
+
+def _attention(folder: StageFolder) -> str | None:
+    # Another version may have recorded it otherwise, and the plan says less.
+    with suppress(UserError):
+        record = folder.record(PREFLIGHT.name)
+        return None if record is None else record.typed_result(PreflightResult).attention
+    return None
 
 
 def _context(recipe: Recipe, inputs: RunInputs, keys: Mapping[str, str]) -> StageContext:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Capability = tuple[int, int]
+from contract.precision_policy import BF16_FROM, Capability
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ GENERATIONS: dict[str, GpuGeneration] = {
         GpuGeneration(
             name="rtx",
             architecture="Ampere",
-            cards_from=(8, 0),
+            cards_from=BF16_FROM,
             precision="bf16",
             cuda="13.0",
             min_driver=580,
@@ -67,11 +67,6 @@ def generation_for(driver: int, capability: Capability | None) -> GpuGeneration 
         and (capability is None or capability >= generation.cards_from)
     ]
     return max(fitting, key=lambda generation: generation.cards_from, default=None)
-
-
-def bf16_from() -> Capability:
-    """The oldest compute capability that computes in bf16."""
-    return min(g.cards_from for g in GENERATIONS.values() if g.precision == "bf16")
 
 
 def architecture_of(capability: Capability) -> str:

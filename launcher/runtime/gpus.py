@@ -12,11 +12,10 @@ from pathlib import Path
 
 from contract.child_environment import Purpose, child_environment
 from contract.errors import UserError
+from contract.precision_policy import BF16_FROM, Capability, Card, dotted
 from launcher.runtime.gpu_generations import (
     GENERATIONS,
-    Capability,
     architecture_of,
-    bf16_from,
     generation_for,
 )
 
@@ -42,7 +41,7 @@ class Gpu:
         return int(self.driver.partition(".")[0])
 
     def __str__(self) -> str:
-        told = f", compute capability {_dotted(self.capability)}" if self.capability else ""
+        told = f", compute capability {dotted(self.capability)}" if self.capability else ""
         return f"{self.name} ({self.memory_mib / 1024:.0f} GiB{told}, driver {self.driver})"
 
 
@@ -138,7 +137,7 @@ def complaint(gpu: Gpu, lock: str, precision: str) -> tuple[str, str] | None:
     if gpu.capability and gpu.capability < wanted.kernels_from:
         return (
             f"{gpu}: too old for the {lock} image, whose kernels start at "
-            f"{_dotted(wanted.kernels_from)}{architecture_of(wanted.kernels_from)}",
+            f"{dotted(wanted.kernels_from)}{architecture_of(wanted.kernels_from)}",
             f"Use --profile {fitting.name if fitting else 'cpu'}.",
         )
     if gpu.driver_major < wanted.min_driver:
@@ -149,10 +148,10 @@ def complaint(gpu: Gpu, lock: str, precision: str) -> tuple[str, str] | None:
             f"Install driver {wanted.min_driver} or newer{instead}.",
         )
     # fp16 and fp32 are computed by every card that there are kernels for.
-    if precision == "bf16" and gpu.capability and gpu.capability < bf16_from():
+    if precision == "bf16" and gpu.capability and gpu.capability < BF16_FROM:
         return (
-            f"{gpu}: does not support bf16, which needs compute capability {_dotted(bf16_from())}"
-            f"{architecture_of(bf16_from())}",
+            f"{gpu}: does not support bf16, which needs compute capability {dotted(BF16_FROM)}"
+            f"{architecture_of(BF16_FROM)}",
             f"Use --profile {fitting.name}, which trains in {fitting.precision}."
             if fitting
             else "Use --profile cpu.",
@@ -185,5 +184,15 @@ def _gpu(line: str) -> Gpu:
     return Gpu(name, driver, int(memory) if memory.isdigit() else 0, capability)
 
 
-def _dotted(capability: Capability) -> str:
-    return f"{capability[0]}.{capability[1]}"
+def training_card(device: str, lock: str, precision: str) -> Card | None:
+    """The card that trains here with this lock in this precision, as far as the driver tells.
+
+    Raises:
+        UserError: there is a driver, and it does not answer.
+    """
+    if device != "cuda":
+        return None
+    for gpu in detect_gpus():
+        if gpu.capability is not None and complaint(gpu, lock, precision) is None:
+            return Card(gpu.capability, gpu.name)
+    return None

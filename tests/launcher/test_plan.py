@@ -36,7 +36,7 @@ class UnbuiltEngine(LocalEngine):
 
 def planned(base, engine, *settings):
     recipe = resolve("smoke", settings=[f"model_to_fine_tune={base}", *settings])
-    return dict(training.plan(recipe, engine, Display(quiet=True)))
+    return dict(training.plan(recipe, engine, Display(quiet=True)).stages)
 
 
 def test_the_plan_finds_no_problem_with_a_good_base_and_leaves_nothing(untrained, llama_cpp):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from contract.errors import UserError
+from contract.precision_policy import Card, PrecisionPolicy, precision_policy
 from contract.recipe import TrainSection
 from trainer.architecture import attention_of, load_config
 
@@ -31,16 +32,21 @@ def check_device(recipe: TrainSection) -> str:
             "no CUDA GPU is available",
             "Use --profile cpu, or check the driver: nvidia-smi.",
         )
-    name = str(torch.cuda.get_device_name())
-    # Older cards emulate it, slower than they compute in fp32.
-    if recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        major, minor = torch.cuda.get_device_capability()
-        raise UserError.one(
-            "precision",
-            f"{name} (compute capability {major}.{minor}) does not compute in bf16",
-            "./invoke doctor names the profile that fits.",
-        )
-    return name
+    card = _card()
+    # It says what the card cannot do.
+    precision_policy(recipe, card)
+    return card.name
+
+
+def _card() -> Card:
+    """The card that torch sees first."""
+    return Card(torch.cuda.get_device_capability(), str(torch.cuda.get_device_name()))
+
+
+def policy_of(base: Path, recipe: TrainSection) -> PrecisionPolicy:
+    """How this machine trains the base."""
+    card = _card() if recipe.device == "cuda" else None
+    return precision_policy(recipe, card, attention_of(load_config(base)))
 
 
 def computing_in(recipe: TrainSection) -> torch.autocast:
@@ -53,30 +59,28 @@ def computing_in(recipe: TrainSection) -> torch.autocast:
 
 
 def load_base(base: Path, recipe: TrainSection) -> PreTrainedModel:
-    """The base on its device: in NF4 with double quantization (QLoRA, arXiv 2305.14314), or
-    unquantized. On a CPU, weights that are not quantized are fp32: see `computing_in`.
+    """The base on its device, in the types of its policy.
 
     On a CPU, a 4-bit model that has generated can no longer be trained (bitsandbytes repacks its
     weights for inference): load it again for training. `held_out_loss` alone does not do this.
     """
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    computing = DTYPES[recipe.precision]
+    policy = policy_of(base, recipe)
     quantization = None
-    if recipe.quantize_base == "nf4":
+    if policy.nf4:
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=computing,
+            bnb_4bit_compute_dtype=DTYPES[policy.computing],
         )
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         base,
-        # On a CPU memory is no concern: the weights keep their digits, and the operations round.
-        dtype=torch.float32 if recipe.device == "cpu" else computing,
+        dtype=DTYPES[policy.weights],
         quantization_config=quantization,
         device_map={"": "cpu" if recipe.device == "cpu" else 0},
-        attn_implementation=attention_of(load_config(base)),
+        attn_implementation=policy.attention,
         local_files_only=True,
     )
     return model
