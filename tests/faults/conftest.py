@@ -31,7 +31,7 @@ SEED = int(os.environ.get("AFFINEUR_FAULT_SEED", "14"))
 # A share of the whole campaign, for a look.
 SHARE = float(os.environ.get("AFFINEUR_FAULT_SHARE", "1"))
 NAME = "small"
-_ROWS = 48
+_DATA, _ROWS = "data/training/small.jsonl", 48
 CHECKPOINT_STEPS = 3
 # Twelve steps of training.
 _SETTINGS: dict[str, object] = {
@@ -98,7 +98,7 @@ class SmallRun:
         keys = {**_SETTINGS, **changed}
         given = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
         where = ["--engine", self.engine, "--ollama", "none"]
-        data = ["--profile", "smoke", "--data", "data/training/small.jsonl"]
+        data = ["--profile", "smoke", "--data", _DATA]
         return ["train", *data, *where, *given]
 
     def train(self, **changed: object) -> subprocess.CompletedProcess[str]:
@@ -206,7 +206,7 @@ def small(smoke_run, tmp_path_factory) -> SmallRun:
     """A clone that has the base and the environment, and no run yet."""
     project = bare_clone(smoke_run.project, tmp_path_factory.mktemp("faults") / "clone d'orage")
     rows = (project / "data" / "training" / "smoke.jsonl").read_text().splitlines(keepends=True)
-    (project / "data" / "training" / "small.jsonl").write_text("".join(rows[:_ROWS]))
+    (project / _DATA).write_text("".join(rows[:_ROWS]))
     return SmallRun(project)
 
 
@@ -235,6 +235,7 @@ def undisturbed(small) -> Undisturbed:
 def contained(small, undisturbed, tmp_path_factory) -> SmallRun:
     """The same run in containers, in another clone; undisturbed, it makes the same bytes there."""
     project = bare_clone(small.project, tmp_path_factory.mktemp("contained") / "clone d'orage")
+    shutil.copy(small.project / _DATA, project / _DATA)
     environment = {"DOCKER_HOST": os.environ.get("DOCKER_HOST", "")}
     run = SmallRun(project, "docker", environment)
     done = run.train()
