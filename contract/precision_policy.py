@@ -119,7 +119,7 @@ def decisions(
     update = recipe.batch_size * recipe.gradient_accumulation_steps
     yield Decision(
         "batch",
-        f"{update} rows an update",
+        f"{update} {'packed sequences' if recipe.packing else 'rows'} an update",
         f"batch_size {recipe.batch_size} x gradient_accumulation_steps "
         f"{recipe.gradient_accumulation_steps}",
     )

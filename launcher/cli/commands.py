@@ -8,9 +8,8 @@ from pathlib import Path
 from contract import paths
 from contract.atomic_write import atomic_write
 from contract.errors import ExitCode, UserError
-from contract.precision_policy import decisions, precision_policy
-from contract.recipe import Recipe, TrainSection
-from launcher.cli import data_report, summary
+from contract.recipe import Recipe
+from launcher.cli import data_report, plan_report, summary
 from launcher.configuration import profile_values, resolve
 from launcher.display import Display, terminal
 from launcher.evaluate import report
@@ -249,24 +248,14 @@ def _server_to_ask(model: str, run: Run | None, *, ollama: str, display: Display
 
 
 def plan(*, profile: str, config: str, settings: Sequence[str], data: str, engine: str) -> None:
-    """Print each stage and what a run would do with it, then how the training would compute, each
-    line with its reason; exit 2 where the base has problems.
-    """
-    console = terminal()
+    """Print what a run would do, and how it would train; exit 2 where the base has problems."""
     display = Display()
     recipe = _resolved(display, profile=profile, config=config, settings=settings, data=data)
     planned = training.plan(
         recipe, choose_engine(engine, "", display), display, server=_served_bases(display)
     )
-    for stage, state in planned.stages:
-        console.print(f"{stage:<11} {state}", soft_wrap=True)
-    console.print()
-    section = recipe.section(TrainSection)
-    card = gpus.training_card(section.device, recipe.lock, section.precision)
-    policy = precision_policy(section, card, planned.attention or "sdpa")
-    for what, how, why in decisions(section, policy, card):
-        if what != "attention" or planned.attention is not None:
-            console.print(f"{what:<11} {how}: {why}", soft_wrap=True)
+    card = gpus.training_card(recipe.device, recipe.lock, recipe.precision)
+    plan_report.show(planned, recipe, card, terminal())
 
 
 def data(

@@ -18,6 +18,7 @@ from contract.errors import UserError
 from contract.manifest import Machine, Manifest, StageRecord
 from contract.recipe import Recipe
 from contract.results.preflight import PreflightResult
+from contract.results.prepare import PrepareResult
 from launcher.display import Display
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
@@ -35,6 +36,12 @@ from launcher.pipeline.stages import (
     key_parts,
     needs_tools,
     training_stages,
+)
+from launcher.pipeline.training_extent import (
+    TrainingExtent,
+    last_rate,
+    training_extent,
+    trains_alike,
 )
 from launcher.pipeline.work_folder import WorkFolder
 from launcher.project import CACHE, VERSION, lock_file
@@ -128,10 +135,14 @@ class Plan:
     Attributes:
         stages: the name of each, and its state.
         attention: what the base's class takes, where `preflight` looked at it.
+        extent: of the training, where the data are prepared.
+        tokens_per_s: of the last training of this model, where it trained alike.
     """
 
     stages: list[tuple[str, str]]
     attention: str | None = None
+    extent: TrainingExtent | None = None
+    tokens_per_s: float | None = None
 
 
 def plan(
@@ -173,7 +184,28 @@ def plan(
         to_run.append(name)
         why = _why(before.record(name), parts[name], after)
         lines.append((name, ": ".join(filter(None, [_to_run(stage, folder, keys[name]), why]))))
-    return Plan(lines, attention)
+    return Plan(
+        lines,
+        attention,
+        extent=_extent(recipe, before, keys),
+        tokens_per_s=_rate(recipe, before),
+    )
+
+
+def _extent(recipe: Recipe, before: StageFolder, keys: Mapping[str, str]) -> TrainingExtent | None:
+    """The training's extent, where these data were prepared so before."""
+    with suppress(UserError):
+        record = before.record(PREPARE.name)
+        if record is not None and record.key == keys[PREPARE.name]:
+            return training_extent(recipe, record.typed_result(PrepareResult))
+    return None
+
+
+def _rate(recipe: Recipe, before: StageFolder) -> float | None:
+    with suppress(UserError, FileNotFoundError):
+        if trains_alike(recipe, Recipe.read(before.path / paths.RECIPE)):
+            return last_rate(before.path / paths.METRICS)
+    return None
 
 
 def _compared_with(recipe: Recipe, folder: StageFolder, display: Display) -> StageFolder:

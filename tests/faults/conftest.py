@@ -222,6 +222,7 @@ class Undisturbed:
 @needs("trains")
 def undisturbed(small) -> Undisturbed:
     """The run without a fault."""
+    start_over(small)
     started_s = time.monotonic()
     done = small.train()
     assert done.returncode == 0, done.stderr
