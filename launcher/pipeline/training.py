@@ -212,9 +212,13 @@ def _compared_with(recipe: Recipe, folder: StageFolder, display: Display) -> Sta
     """The run of this recipe, where there is one, or else the last one of its model."""
     if folder.path.exists() or not Run.exists(recipe.output_model_name):
         return folder
-    last = Run.find(recipe.output_model_name)
-    display.note(f"compared with {last.name}, the last run of {recipe.output_model_name}")
-    return StageFolder(last.folder, FileDigests())
+    # What another version left is compared with nothing.
+    with suppress(UserError):
+        last = Run.find(recipe.output_model_name)
+        if last.is_finished:
+            display.note(f"compared with {last.name}, the last run of {recipe.output_model_name}")
+            return StageFolder(last.folder, FileDigests())
+    return folder
 
 
 def _why(record: StageRecord | None, decided_by: KeyParts, after: Sequence[str]) -> str:

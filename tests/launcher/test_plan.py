@@ -76,6 +76,7 @@ def recorded(untrained, tmp_path, monkeypatch):
     for stage in training.training_stages(recipe):
         folder.write_record(record(folder, stage, keys[stage.name], parts[stage.name]))
     monkeypatch.setattr(training.Run, "find", lambda model: training.Run(folder.path))
+    monkeypatch.setattr(training.Run, "is_finished", True)
     return folder
 
 
@@ -119,6 +120,14 @@ def test_another_run_is_compared_with_the_last_one(untrained, recorded, capsys):
     assert found["train"] == "to run: learning_rate 0.003 -> 1e-05"
     assert found["merge"] == "to run: after train"
     assert found["convert"] == "to run: after merge"
+
+
+def test_a_run_of_another_version_is_compared_with_nothing(untrained, recorded, monkeypatch):
+    def refused(_model):
+        raise UserError.one("manifest.json", "was written by another version")
+
+    monkeypatch.setattr(training.Run, "find", refused)
+    assert states(untrained, "learning_rate=1e-5")["train"] == "to run"
 
 
 def test_what_was_written_and_is_changed_is_made_again(untrained, recorded):
