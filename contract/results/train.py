@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field, JsonValue
+
 from contract.record import Record
 from contract.results.stage_result import StageResult
 
@@ -70,7 +72,8 @@ class TrainResult(StageResult):
     The training ended after `steps` of the `planned_steps` that the recipe's epochs are.
     `best_step` is the evaluated step of least held-out loss, whose adapter is the one that is kept;
     None where none was evaluated, and the last step's is kept. `resumed_after` are the steps after
-    which it was cut off and went on from a checkpoint.
+    which it was cut off and went on from a checkpoint. `changed` are the keys of the recipe that
+    were changed because memory ran out, with the values that it ended with.
     """
 
     stage = "train"
@@ -81,4 +84,5 @@ class TrainResult(StageResult):
     planned_steps: int
     best_step: int | None
     resumed_after: list[int]
+    changed: dict[str, JsonValue] = Field(default_factory=dict)
     held_out: HeldOutScores

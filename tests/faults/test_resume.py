@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from contract.paths import METRICS
+from contract.paths import CHECKPOINTS, METRICS, checkpoint_name, checkpoint_step
 from launcher.pipeline.work_folder import WORK
 from tests.faults.conftest import CHECKPOINT_STEPS, count, drawn, start_over, times
 from tests.faults.test_damage import DAMAGES
@@ -99,12 +99,14 @@ def test_a_damaged_checkpoint_is_not_gone_on_from(small, longer, damage):
     for _ in range(times(2)):
         start_over(small)
         cut_off(small, random.randrange(10, _STEPS - 8), signal.SIGKILL)
-        kept = list((small.folder / WORK / "train" / "checkpoints").glob("step-*"))
-        last = max(kept, key=lambda path: int(path.name.removeprefix("step-")))
+        folder = small.folder / WORK / "train" / CHECKPOINTS
+        # What was being written when it was killed is no checkpoint.
+        steps = [found for path in folder.iterdir() if (found := checkpoint_step(path.name))]
+        last = folder / checkpoint_name(max(steps))
         damage(random.choice(sorted(path for path in last.rglob("*") if path.is_file())), random)
         done = small.train(**_LONGER)
         assert done.returncode == 0, done.stderr
         assert f"the checkpoint {last.name} is damaged" in done.stderr, done.stderr
-        assert resumed_after(done.stderr) < int(last.name.removeprefix("step-"))
+        assert resumed_after(done.stderr) < max(steps)
         small.check_whole(longer)
         count(f"a checkpoint: {damage.__name__}", "refused, the one before it taken, same bytes")

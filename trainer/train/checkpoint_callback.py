@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import JsonValue
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from contract.disk_space import full_disk
@@ -31,6 +33,7 @@ class CheckpointCallback(TrainerCallback):
         schedule: after how many steps and minutes one is due.
         stop: ends the training at the end of the step, with a checkpoint.
         resumed: the checkpoint that the training goes on from.
+        changed: keys of the recipe that were changed since memory ran out.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class CheckpointCallback(TrainerCallback):
         evaluation: EvaluationCallback,
         metrics: MetricsCallback,
         resumed: Checkpoint | None,
+        changed: Mapping[str, JsonValue],
         reporter: Reporter,
     ) -> None:
         self._store = store
@@ -52,6 +56,7 @@ class CheckpointCallback(TrainerCallback):
         self._reporter = reporter
         self._saved_s = time.monotonic()
         self._trainer: CompletionTrainer | None = None
+        self._changed = changed
         self.resumed = resumed
         self.resumed_after: list[int] = []
         if resumed is not None:
@@ -116,6 +121,7 @@ class CheckpointCallback(TrainerCallback):
             best_loss=best.loss,
             evaluations_since=best.evaluations_since,
             resumed_after=self.resumed_after,
+            changed=dict(self._changed),
         )
         self._saved_s = time.monotonic()
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import Field, JsonValue
 from safetensors.torch import load_file, save_file
 
 from contract import paths
@@ -45,6 +46,7 @@ class TrainingState(Record):
         best_loss: its held-out loss, in nats per token.
         evaluations_since: how many did not fall below it.
         resumed_after: the steps after which the training was cut off before.
+        changed: keys of the recipe that were changed since memory ran out.
     """
 
     step: int
@@ -58,6 +60,7 @@ class TrainingState(Record):
     best_loss: float
     evaluations_since: int
     resumed_after: list[int]
+    changed: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class _Marker(Record):

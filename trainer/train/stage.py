@@ -36,6 +36,7 @@ from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.prepared import PreparedRow, read_prepared
 from trainer.train.loading import check_device, computing_in, load_base
+from trainer.train.memory_ladder import is_out_of_memory
 from trainer.train.scoring import Scores, expected_answer, score
 from trainer.train.training import train_adapter
 
@@ -87,11 +88,14 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
         )
         after = scorer.score(trained.model, who="tuned", loss=trained.held_out_loss)
         trained_tokens = _trained_tokens(trained.model, held_out or rows, reporter=reporter)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError.one(
             "memory",
-            f"the GPU ran out of memory ({str(error).splitlines()[0]})",
-            "Halve batch_size and double gradient_accumulation_steps, or lower max_length.",
+            f"{'the GPU' if recipe.device == 'cuda' else 'this machine'} ran out of it, one row at "
+            f"a time ({str(error).strip().partition(chr(10))[0]})",
+            "Lower max_length, or take a smaller base.",
         ) from error
 
     _save_adapter(trained.model, stage_paths)
@@ -106,6 +110,7 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
             planned_steps=trained.planned_steps,
             best_step=trained.best_step,
             resumed_after=trained.resumed_after,
+            changed=trained.changed,
             held_out=scores,
         )
     )

@@ -21,6 +21,7 @@ from trainer.train.checkpoint_callback import CheckpointCallback
 from trainer.train.checkpoints import CheckpointStore
 from trainer.train.dataset import training_dataset
 from trainer.train.loading import load_base
+from trainer.train.memory_ladder import is_out_of_memory, next_rung, release_memory, said
 from trainer.train.scoring import held_out_loss
 from trainer.train.stop_request import StopRequest, stop_requests
 from trainer.weights import check_mergeable
@@ -43,6 +44,7 @@ class TrainedAdapter:
     best_step: int | None
     held_out_loss: float | None
     resumed_after: list[int]
+    changed: dict[str, Any]
 
 
 def train_adapter(
@@ -60,78 +62,126 @@ def train_adapter(
         KeyboardInterrupt: a stop was asked for; the checkpoint of that step is there.
         UserError: the loss is no number, or an adapted module cannot be merged.
     """
-    section = recipe.section(TrainSection)
     with stop_requests() as stop:
+        attempt = _Attempt(
+            stage_paths, tokenizer, rows, held_out, recipe=recipe, stop=stop, reporter=reporter
+        )
+        while True:
+            out_of_memory = ""
+            try:
+                return attempt.run()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or (rung := next_rung(attempt.section)) is None:
+                    raise
+                out_of_memory = str(error).strip().partition("\n")[0]
+            # Only now is nothing held by the error's traceback.
+            release_memory()
+            reporter.note(f"out of memory ({out_of_memory}); going on with {said(rung)}")
+            attempt.change(rung)
+
+
+class _Attempt:
+    """A training with what memory there is.
+
+    Attributes:
+        section: the recipe's, but for what was changed since memory ran out.
+    """
+
+    def __init__(
+        self,
+        stage_paths: StagePaths,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Sequence[PreparedRow],
+        held_out: Sequence[PreparedRow],
+        *,
+        recipe: Recipe,
+        stop: StopRequest,
+        reporter: Reporter,
+    ) -> None:
+        self._paths = stage_paths
+        self._tokenizer = tokenizer
+        self._rows = rows
+        self._held_out = held_out
+        self._recipe = recipe
+        self._stop = stop
+        self._reporter = reporter
+        self._changed: dict[str, Any] = {}
+        self.section = recipe.section(TrainSection)
+
+    def change(self, keys: dict[str, Any]) -> None:
+        """Train with other values of these keys from now on."""
+        self._changed = {**self._changed, **keys}
+        self.section = self._recipe.section(TrainSection).model_copy(update=self._changed)
+
+    def run(self) -> TrainedAdapter:
+        """Train, from the last checkpoint on where there is one.
+
+        Raises:
+            KeyboardInterrupt: a stop was asked for; the checkpoint of that step is there.
+            UserError: the loss is no number, or an adapted module cannot be merged.
+        """
+        schedule = self._recipe.section(CheckpointSection)
+        store = CheckpointStore(
+            self._paths.output / paths.CHECKPOINTS, kept=schedule.checkpoints_kept
+        )
+        resumed = store.newest(self._reporter.note)
+        if resumed is not None:
+            step = resumed.state.step
+            self._reporter.note(f"resuming after step {step}, from its checkpoint")
+            # What memory had run out for then, it would run out for again.
+            self.change({**resumed.state.changed, **self._changed})
+        section = self.section
         evaluation = EvaluationCallback(
             lambda model, step: held_out_loss(
-                model, held_out, who=f"step {step}", reporter=reporter
+                model, self._held_out, who=f"step {step}", reporter=self._reporter
             ),
-            eval_steps=section.eval_steps if held_out else None,
+            eval_steps=section.eval_steps if self._held_out else None,
             patience=section.early_stopping_patience,
         )
-        metrics = MetricsCallback(stage_paths.output / paths.METRICS, reporter, evaluation.losses)
-        checkpoints = _checkpoints(
-            stage_paths,
-            recipe,
+        metrics = MetricsCallback(
+            self._paths.output / paths.METRICS, self._reporter, evaluation.losses
+        )
+        checkpoints = CheckpointCallback(
+            store,
+            schedule,
+            stop=self._stop,
             evaluation=evaluation,
             metrics=metrics,
-            stop=stop,
-            reporter=reporter,
+            resumed=resumed,
+            changed=self._changed,
+            reporter=self._reporter,
         )
         # TRL wants a folder even when it saves nothing there.
         with tempfile.TemporaryDirectory() as scratch:
             trainer = _trainer(
-                stage_paths,
-                tokenizer,
-                rows,
-                recipe=recipe,
+                self._paths,
+                self._tokenizer,
+                self._rows,
+                section=section,
+                max_length=self._recipe.max_length,
                 callbacks=(evaluation, metrics, checkpoints),
                 scratch=scratch,
             )
             trainer.train(resume_from_checkpoint=checkpoints.resume_from)
-    if stop.made:
-        raise KeyboardInterrupt
-    evaluation.best.restore(trainer.model)
-    state = trainer.state
-    if state.global_step < state.max_steps:
-        reporter.note(
-            f"stopped after step {state.global_step} of {state.max_steps}: the held-out loss was "
-            f"no lower in {evaluation.best.evaluations_since} evaluations"
+        if self._stop.made:
+            raise KeyboardInterrupt
+        evaluation.best.restore(trainer.model)
+        state = trainer.state
+        if state.global_step < state.max_steps:
+            self._reporter.note(
+                f"stopped after step {state.global_step} of {state.max_steps}: the held-out loss "
+                f"was no lower in {evaluation.best.evaluations_since} evaluations"
+            )
+        return TrainedAdapter(
+            model=trainer.model,
+            losses=metrics.losses,
+            steps=state.global_step,
+            planned_steps=state.max_steps,
+            best_step=evaluation.best.step,
+            held_out_loss=evaluation.best.loss if evaluation.best.step is not None else None,
+            resumed_after=checkpoints.resumed_after,
+            changed=self._changed,
         )
-    return TrainedAdapter(
-        model=trainer.model,
-        losses=metrics.losses,
-        steps=state.global_step,
-        planned_steps=state.max_steps,
-        best_step=evaluation.best.step,
-        held_out_loss=evaluation.best.loss if evaluation.best.step is not None else None,
-        resumed_after=checkpoints.resumed_after,
-    )
-
-
-def _checkpoints(
-    stage_paths: StagePaths,
-    recipe: Recipe,
-    *,
-    evaluation: EvaluationCallback,
-    metrics: MetricsCallback,
-    stop: StopRequest,
-    reporter: Reporter,
-) -> CheckpointCallback:
-    schedule = recipe.section(CheckpointSection)
-    store = CheckpointStore(stage_paths.output / paths.CHECKPOINTS, kept=schedule.checkpoints_kept)
-    resumed = store.newest(reporter.note)
-    if resumed is not None:
-        reporter.note(f"resuming after step {resumed.state.step}, from its checkpoint")
-    return CheckpointCallback(
-        store,
-        schedule,
-        stop=stop,
-        evaluation=evaluation,
-        metrics=metrics,
-        resumed=resumed,
-        reporter=reporter,
-    )
 
 
 def _trainer(
@@ -139,7 +189,8 @@ def _trainer(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[PreparedRow],
     *,
-    recipe: Recipe,
+    section: TrainSection,
+    max_length: int,
     callbacks: tuple[EvaluationCallback, MetricsCallback, CheckpointCallback],
     scratch: str,
 ) -> CompletionTrainer:
@@ -147,13 +198,12 @@ def _trainer(
 
     from trainer.train.completion_loss import CompletionTrainer
 
-    section = recipe.section(TrainSection)
     # Before the adapter is made: its initial weights are drawn from this seed.
     set_seed(section.seed)
     trainer = CompletionTrainer(
         checkpoints=callbacks[-1],
         model=load_base(stage_paths.require("base"), section),
-        args=training_arguments(section, recipe.max_length, scratch),
+        args=training_arguments(section, max_length, scratch),
         train_dataset=training_dataset(rows),
         processing_class=tokenizer,
         peft_config=lora_config(section),

@@ -1,0 +1,214 @@
+"""Where memory runs out, a training goes on with smaller pieces of the same updates."""
+
+import io
+import json
+
+import pytest
+import torch
+
+from contract import paths
+from contract.paths import StagePaths
+from contract.recipe import TrainSection
+from launcher.configuration import resolve
+from trainer.entrypoint import Reporter
+from trainer.train import completion_loss
+from trainer.train.memory_ladder import is_out_of_memory, next_rung, said
+from trainer.train.training import train_adapter
+
+SETTINGS = [
+    *("epochs=2", "batch_size=8", "gradient_accumulation_steps=1", "learning_rate=1e-3"),
+    *("lora_dropout=0", "quantize_base=none", "logging_steps=1", "eval_steps=null"),
+    *("early_stopping_patience=0", "full_determinism=false", "checkpoint_steps=2"),
+]
+# Two epochs of 20 rows, eight to an update: the last of an epoch has four.
+ROWS, STEPS = 20, 6
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+def section(**changed):
+    return resolve("smoke").section(TrainSection).model_copy(update=changed)
+
+
+def rungs(**keys):
+    """Every rung from this recipe down."""
+    found, here = [], section(**keys)
+    while (changed := next_rung(here)) is not None:
+        found.append(changed)
+        here = here.model_copy(update=changed)
+    return found
+
+
+def test_the_rungs_keep_the_rows_of_an_update():
+    found = rungs(batch_size=8, gradient_accumulation_steps=2, gradient_checkpointing=False)
+    assert found == [
+        {"batch_size": 4, "gradient_accumulation_steps": 4},
+        {"batch_size": 2, "gradient_accumulation_steps": 8},
+        {"batch_size": 1, "gradient_accumulation_steps": 16},
+        {"gradient_checkpointing": True},
+    ]
+
+
+@pytest.mark.parametrize("batch_size", range(1, 65))
+def test_whatever_the_batch_is_the_update_is_the_same(batch_size):
+    for rung in rungs(batch_size=batch_size, gradient_accumulation_steps=3):
+        if "batch_size" in rung:
+            product = rung["batch_size"] * rung["gradient_accumulation_steps"]
+            assert product == batch_size * 3
+
+
+def test_the_last_rung_is_one_row_with_its_activations_computed_twice():
+    assert rungs(batch_size=1, gradient_checkpointing=True) == []
+
+
+def test_a_rung_is_said_in_the_recipes_words():
+    assert said({"gradient_checkpointing": True}) == "gradient_checkpointing true"
+    assert said({"batch_size": 2, "gradient_accumulation_steps": 4}) == (
+        "batch_size 2, gradient_accumulation_steps 4"
+    )
+
+
+def test_what_torch_says_of_memory_is_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("the loss is no number"))
+
+
+def prepared(number):
+    drawn = torch.Generator().manual_seed(number)
+    length = int(torch.randint(12, 40, (1,), generator=drawn))
+    ids = torch.randint(5, 2000, (length,), generator=drawn).tolist()
+    mask = [0] * (length // 2) + [1] * (length - length // 2)
+    return {
+        "where": f"row {number}",
+        "messages": [],
+        "tools": [],
+        "input_ids": ids,
+        "completion_mask": mask,
+        "prompt_ids": ids[: length // 2],
+    }
+
+
+class Machine:
+    """Trains the untrained smoke base, with memory for so many rows at a time from some step on."""
+
+    def __init__(self, base, tokenizer, folder, monkeypatch):
+        self.base, self.tokenizer, self.folder = base, tokenizer, folder
+        self.rows_that_fit, self.from_step, self.checkpointing_fits = 10**6, 0, True
+        self.largest = 0
+        real = completion_loss.CompletionTrainer.compute_loss
+
+        def compute_loss(trainer, model, inputs, *arguments, **more):
+            rows = inputs["input_ids"].shape[0]
+            # The activations of a row take no memory where they are not kept.
+            kept = not (self.checkpointing_fits and trainer.args.gradient_checkpointing)
+            late = trainer.state.global_step >= self.from_step
+            if late and kept and rows > self.rows_that_fit:
+                raise torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 2.00 GiB.\nMore"
+                )
+            self.largest = max(self.largest, rows)
+            return real(trainer, model, inputs, *arguments, **more)
+
+        monkeypatch.setattr(completion_loss.CompletionTrainer, "compute_loss", compute_loss)
+
+    def train(self, name, *settings):
+        run = self.folder / name
+        run.mkdir(exist_ok=True)
+        events = io.StringIO()
+        trained = train_adapter(
+            StagePaths(run=run, base=self.base),
+            self.tokenizer,
+            [prepared(number) for number in range(ROWS)],
+            [],
+            recipe=resolve("smoke", settings=[*SETTINGS, *settings]),
+            reporter=Reporter(events),
+        )
+        self.metrics = [json.loads(line) for line in (run / paths.METRICS).read_text().splitlines()]
+        said_events = map(json.loads, events.getvalue().splitlines())
+        self.notes = [event["text"] for event in said_events if event["event"] == "note"]
+        return trained
+
+
+@pytest.fixture
+def machine(untrained, tokenizer, tmp_path, monkeypatch):
+    return Machine(untrained, tokenizer, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def unlimited(machine):
+    """The losses of the training that has memory enough, and its steps."""
+    trained = machine.train("unlimited")
+    assert (trained.steps, trained.changed, machine.largest) == (STEPS, {}, 8)
+    return [line["loss"] for line in machine.metrics]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(STEPS))
+def test_at_whichever_step_it_runs_out_the_same_is_learned(machine, unlimited, step):
+    machine.rows_that_fit, machine.from_step = 2, step
+    trained = machine.train("limited")
+    assert trained.steps == trained.planned_steps == STEPS
+    assert trained.changed == {"batch_size": 2, "gradient_accumulation_steps": 4}
+    out = f"out of memory ({OUT_OF_MEMORY}); going on with "
+    assert [note.removeprefix(out) for note in machine.notes if note.startswith(out)] == [
+        "batch_size 4, gradient_accumulation_steps 2",
+        "batch_size 2, gradient_accumulation_steps 4",
+    ]
+    assert [line["step"] for line in machine.metrics] == list(range(1, STEPS + 1))
+    assert [line["loss"] for line in machine.metrics] == pytest.approx(unlimited, rel=0.01)
+    # From the last checkpoint, where there was one: after every second step, and not the last.
+    assert trained.resumed_after == ([] if step < 2 else [step // 2 * 2])
+
+
+@pytest.mark.slow
+def test_one_row_at_a_time_keeps_no_activations_at_last(machine, unlimited):
+    machine.rows_that_fit = 0
+    trained = machine.train("limited")
+    assert trained.changed == {
+        "batch_size": 1,
+        "gradient_accumulation_steps": 8,
+        "gradient_checkpointing": True,
+    }
+    assert [line["loss"] for line in machine.metrics] == pytest.approx(unlimited, rel=0.01)
+
+
+@pytest.mark.slow
+def test_at_the_end_of_the_ladder_the_error_stands(machine):
+    machine.rows_that_fit, machine.checkpointing_fits = 0, False
+    with pytest.raises(torch.OutOfMemoryError):
+        machine.train("limited")
+
+
+@pytest.mark.slow
+def test_another_error_is_no_reason_for_smaller_pieces(machine, monkeypatch):
+    def fail(*_arguments, **_more):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(completion_loss.CompletionTrainer, "compute_loss", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        machine.train("failing")
+
+
+@pytest.mark.slow
+def test_what_goes_on_from_a_checkpoint_goes_on_with_what_fitted(machine, monkeypatch):
+    machine.rows_that_fit, machine.from_step = 4, 3
+    saved = []
+    real = completion_loss.CompletionTrainer.save_to
+
+    def save_and_die(trainer, folder):
+        real(trainer, folder)
+        saved.append(trainer.state.global_step)
+
+    monkeypatch.setattr(completion_loss.CompletionTrainer, "save_to", save_and_die)
+    trained = machine.train("run")
+    assert trained.changed == {"batch_size": 4, "gradient_accumulation_steps": 2}
+    # The same command once more: the last checkpoint knows of it.
+    machine.largest = 0
+    again = machine.train("run")
+    assert again.changed == trained.changed
+    assert machine.largest == 4
+    assert not [note for note in machine.notes if note.startswith("out of memory")]
+    assert saved
