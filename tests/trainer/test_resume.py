@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from contract.digest import digest_of_file
+from contract.paths import checkpoint_step
 from contract.results.train import TrainResult
 from tests.conftest import stage, start_stage
 from trainer.train.checkpoints import CheckpointStore, TrainingState
@@ -94,7 +95,8 @@ def undisturbed(smoke_run, tmp_path_factory):
 
 
 def steps_kept(run):
-    return sorted(int(folder.name.removeprefix("step-")) for folder in checkpoints(run))
+    """Of the checkpoints that are whole: what was being written when it was killed is none."""
+    return sorted(step for path in checkpoints(run) if (step := checkpoint_step(path.name)))
 
 
 def checkpoints(run):
