@@ -1,11 +1,19 @@
 """The profile `rtx` with its configuration file trains Qwen2.5-1.5B on a card of 8 GB."""
 
+import io
+import json
+
 import pytest
+import torch
 
 from benchmarks.gpu import measure
 from contract.errors import UserError
+from contract.paths import StagePaths
+from contract.results.train import TrainResult
 from launcher.configuration import resolve
 from tests.gpu import trainings
+from trainer.entrypoint import Reporter
+from trainer.train.stage import train
 
 CARD_BYTES = 8 * 10**9
 STEPS = 2
@@ -47,5 +55,32 @@ def test_less_memory_than_it_needs_is_said_in_a_sentence(qwen_shaped, tmp_path):
             timeout_s=120,
             limit_bytes=14 * 10**8,
         )
-    assert "memory: the GPU ran out of memory" in str(stopped.value)
-    assert "Halve batch_size" in str(stopped.value)
+    assert "memory: the GPU ran out of it, one row at a time" in str(stopped.value)
+    assert "Lower max_length" in str(stopped.value)
+
+
+@pytest.fixture
+def small_card():
+    """A card of 8 GB, as far as this process may use it."""
+    torch.cuda.empty_cache()
+    total_bytes = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(CARD_BYTES / total_bytes)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_a_batch_that_does_not_fit_is_divided(qwen_shaped, tmp_path, small_card, figure):
+    """64 rows of 1,024 tokens, an update: real memory runs out, and as many rows are learned."""
+    settings = ["epochs=1", "logging_steps=1", "batch_size=64", "gradient_accumulation_steps=1"]
+    recipe = resolve("rtx", settings=settings)
+    run = trainings.begin_run(tmp_path / "run", recipe)
+    trainings.write_rows(run, [recipe.max_length] * 64 * STEPS)
+    events = io.StringIO()
+    train(StagePaths(run=run, base=qwen_shaped), Reporter(events))
+    said = [json.loads(line) for line in events.getvalue().splitlines()]
+    result = TrainResult.model_validate(said[-1]["values"])
+    assert result.steps == result.planned_steps == STEPS
+    rows = result.changed["batch_size"]
+    assert rows * result.changed["gradient_accumulation_steps"] == 64
+    assert any(one["event"] == "note" and "out of memory" in one["text"] for one in said)
+    figure("rows at a time", rows, "rows")
