@@ -23,6 +23,7 @@ import pytest
 from docker.errors import NotFound
 from docker.models.containers import Container
 
+from contract.digest import files_below
 from contract.manifest import Manifest
 from launcher.pipeline.finished_run import Run
 from tests.conftest import bare_clone, begin, invoke, needs
@@ -212,10 +213,11 @@ def small(smoke_run, tmp_path_factory) -> SmallRun:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What the small run makes, and how long it takes."""
+    """What the small run makes, how long it takes, and how large it is."""
 
     outputs: dict[str, str]
     seconds: float
+    size_bytes: int
 
 
 @pytest.fixture(scope="session")
@@ -226,7 +228,9 @@ def undisturbed(small) -> Undisturbed:
     started_s = time.monotonic()
     done = small.train()
     assert done.returncode == 0, done.stderr
-    found = Undisturbed(small.outputs(), time.monotonic() - started_s)
+    took_s = time.monotonic() - started_s
+    size_bytes = sum(path.stat().st_size for path in files_below(small.folder))
+    found = Undisturbed(small.outputs(), took_s, size_bytes)
     small.check_whole(found.outputs)
     return found
 
