@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.faults.conftest import count, drawn, times
+from tests.faults.conftest import count, drawn, start_over, times
 
 # One that each stage wrote, and what the launcher keeps itself. By pattern, from the run's folder.
 _IN_THE_RUN = [
@@ -55,6 +55,7 @@ def finished(small, undisturbed):
         shared = cache.resolve()
         cache.unlink()
         shutil.copytree(shared, cache, symlinks=True)
+    start_over(small)
     done = small.train()
     assert done.returncode == 0, done.stderr
     return small

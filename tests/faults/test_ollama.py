@@ -15,7 +15,7 @@ import requests
 from launcher.pipeline.finished_run import Run
 from launcher.serving.ollama_server import OllamaServer
 from tests.conftest import begin, invoke
-from tests.faults.conftest import NAME, count, drawn, times
+from tests.faults.conftest import NAME, count, drawn, start_over, times
 from tests.serving.conftest import Ollama, programs, temporary
 from tests.stand_in import DROP, SILENCE, Reply, StandIn, running
 
@@ -70,6 +70,7 @@ class Between:
 @pytest.fixture(scope="module")
 def finished(small, undisturbed):
     """The run, whole."""
+    start_over(small)
     done = small.train()
     assert done.returncode == 0, done.stderr
     small.check_whole(undisturbed.outputs)
