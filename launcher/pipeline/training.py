@@ -182,7 +182,7 @@ def plan(
             lines.append((name, "up to date"))
             continue
         to_run.append(name)
-        why = _why(before.record(name), parts[name], after)
+        why = _why(before.record(name), parts[name], after, anew=before is not folder)
         lines.append((name, ": ".join(filter(None, [_to_run(stage, folder, keys[name]), why]))))
     return Plan(
         lines,
@@ -221,14 +221,22 @@ def _compared_with(recipe: Recipe, folder: StageFolder, display: Display) -> Sta
     return folder
 
 
-def _why(record: StageRecord | None, decided_by: KeyParts, after: Sequence[str]) -> str:
-    """Why a stage has to run again; nothing where it never ran, or an earlier version ran it."""
+def _why(
+    record: StageRecord | None, decided_by: KeyParts, after: Sequence[str], *, anew: bool
+) -> str:
+    """Why a stage has to run again; nothing where it never ran, or an earlier version ran it.
+
+    Args:
+        anew: the record is of another run, and what it wrote lies there.
+    """
     if record is None or not record.decided_by:
         return ""
     if changes := key_changes(record.decided_by, decided_by):
         return ", ".join(changes)
-    # The last of them says why, or the one before it.
-    return f"after {after[-1]}" if after else "what it wrote is gone or was changed"
+    if after:
+        # The last of them says why, or the one before it.
+        return f"after {after[-1]}"
+    return "in a new run" if anew else "what it wrote is gone or was changed"
 
 
 def _to_run(stage: Stage, folder: StageFolder, key: str) -> str:

@@ -117,6 +117,7 @@ def test_the_plan_says_what_is_up_to_date_and_what_was_changed(untrained, record
 def test_another_run_is_compared_with_the_last_one(untrained, recorded, capsys):
     found = states(untrained, "learning_rate=1e-5", "max_length=64")
     assert found["prepare"] == "to run: max_length 512 -> 64"
+    assert states(untrained, "learning_rate=1e-5")["prepare"] == "to run: in a new run"
     assert found["train"] == "to run: learning_rate 0.003 -> 1e-05"
     assert found["merge"] == "to run: after train"
     assert found["convert"] == "to run: after merge"

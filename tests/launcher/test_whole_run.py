@@ -97,12 +97,20 @@ def test_a_second_run_has_nothing_to_do(smoke_run):
 def test_the_plan_says_what_would_run_and_runs_nothing(smoke_run):
     def planned(*words):
         shown = invoke(smoke_run.project, "plan", "--profile", "smoke", *words).stdout
-        return dict(line.split(maxsplit=1) for line in shown.splitlines())
+        return dict(line.split(maxsplit=1) for line in shown.splitlines() if line)
 
-    assert planned()["modelfile"] == "up to date"
+    same = planned()
+    assert same["modelfile"] == "up to date"
+    assert same["compute"] == "fp32: nothing is rounded"
+    assert same["attention"].startswith("sdpa: ")
+    assert same["training"].startswith("270 steps, 100,107 tokens: about ")
     assert planned("--set", "num_ctx=512")["convert"] == "up to date"
-    assert planned("--set", "num_ctx=512")["modelfile"] == "to run"
-    assert planned("--set", "epochs=1")["prepare"] == "to run"
+    assert planned("--set", "num_ctx=512")["modelfile"] == "to run: num_ctx 1024 -> 512"
+    shorter = planned("--set", "epochs=1")
+    assert shorter["prepare"] == "to run: in a new run"
+    assert shorter["train"] == "to run: epochs 3.0 -> 1.0"
+    assert shorter["merge"] == "to run: after train"
+    assert shorter["training"].startswith("90 steps, ")
     assert not (smoke_run.folder.parent / "0").exists()
     assert len(list(smoke_run.folder.parent.glob("*/"))) == 1
 
