@@ -135,7 +135,7 @@ class Plan:
     Attributes:
         stages: the name of each, and its state.
         attention: what the base's class takes, where `preflight` looked at it.
-        extent: of the training, where the data are prepared.
+        extent: of the training, where it is to run and the data are prepared.
         tokens_per_s: of the last training of this model, where it trained alike.
     """
 
@@ -187,7 +187,7 @@ def plan(
     return Plan(
         lines,
         attention,
-        extent=_extent(recipe, before, keys),
+        extent=_extent(recipe, before, keys) if TRAIN.name in to_run else None,
         tokens_per_s=_rate(recipe, before),
     )
 

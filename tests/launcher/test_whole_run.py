@@ -5,6 +5,7 @@ merges, converts and reads back.
 """
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -103,14 +104,14 @@ def test_the_plan_says_what_would_run_and_runs_nothing(smoke_run):
     assert same["modelfile"] == "up to date"
     assert same["compute"] == "fp32: nothing is rounded"
     assert same["attention"].startswith("sdpa: ")
-    assert same["training"].startswith("270 steps, 100,107 tokens: about ")
+    assert "training" not in same
     assert planned("--set", "num_ctx=512")["convert"] == "up to date"
     assert planned("--set", "num_ctx=512")["modelfile"] == "to run: num_ctx 1024 -> 512"
     shorter = planned("--set", "epochs=1")
     assert shorter["prepare"] == "to run: in a new run"
     assert shorter["train"] == "to run: epochs 3.0 -> 1.0"
     assert shorter["merge"] == "to run: after train"
-    assert shorter["training"].startswith("90 steps, ")
+    assert shorter["training"].startswith("90 steps, 33,369 tokens: about ")
     assert not (smoke_run.folder.parent / "0").exists()
     assert len(list(smoke_run.folder.parent.glob("*/"))) == 1
 
@@ -225,7 +226,7 @@ def test_somebodys_own_invoke_is_handed_over(smoke_run, tmp_path, way):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "modelfile  up to date" in done.stdout
+    assert re.search(r"^modelfile +up to date$", done.stdout, re.M)
 
 
 def test_two_runs_in_one_folder_do_not_mix(smoke_run):
