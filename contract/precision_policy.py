@@ -24,7 +24,7 @@ class Card(NamedTuple):
     """A GPU, as far as it decides how it computes."""
 
     capability: Capability
-    name: str = "this card"
+    name: str
 
     def __str__(self) -> str:
         return f"{self.name} (compute capability {dotted(self.capability)})"
@@ -49,8 +49,6 @@ class PrecisionPolicy:
         computing: of matrix products. Reductions stay in fp32 under autocast.
         adapter: of the weights that are trained, and of the optimizer's state unless that is
             8 bits wide.
-        autocast: operations round to `computing`, whatever type their inputs have.
-        scaled: gradients are scaled before they are rounded, and steps that overflow are skipped.
         attention: transformers' name of the implementation.
     """
 
@@ -58,9 +56,17 @@ class PrecisionPolicy:
     nf4: bool
     computing: FloatType
     adapter: FloatType
-    autocast: bool
-    scaled: bool
     attention: str
+
+    @property
+    def autocast(self) -> bool:
+        """Whether operations round to `computing`, whatever type their inputs have."""
+        return self.computing != "fp32"
+
+    @property
+    def scaled(self) -> bool:
+        """Whether gradients are scaled before they are rounded; steps that overflow are skipped."""
+        return self.computing == "fp16"
 
 
 def precision_policy(
@@ -86,8 +92,6 @@ def precision_policy(
         computing=computing,
         # An update is a thousandth of a weight and less: eight bits of mantissa lose it.
         adapter="fp32",
-        autocast=computing != "fp32",
-        scaled=computing == "fp16",
         attention=attention,
     )
 

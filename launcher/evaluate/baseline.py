@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from contract import paths
+from contract.digest import digest_of_value
 from contract.errors import UserError
 from launcher.display import Display
 from launcher.evaluate.questions import run_as_input
@@ -14,7 +15,7 @@ from launcher.pipeline.finished_run import Run
 from launcher.pipeline.inputs import base_input, llama_cpp_inputs
 from launcher.pipeline.model_files import ModelFiles
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
-from launcher.pipeline.stages import BASELINE, stage_key
+from launcher.pipeline.stages import BASELINE, key_parts
 from launcher.project import shown
 from launcher.runtime.dependency_locks import lock_digest
 from launcher.runtime.engine import Engine
@@ -41,12 +42,14 @@ def make_baseline(run: Run, engine: Engine, display: Display) -> ModelFiles:
         **llama_cpp,
     }
     folder = run.evaluation_folder
-    key = stage_key(
-        BASELINE,
-        recipe=recipe,
-        lock_digest=lock_digest(recipe.lock),
-        inputs=inputs,
-        upstream_keys=run.keys,
+    key = digest_of_value(
+        key_parts(
+            BASELINE,
+            recipe=recipe,
+            lock_digest=lock_digest(recipe.lock),
+            inputs=inputs,
+            upstream_keys=run.keys,
+        )
     )
     runner = StageRunner(
         StageFolder(folder, digests, StageFolder(run.folder, digests)),

@@ -12,7 +12,7 @@ from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.finished_run import Run
 from launcher.pipeline.inputs import file_input
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
-from launcher.pipeline.stages import QUESTIONS, Input, stage_key
+from launcher.pipeline.stages import QUESTIONS, Input, key_parts
 from launcher.runtime.dependency_locks import lock_digest
 from launcher.runtime.engine import Engine
 from launcher.runtime.exclusive_lock import exclusive_lock
@@ -52,12 +52,14 @@ def make_questions(
     if run is not None:
         inputs["trained"] = run_as_input(run)
         trained = StageFolder(run.folder, digests)
-    key = stage_key(
-        QUESTIONS,
-        recipe=None,
-        lock_digest=lock_digest(lock),
-        inputs=inputs,
-        upstream_keys=run.keys if run is not None else {},
+    key = digest_of_value(
+        key_parts(
+            QUESTIONS,
+            recipe=None,
+            lock_digest=lock_digest(lock),
+            inputs=inputs,
+            upstream_keys=run.keys if run is not None else {},
+        )
     )
     runner = StageRunner(
         StageFolder(folder, digests, trained),

@@ -13,7 +13,6 @@ from pydantic import JsonValue
 
 from contract import paths
 from contract.base import READ_BACK_BY_TRANSFORMERS
-from contract.digest import digest_of_value
 from contract.manifest import CONTRACT_VERSION
 from contract.recipe import (
     CONVERTER_TYPES,
@@ -207,26 +206,6 @@ def needs_tools(recipe: Recipe) -> bool:
     )
 
 
-def stage_key(
-    stage: Stage,
-    *,
-    recipe: Recipe | None,
-    lock_digest: str,
-    inputs: Mapping[str, Input],
-    upstream_keys: Mapping[str, str],
-) -> str:
-    """The digest of all that decides the stage's outputs: see `key_parts`."""
-    return digest_of_value(
-        key_parts(
-            stage,
-            recipe=recipe,
-            lock_digest=lock_digest,
-            inputs=inputs,
-            upstream_keys=upstream_keys,
-        )
-    )
-
-
 def key_parts(
     stage: Stage,
     *,
@@ -236,7 +215,7 @@ def key_parts(
     upstream_keys: Mapping[str, str],
 ) -> KeyParts:
     """All that decides the stage's outputs, by digest where it is more than a word; known before
-    anything runs.
+    anything runs. The stage's key is the digest of it.
 
     Args:
         recipe: the stage's section of it counts; None where a stage has none.

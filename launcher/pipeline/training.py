@@ -95,9 +95,10 @@ def train(
     digests = FileDigests()
     inputs = gather(recipe, engine=engine, display=display, digests=digests, server=server)
     recipe = inputs.recipe
-    keys = training_keys(recipe, inputs)
+    parts = training_key_parts(recipe, inputs)
+    keys = _keys(parts)
     folder = StageFolder(run_folder(recipe, keys), digests)
-    context = _context(recipe, inputs, keys)
+    context = _context(recipe, inputs, parts)
     runner = StageRunner(folder, context, engine=engine, display=display)
     with exclusive_lock(folder.path):
         recipe.write(folder.path / paths.RECIPE)
@@ -163,17 +164,17 @@ def plan(
             ]
         )
     recipe = inputs.recipe
-    keys = training_keys(recipe, inputs)
+    parts = training_key_parts(recipe, inputs)
+    keys = _keys(parts)
     folder = StageFolder(run_folder(recipe, keys), digests)
     before = _compared_with(recipe, folder, display)
-    parts = training_key_parts(recipe, inputs)
     lines = [("base", f"{inputs.base.source} {inputs.base.digest[:12]}")]
     to_run: list[str] = []
     attention = None
     for stage in training_stages(recipe):
         name = stage.name
         if stage == PREFLIGHT:
-            state, attention = _planned_preflight(recipe, inputs, folder, keys, engine, display)
+            state, attention = _planned_preflight(recipe, inputs, folder, parts, engine, display)
             lines.append((name, state))
             continue
         # What an earlier stage writes anew, the later ones read anew.
@@ -250,7 +251,7 @@ def _planned_preflight(
     recipe: Recipe,
     inputs: RunInputs,
     folder: StageFolder,
-    keys: Mapping[str, str],
+    parts: Mapping[str, KeyParts],
     engine: Engine,
     display: Display,
 ) -> tuple[str, str | None]:
@@ -259,10 +260,11 @@ def _planned_preflight(
     Returns:
         The stage's state, and the attention that the base's class takes, as far as it is known.
     """
+    keys = _keys(parts)
     key = keys[PREFLIGHT.name]
     if folder.is_current(PREFLIGHT, key) and folder.is_current(TRAIN, keys[TRAIN.name]):
         return "up to date", _attention(folder)
-    context = _context(recipe, inputs, keys)
+    context = _context(recipe, inputs, parts)
     if not (engine.is_ready(recipe.lock, exporter=context.exporter) and is_fetched()):
         return "to run", None
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -281,20 +283,23 @@ def _attention(folder: StageFolder) -> str | None:
     return None
 
 
-def _context(recipe: Recipe, inputs: RunInputs, keys: Mapping[str, str]) -> StageContext:
+def _context(recipe: Recipe, inputs: RunInputs, parts: Mapping[str, KeyParts]) -> StageContext:
     return StageContext(
         lock=recipe.lock,
         inputs=inputs.by_name,
-        decided_by=training_key_parts(recipe, inputs),
+        decided_by=parts,
         gpu=recipe.device == "cuda",
         exporter=needs_tools(recipe),
-        labels={"run": keys[_NAMING_STAGE], "profile": recipe.profile},
+        labels={"run": _keys(parts)[_NAMING_STAGE], "profile": recipe.profile},
     )
 
 
 def training_keys(recipe: Recipe, inputs: RunInputs) -> dict[str, str]:
     """Every stage's key, by its name."""
-    parts = training_key_parts(recipe, inputs)
+    return _keys(training_key_parts(recipe, inputs))
+
+
+def _keys(parts: Mapping[str, KeyParts]) -> dict[str, str]:
     return {stage: digest_of_value(decided_by) for stage, decided_by in parts.items()}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from contract.digest import digest_of_value
 from contract.errors import Problem, UserError
 from contract.events import Failed, Result, Started
 from contract.manifest import ImageRecord
@@ -18,7 +19,7 @@ from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stage_ends import StageCrashed
-from launcher.pipeline.stages import Input, Stage, stage_key
+from launcher.pipeline.stages import Input, Stage, key_parts
 from launcher.runtime.engine import Ending
 
 FIRST = Stage(name="prepare", inputs=("data",), outputs=("first",))
@@ -217,12 +218,14 @@ def test_a_key_changes_with_each_thing_that_decides_the_outputs():
     recipe = resolve("smoke")
 
     def key(lock="l", data="d", other="x", upstream="u", **changed):
-        return stage_key(
-            replace(FIRST, section=PrepareSection, upstream=("base",)),
-            recipe=recipe.model_copy(update=changed),
-            lock_digest=lock,
-            inputs={"data": Input(data), "other": Input(other)},
-            upstream_keys={"base": upstream, "train": other},
+        return digest_of_value(
+            key_parts(
+                replace(FIRST, section=PrepareSection, upstream=("base",)),
+                recipe=recipe.model_copy(update=changed),
+                lock_digest=lock,
+                inputs={"data": Input(data), "other": Input(other)},
+                upstream_keys={"base": upstream, "train": other},
+            )
         )
 
     decisive = {key(), key(max_length=99), key(lock="m"), key(data="e"), key(upstream="v")}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.digest import digest_of_value
 from contract.errors import UserError
 from contract.events import Result, Started
 from contract.manifest import ImageRecord
@@ -24,7 +25,7 @@ from launcher.pipeline.inputs import file_input
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.sources import Sources
 from launcher.pipeline.stage_ends import StageCrashed
-from launcher.pipeline.stages import ALL_STAGES, BASELINE, Input, Stage, stage_key
+from launcher.pipeline.stages import ALL_STAGES, BASELINE, Input, Stage, key_parts
 from launcher.pipeline.work_folder import WORK
 from launcher.project import lock_file
 from launcher.runtime.engine import Ending
@@ -413,12 +414,14 @@ def test_no_two_stages_of_one_folder_write_the_same(tmp_path):
 def test_the_bases_key_of_the_comparison_has_the_importance_matrix():
     def key(imatrix):
         recipe = resolve("smoke").model_copy(update={"imatrix": imatrix})
-        return stage_key(
-            BASELINE,
-            recipe=recipe,
-            lock_digest="l",
-            inputs={"base": Input("b")},
-            upstream_keys={},
+        return digest_of_value(
+            key_parts(
+                BASELINE,
+                recipe=recipe,
+                lock_digest="l",
+                inputs={"base": Input("b")},
+                upstream_keys={},
+            )
         )
 
     assert BASELINE.section is QuantizeSection

@@ -48,6 +48,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_ALLOCATOR)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, without the pages of advice that torch adds."""
+    return str(error).strip().partition("\n")[0]
+
+
 def release_memory() -> None:
     """Give back what nobody holds any more; a trainer and its model hold each other."""
     gc.collect()

@@ -36,7 +36,7 @@ from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.prepared import PreparedRow, read_prepared
 from trainer.train.loading import check_device, computing_in, load_base
-from trainer.train.memory_ladder import is_out_of_memory
+from trainer.train.memory_ladder import first_line, is_out_of_memory
 from trainer.train.scoring import Scores, expected_answer, score
 from trainer.train.training import train_adapter
 
@@ -94,7 +94,7 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
         raise UserError.one(
             "memory",
             f"{'the GPU' if recipe.device == 'cuda' else 'this machine'} ran out of it, one row at "
-            f"a time ({str(error).strip().partition(chr(10))[0]})",
+            f"a time ({first_line(error)})",
             "Lower max_length, or take a smaller base.",
         ) from error
 

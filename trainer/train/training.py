@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,13 @@ from trainer.train.checkpoint_callback import CheckpointCallback
 from trainer.train.checkpoints import CheckpointStore
 from trainer.train.dataset import training_dataset
 from trainer.train.loading import load_base
-from trainer.train.memory_ladder import is_out_of_memory, next_rung, release_memory, said
+from trainer.train.memory_ladder import (
+    first_line,
+    is_out_of_memory,
+    next_rung,
+    release_memory,
+    said,
+)
 from trainer.train.scoring import held_out_loss
 from trainer.train.stop_request import StopRequest, stop_requests
 from trainer.weights import check_mergeable
@@ -67,51 +73,39 @@ def train_adapter(
             stage_paths, tokenizer, rows, held_out, recipe=recipe, stop=stop, reporter=reporter
         )
         while True:
-            out_of_memory = ""
             try:
                 return attempt.run()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or (rung := next_rung(attempt.section)) is None:
                     raise
-                out_of_memory = str(error).strip().partition("\n")[0]
+                out_of_memory = first_line(error)
             # Only now is nothing held by the error's traceback.
             release_memory()
             reporter.note(f"out of memory ({out_of_memory}); going on with {said(rung)}")
-            attempt.change(rung)
+            attempt.changed = {**attempt.changed, **rung}
 
 
+@dataclass
 class _Attempt:
     """A training with what memory there is.
 
     Attributes:
-        section: the recipe's, but for what was changed since memory ran out.
+        changed: keys of the recipe that were changed since memory ran out.
     """
 
-    def __init__(
-        self,
-        stage_paths: StagePaths,
-        tokenizer: PreTrainedTokenizerBase,
-        rows: Sequence[PreparedRow],
-        held_out: Sequence[PreparedRow],
-        *,
-        recipe: Recipe,
-        stop: StopRequest,
-        reporter: Reporter,
-    ) -> None:
-        self._paths = stage_paths
-        self._tokenizer = tokenizer
-        self._rows = rows
-        self._held_out = held_out
-        self._recipe = recipe
-        self._stop = stop
-        self._reporter = reporter
-        self._changed: dict[str, Any] = {}
-        self.section = recipe.section(TrainSection)
+    stage_paths: StagePaths
+    tokenizer: PreTrainedTokenizerBase
+    rows: Sequence[PreparedRow]
+    held_out: Sequence[PreparedRow]
+    recipe: Recipe
+    stop: StopRequest
+    reporter: Reporter
+    changed: dict[str, Any] = field(default_factory=dict)
 
-    def change(self, keys: dict[str, Any]) -> None:
-        """Train with other values of these keys from now on."""
-        self._changed = {**self._changed, **keys}
-        self.section = self._recipe.section(TrainSection).model_copy(update=self._changed)
+    @property
+    def section(self) -> TrainSection:
+        """The recipe's, with what was changed."""
+        return self.recipe.section(TrainSection).model_copy(update=self.changed)
 
     def run(self) -> TrainedAdapter:
         """Train, from the last checkpoint on where there is one.
@@ -120,55 +114,55 @@ class _Attempt:
             KeyboardInterrupt: a stop was asked for; the checkpoint of that step is there.
             UserError: the loss is no number, or an adapted module cannot be merged.
         """
-        schedule = self._recipe.section(CheckpointSection)
+        schedule = self.recipe.section(CheckpointSection)
         store = CheckpointStore(
-            self._paths.output / paths.CHECKPOINTS, kept=schedule.checkpoints_kept
+            self.stage_paths.output / paths.CHECKPOINTS, kept=schedule.checkpoints_kept
         )
-        resumed = store.newest(self._reporter.note)
+        resumed = store.newest(self.reporter.note)
         if resumed is not None:
             step = resumed.state.step
-            self._reporter.note(f"resuming after step {step}, from its checkpoint")
+            self.reporter.note(f"resuming after step {step}, from its checkpoint")
             # What memory had run out for then, it would run out for again.
-            self.change({**resumed.state.changed, **self._changed})
+            self.changed = {**resumed.state.changed, **self.changed}
         section = self.section
         evaluation = EvaluationCallback(
             lambda model, step: held_out_loss(
-                model, self._held_out, who=f"step {step}", reporter=self._reporter
+                model, self.held_out, who=f"step {step}", reporter=self.reporter
             ),
-            eval_steps=section.eval_steps if self._held_out else None,
+            eval_steps=section.eval_steps if self.held_out else None,
             patience=section.early_stopping_patience,
         )
         metrics = MetricsCallback(
-            self._paths.output / paths.METRICS, self._reporter, evaluation.losses
+            self.stage_paths.output / paths.METRICS, self.reporter, evaluation.losses
         )
         checkpoints = CheckpointCallback(
             store,
             schedule,
-            stop=self._stop,
+            stop=self.stop,
             evaluation=evaluation,
             metrics=metrics,
             resumed=resumed,
-            changed=self._changed,
-            reporter=self._reporter,
+            changed=self.changed,
+            reporter=self.reporter,
         )
         # TRL wants a folder even when it saves nothing there.
         with tempfile.TemporaryDirectory() as scratch:
             trainer = _trainer(
-                self._paths,
-                self._tokenizer,
-                self._rows,
+                self.stage_paths,
+                self.tokenizer,
+                self.rows,
                 section=section,
-                max_length=self._recipe.max_length,
+                max_length=self.recipe.max_length,
                 callbacks=(evaluation, metrics, checkpoints),
                 scratch=scratch,
             )
             trainer.train(resume_from_checkpoint=checkpoints.resume_from)
-        if self._stop.made:
+        if self.stop.made:
             raise KeyboardInterrupt
         evaluation.best.restore(trainer.model)
         state = trainer.state
         if state.global_step < state.max_steps:
-            self._reporter.note(
+            self.reporter.note(
                 f"stopped after step {state.global_step} of {state.max_steps}: the held-out loss "
                 f"was no lower in {evaluation.best.evaluations_since} evaluations"
             )
@@ -180,7 +174,7 @@ class _Attempt:
             best_step=evaluation.best.step,
             held_out_loss=evaluation.best.loss if evaluation.best.step is not None else None,
             resumed_after=checkpoints.resumed_after,
-            changed=self._changed,
+            changed=self.changed,
         )
 
 
