@@ -37,12 +37,11 @@ from trainer.entrypoint import Reporter
 
 SETTINGS: dict[str, list[str]] = {
     "profile rtx": [],
-    "packing": ["packing=true"],
+    "padding": ["packing=false"],
     "no gradient checkpointing": ["gradient_checkpointing=false"],
     "adamw_torch_fused": ["optim=adamw_torch_fused"],
     "not deterministic": ["full_determinism=false"],
     "all of these": [
-        "packing=true",
         "gradient_checkpointing=false",
         "optim=adamw_torch_fused",
         "full_determinism=false",

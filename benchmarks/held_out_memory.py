@@ -79,9 +79,10 @@ def train(folder: Path) -> None:
 
     model, recipe = load(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = training_arguments(recipe, _LENGTH, scratch)
+        arguments = training_arguments(recipe, scratch)
         arguments.max_steps = 1
         CompletionTrainer(
+            batch_size=recipe.batch_size,
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict(

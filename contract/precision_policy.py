@@ -123,10 +123,15 @@ def decisions(
     update = recipe.batch_size * recipe.gradient_accumulation_steps
     yield Decision(
         "batch",
-        f"{update} {'packed sequences' if recipe.packing else 'rows'} an update",
+        f"{update} rows an update",
         f"batch_size {recipe.batch_size} x gradient_accumulation_steps "
         f"{recipe.gradient_accumulation_steps}",
     )
+    if recipe.packing:
+        at_once = f"up to {recipe.packing_length:,} tokens at a time", "packed, without padding"
+    else:
+        at_once = f"{recipe.batch_size} rows at a time", "packing: false pads them to one length"
+    yield Decision("micro-batch", *at_once)
     activations = (
         ("computed twice", "gradient_checkpointing: true saves memory, for one forward pass more")
         if recipe.gradient_checkpointing

@@ -126,6 +126,7 @@ class TrainSection(SectionKind):
     cpu_threads: int = Field(ge=0, description="0 leaves it to torch")
     gradient_checkpointing: bool
     packing: bool
+    packing_length: int = Field(ge=16, description="tokens of a micro-batch, where rows are packed")
     full_determinism: bool
     logging_steps: int = Field(ge=1)
     eval_steps: Annotated[float | None, Field(gt=0), AfterValidator(_steps_or_share)]

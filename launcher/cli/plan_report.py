@@ -37,8 +37,7 @@ def show(planned: Plan, recipe: Recipe, card: Card | None, console: Console) -> 
 def _extent(planned: Plan) -> str:
     extent, rate = planned.extent, planned.tokens_per_s
     assert extent is not None
-    about = "" if extent.exact else "about "
-    said = f"{about}{extent.steps:,} steps, {extent.tokens:,} tokens"
+    said = f"{extent.steps:,} steps, {extent.tokens:,} tokens"
     if rate is None:
         return said
     took = duration(extent.tokens / rate)

@@ -21,13 +21,10 @@ class TrainingExtent:
         steps: updates of the adapter.
         tokens: of prompts and completions, over all epochs. An estimate where rows are held out:
             they are as long as the others on average.
-        exact: whether `steps` is what the trainer will count; where rows are packed, it depends on
-            how they fit together.
     """
 
     steps: int
     tokens: int
-    exact: bool
 
 
 def training_extent(recipe: Recipe, report: PrepareResult) -> TrainingExtent:
@@ -39,15 +36,11 @@ def training_extent(recipe: Recipe, report: PrepareResult) -> TrainingExtent:
     section = recipe.section(TrainSection)
     lengths = [min(length, report.max_length) for length in report.lengths]
     epoch_tokens = sum(lengths) * report.train / max(len(lengths), 1)
-    rows = report.train
-    if section.packing:
-        rows = math.ceil(epoch_tokens / report.max_length)
-    batches = math.ceil(rows / section.batch_size)
-    epoch_steps = max(math.ceil(batches / section.gradient_accumulation_steps), 1)
+    update = section.batch_size * section.gradient_accumulation_steps
+    epoch_steps = max(math.ceil(report.train / update), 1)
     return TrainingExtent(
         steps=math.ceil(section.epochs * epoch_steps),
         tokens=round(section.epochs * epoch_tokens),
-        exact=not section.packing,
     )
 
 
@@ -64,6 +57,9 @@ def last_rate(metrics: Path) -> float | None:
 def trains_alike(one: Recipe, other: Recipe) -> bool:
     """Whether a step of one takes about as long as a step of the other: same base, same card."""
     sections = [recipe.section(TrainSection) for recipe in (one, other)]
-    keys = ("device", "precision", "quantize_base", "batch_size", "gradient_checkpointing")
+    keys = (
+        *("device", "precision", "quantize_base", "batch_size", "gradient_checkpointing"),
+        *("packing", "packing_length"),
+    )
     same_base = one.model_to_fine_tune == other.model_to_fine_tune
     return same_base and all(getattr(sections[0], k) == getattr(sections[1], k) for k in keys)

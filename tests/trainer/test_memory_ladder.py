@@ -18,7 +18,7 @@ from trainer.train.training import train_adapter
 SETTINGS = [
     *("epochs=2", "batch_size=8", "gradient_accumulation_steps=1", "learning_rate=1e-3"),
     *("lora_dropout=0", "quantize_base=none", "logging_steps=1", "eval_steps=null"),
-    *("early_stopping_patience=0", "full_determinism=false", "checkpoint_steps=2"),
+    *("early_stopping_patience=0", "full_determinism=false", "checkpoint_steps=2", "packing=false"),
 ]
 # Two epochs of 20 rows, eight to an update: the last of an epoch has four.
 ROWS, STEPS = 20, 6

@@ -102,7 +102,7 @@ def loss_of_whole_logits(model, rows):
 def test_in_pieces_the_loss_is_the_same_whatever_stands_behind_the_head(
     kind, adapted, reporter, monkeypatch
 ):
-    monkeypatch.setattr(chunked_head, "POSITIONS", 7)
+    monkeypatch.setattr(chunked_head, "PIECE_BYTES", 7 * 4 * VOCABULARY)
     model = tiny(kind)
     if adapted:
         from peft import LoraConfig, get_peft_model

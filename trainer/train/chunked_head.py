@@ -15,8 +15,8 @@ import torch
 
 from trainer.prepared import IGNORED
 
-# 150 MB of fp32 logits on a vocabulary of 150,000, and enough rows for a fast matrix product.
-POSITIONS = 256
+# Of fp32 logits: 256 positions of a vocabulary of 150,000, which is enough for a fast product.
+PIECE_BYTES = 256 * 150_000 * 4
 
 
 class ChunkedHead:
@@ -41,8 +41,10 @@ class ChunkedHead:
         self._backbone = causal.base_model
         self._ids = inputs["input_ids"]
         hidden, self._output = _hidden_states(model, self._backbone, inputs)
+        vocabulary = causal.config.get_text_config().vocab_size
+        positions = max(PIECE_BYTES // (4 * vocabulary), 1)
         # Row by row, (positions, hidden) each.
-        self.pieces: tuple[torch.Tensor, ...] = hidden[wanted].split(POSITIONS)
+        self.pieces: tuple[torch.Tensor, ...] = hidden[wanted].split(positions)
 
     def logits(self, piece: torch.Tensor) -> torch.Tensor:
         """The logits of one of `pieces`: (positions, vocab) in fp32."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from trl import SFTTrainer
 
 from trainer.prepared import IGNORED
-from trainer.train.chunked_head import POSITIONS, ChunkedHead, next_tokens
+from trainer.train.chunked_head import ChunkedHead, next_tokens
 from trainer.train.early_stopping import put_weights
+from trainer.train.micro_batches import MicroBatch, Row, joined_rows, micro_batches, split_rows
+from trainer.train.packed_attention import rows_apart
 
 if TYPE_CHECKING:
     from trainer.train.checkpoint_callback import CheckpointCallback
@@ -29,12 +33,23 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
     line of metrics.
 
     Args:
+        batch_size: rows of a micro-batch, where they are padded.
+        packing_length: tokens of a micro-batch, where rows are packed; None pads them.
         checkpoints: saves and restores; it is also one of the callbacks.
-        arguments: TRL's.
+        arguments: TRL's, whose batch is a whole update.
     """
 
-    def __init__(self, *, checkpoints: CheckpointCallback | None = None, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        packing_length: int | None = None,
+        checkpoints: CheckpointCallback | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments, data_collator=joined_rows)
+        self._batch_size = batch_size
+        self._packing_length = packing_length
         self._checkpoints = checkpoints
         if checkpoints is not None:
             checkpoints.attach(self)
@@ -79,6 +94,44 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         assert self._checkpoints.resumed is not None
         put_weights(self.model, self._checkpoints.resumed.adapter())
 
+    def training_step(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """The gradients of an update's rows, summed up over its micro-batches; returns their loss.
+
+        It stands in for transformers' accumulation, whose batches are of a fixed number of rows,
+        and follow each other as they were drawn.
+        """
+        del num_items_in_batch
+        model.train()
+        rows = split_rows(inputs)
+        predicted = sum(int((labels[1:] != IGNORED).sum()) for _, labels in rows)
+        total = torch.zeros((), device=self.args.device)
+        for micro_batch in self._in_micro_batches(rows):
+            total += self.add_gradients(model, micro_batch, predicted)
+        return total
+
+    def _in_micro_batches(self, rows: Sequence[Row]) -> list[MicroBatch]:
+        return micro_batches(rows, batch_size=self._batch_size, packing_length=self._packing_length)
+
+    def add_gradients(self, model: Any, micro_batch: MicroBatch, predicted: int) -> torch.Tensor:
+        """Add a micro-batch's gradients to the others', and return its part of the loss.
+
+        Args:
+            predicted: completion tokens of the whole update.
+        """
+        inputs = self._prepare_inputs(micro_batch.inputs)
+        apart = rows_apart(model, micro_batch.packed) if micro_batch.packed else nullcontext()
+        with apart:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, inputs, num_items_in_batch=predicted)
+            # Inside as well: what checkpointing computes again has to see rows apart, too.
+            self.accelerator.backward(loss)
+        return loss.detach()
+
     def compute_loss(
         self,
         model: Any,
@@ -101,7 +154,8 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
             return cross_entropy(head.logits(piece), expected, reduction="sum")
 
         total = torch.zeros((), device=targets.device)
-        for piece, expected in zip(head.pieces, targets[wanted].split(POSITIONS), strict=True):
+        positions = [len(piece) for piece in head.pieces]
+        for piece, expected in zip(head.pieces, targets[wanted].split(positions), strict=True):
             if len(head.pieces) == 1:
                 total = total + summed(piece, expected)
             else:

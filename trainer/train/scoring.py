@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -16,6 +15,7 @@ from trainer.entrypoint import Reporter
 from trainer.generation import greedy
 from trainer.prepared import IGNORED, PreparedRow, labels_of
 from trainer.train.chunked_head import chunked_logits, next_tokens
+from trainer.train.evaluation_mode import evaluating
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -117,7 +117,7 @@ def held_out_loss(
         who: whose loss this is, for the progress line: "base", "tuned", "step 40".
     """
     total, tokens = 0.0, 0
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         for first in range(0, len(rows), batch_size):
             input_ids, attention_mask, labels = (
                 tensor.to(model.device) for tensor in _batch(rows[first : first + batch_size])
@@ -137,29 +137,6 @@ def held_out_loss(
                 unit="rows",
             )
     return total / tokens
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode, in which a model can be trained again afterwards.
-
-    In evaluation mode on a CPU with AVX512-BF16, bitsandbytes repacks a 4-bit layer for inference,
-    from where training does not come back, and computes in bf16 (`Linear4bit.forward`). Nothing
-    else of such a layer depends on its mode, so it stays in training mode, where it computes as it
-    does in training; dropout, in a layer of its own, is off.
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    for module in before:
-        if isinstance(module, Linear4bit):
-            module.training = True
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training
 
 
 def _batch(rows: Sequence[PreparedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -28,6 +28,7 @@ from trainer.train.memory_ladder import (
     release_memory,
     said,
 )
+from trainer.train.packed_attention import keeps_rows_apart
 from trainer.train.scoring import held_out_loss
 from trainer.train.stop_request import StopRequest, stop_requests
 from trainer.weights import check_mergeable
@@ -152,7 +153,7 @@ class _Attempt:
                 self.tokenizer,
                 self.rows,
                 section=section,
-                max_length=self.recipe.max_length,
+                reporter=self.reporter,
                 callbacks=(evaluation, metrics, checkpoints),
                 scratch=scratch,
             )
@@ -184,7 +185,7 @@ def _trainer(
     rows: Sequence[PreparedRow],
     *,
     section: TrainSection,
-    max_length: int,
+    reporter: Reporter,
     callbacks: tuple[EvaluationCallback, MetricsCallback, CheckpointCallback],
     scratch: str,
 ) -> CompletionTrainer:
@@ -194,10 +195,13 @@ def _trainer(
 
     # Before the adapter is made: its initial weights are drawn from this seed.
     set_seed(section.seed)
+    model = load_base(stage_paths.require("base"), section)
     trainer = CompletionTrainer(
+        batch_size=section.batch_size,
+        packing_length=packing_length(section, model, reporter),
         checkpoints=callbacks[-1],
-        model=load_base(stage_paths.require("base"), section),
-        args=training_arguments(section, max_length, scratch),
+        model=model,
+        args=training_arguments(section, scratch),
         train_dataset=training_dataset(rows),
         processing_class=tokenizer,
         peft_config=lora_config(section),
@@ -217,15 +221,26 @@ def _trainer(
     return trainer
 
 
-def training_arguments(recipe: TrainSection, max_length: int, scratch: str) -> Any:
+def packing_length(recipe: TrainSection, model: Any, reporter: Reporter) -> int | None:
+    """How many tokens are packed together; None where rows are padded."""
+    if not recipe.packing:
+        return None
+    if keeps_rows_apart(model):
+        return recipe.packing_length
+    reporter.note("packing: layers of this base look across the ends of rows, so these are padded")
+    return None
+
+
+def training_arguments(recipe: TrainSection, scratch: str) -> Any:
     """What TRL's trainer is told of a recipe; `scratch` is a folder that it wants to have."""
     from trl import SFTConfig
 
     return SFTConfig(
         output_dir=scratch,
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation_steps,
+        # A whole update: the trainer cuts it into micro-batches itself.
+        per_device_train_batch_size=recipe.batch_size * recipe.gradient_accumulation_steps,
+        gradient_accumulation_steps=1,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.lr_scheduler_type,
         warmup_steps=recipe.warmup_ratio,
@@ -236,9 +251,8 @@ def training_arguments(recipe: TrainSection, max_length: int, scratch: str) -> A
         fp16=recipe.precision == "fp16",
         use_cpu=recipe.device == "cpu",
         gradient_checkpointing=recipe.gradient_checkpointing,
-        packing=recipe.packing,
-        # `prepare` has truncated the rows already; packing fills up to this length.
-        max_length=max_length,
+        # `prepare` has truncated the rows already.
+        max_length=None,
         logging_steps=recipe.logging_steps,
         logging_nan_inf_filter=False,
         save_strategy="no",

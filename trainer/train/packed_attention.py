@@ -1,0 +1,116 @@
+"""Attention of rows that lie behind each other in one sequence, where each sees itself alone.
+
+transformers keeps packed rows apart by a mask over the whole sequence, whose attention takes its
+length squared in time, and no flash kernel. Here each row goes through torch's
+`scaled_dot_product_attention` by itself, causal and without a mask: the work of the rows alone, in
+the kernel that FlashAttention (arXiv 2307.08691) has on every card and on a CPU.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from trainer.train.evaluation_mode import evaluating
+
+# transformers makes no mask for an attention that it has none for.
+_NAME = "sdpa_by_row"
+# Of the rows that a model computes at the moment. Activations that are computed again in a backward
+# pass on a GPU are computed in a thread of torch's own, which sees no context variable.
+_lengths: list[int] = []
+
+
+def _by_row(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    sliding_window: int | None = None,
+    **settings: Any,
+) -> tuple[torch.Tensor, None]:
+    """Shapes as transformers has them: (1, heads, seq, head) in, (1, seq, heads, head) out."""
+    del attention_mask
+    rows = zip(*(states.split(_lengths, dim=2) for states in (query, key, value)), strict=True)
+    outputs = [
+        sdpa_attention_forward(module, *row, _window(row[0], sliding_window), **settings)[0]
+        for row in rows
+    ]
+    return torch.cat(outputs, dim=1), None
+
+
+def _window(query: torch.Tensor, width: int | None) -> torch.Tensor | None:
+    """The mask of a row that is longer than what each of its tokens sees; else none."""
+    length = query.shape[2]
+    if width is None or length <= width:
+        return None
+    seen = torch.ones(length, length, dtype=torch.bool, device=query.device)
+    return seen.tril().triu(1 - width)[None, None]
+
+
+AttentionInterface.register(_NAME, _by_row)
+
+
+@contextmanager
+def rows_apart(model: Any, lengths: Sequence[int]) -> Iterator[None]:
+    """Where a model computes rows of these lengths in one sequence, forward and backward.
+
+    A class that takes no `sdpa` keeps its own attention, and transformers' mask.
+    """
+    config = model.config
+    own = config._attn_implementation
+    if own == "sdpa":
+        config._attn_implementation = _NAME
+    _lengths[:] = lengths
+    try:
+        yield
+    finally:
+        config._attn_implementation = own
+        _lengths.clear()
+
+
+def positions_of(lengths: Sequence[int]) -> torch.Tensor:
+    """The place of each token in its own row: (1, seq)."""
+    return torch.cat([torch.arange(length) for length in lengths])[None]
+
+
+def keeps_rows_apart(model: Any) -> bool:
+    """Whether a row's hidden states are the same whatever stands before it in its sequence.
+
+    They are not where layers hand on a state from token to token (Mamba, short convolutions), or
+    where the class computes its positions itself. It is tried, on some twenty tokens: what a class
+    says of itself is not enough.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if "position_ids" not in inspect.signature(causal.forward).parameters:
+        return False
+    lengths = [12, 9]
+    vocabulary = causal.get_input_embeddings().weight.shape[0]
+    drawn = torch.Generator().manual_seed(0)
+    first, other, second = (
+        torch.randint(vocabulary, (1, length), generator=drawn) for length in (lengths[0], *lengths)
+    )
+    found = [
+        _hidden_states(causal, torch.cat([before, second], dim=1), lengths)
+        for before in (first, other)
+    ]
+    difference = (found[0] - found[1]).abs().max()
+    # Equal to the bit where nothing is handed on; a mixture of experts may sum in another order.
+    return bool(difference <= 1e-2 * found[0].abs().max())
+
+
+def _hidden_states(causal: Any, ids: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """Of the second row, in the last layer: (seq, hidden)."""
+    with torch.no_grad(), evaluating(causal), rows_apart(causal, lengths):
+        output = causal.base_model(
+            input_ids=ids.to(causal.device),
+            position_ids=positions_of(lengths).to(causal.device),
+            use_cache=False,
+        )
+    return torch.as_tensor(output.last_hidden_state[0, lengths[0] :].float())
