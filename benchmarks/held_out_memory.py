@@ -75,6 +75,7 @@ def train(folder: Path) -> None:
     from trainer.lora import lora_config
     from trainer.prepared import labels_of
     from trainer.train.completion_loss import CompletionTrainer
+    from trainer.train.micro_batches import MicroBatchLimits
     from trainer.train.training import training_arguments
 
     model, recipe = load(folder)
@@ -82,7 +83,7 @@ def train(folder: Path) -> None:
         arguments = training_arguments(recipe, scratch)
         arguments.max_steps = 1
         CompletionTrainer(
-            batch_size=recipe.batch_size,
+            limits=MicroBatchLimits(recipe.batch_size),
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict(

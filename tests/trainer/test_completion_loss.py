@@ -11,7 +11,7 @@ from trainer.prepared import IGNORED
 from trainer.train import chunked_head
 from trainer.train.completion_loss import CompletionTrainer
 from trainer.train.loading import load_base
-from trainer.train.micro_batches import joined_rows
+from trainer.train.micro_batches import MicroBatchLimits, joined_rows
 from trainer.train.training import training_arguments
 
 POSITIONS = 256
@@ -24,7 +24,7 @@ def trainer(request, untrained, tokenizer, tmp_path):
     recipe = resolve("smoke", settings=settings).section(TrainSection)
     rows = Dataset.from_dict({"input_ids": [[5, 6, 7]], "labels": [[IGNORED, 6, 7]]})
     return CompletionTrainer(
-        batch_size=recipe.batch_size,
+        limits=MicroBatchLimits(recipe.batch_size),
         model=load_base(untrained, recipe),
         args=training_arguments(recipe, str(tmp_path)),
         train_dataset=rows,
@@ -105,7 +105,7 @@ def test_an_update_is_the_same_however_it_is_cut(trainer, packing_length):
     loss = CompletionTrainer.__base__.compute_loss(trainer, trainer.model.train(), whole)
     expected, expected_gradients = loss_and_gradients(loss, trainer.model)
 
-    trainer._batch_size, trainer._packing_length = 4, packing_length
+    trainer._limits = MicroBatchLimits(4, packing_length)
     trainer.model.zero_grad()
     found = trainer.training_step(trainer.model, joined_rows(rows))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)

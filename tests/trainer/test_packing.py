@@ -9,6 +9,7 @@ import transformers
 from trainer.prepared import IGNORED
 from trainer.train import packed_attention
 from trainer.train.micro_batches import (
+    MicroBatchLimits,
     fitted,
     grouped,
     joined_rows,
@@ -158,7 +159,7 @@ def test_the_first_token_of_a_row_is_predicted_by_no_other():
 def test_every_row_is_in_one_micro_batch():
     given = list(rows())
     for packing_length in (None, 10, 51, 64, 1000):
-        found = micro_batches(given, batch_size=4, packing_length=packing_length)
+        found = micro_batches(given, MicroBatchLimits(4, packing_length))
         kept = sorted(int((batch.inputs["labels"] != IGNORED).sum()) for batch in found)
         assert sum(kept) == sum(n - n // 2 for n in LENGTHS)
     assert [batch.inputs["input_ids"].shape for batch in found] == [(1, sum(LENGTHS))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,13 @@ from trl import SFTTrainer
 from trainer.prepared import IGNORED
 from trainer.train.chunked_head import ChunkedHead, next_tokens
 from trainer.train.early_stopping import put_weights
-from trainer.train.micro_batches import MicroBatch, Row, joined_rows, micro_batches, split_rows
+from trainer.train.micro_batches import (
+    MicroBatch,
+    MicroBatchLimits,
+    joined_rows,
+    micro_batches,
+    split_rows,
+)
 from trainer.train.packed_attention import rows_apart
 
 if TYPE_CHECKING:
@@ -33,8 +38,7 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
     line of metrics.
 
     Args:
-        batch_size: rows of a micro-batch, where they are padded.
-        packing_length: tokens of a micro-batch, where rows are packed; None pads them.
+        limits: of a micro-batch.
         checkpoints: saves and restores; it is also one of the callbacks.
         arguments: TRL's, whose batch is a whole update.
     """
@@ -42,14 +46,12 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        batch_size: int,
-        packing_length: int | None = None,
+        limits: MicroBatchLimits,
         checkpoints: CheckpointCallback | None = None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments, data_collator=joined_rows)
-        self._batch_size = batch_size
-        self._packing_length = packing_length
+        self._limits = limits
         self._checkpoints = checkpoints
         if checkpoints is not None:
             checkpoints.attach(self)
@@ -94,6 +96,27 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         assert self._checkpoints.resumed is not None
         put_weights(self.model, self._checkpoints.resumed.adapter())
 
+    def try_out(self, micro_batch: MicroBatch) -> None:
+        """Compute a micro-batch's gradients and drop them, as if nothing had been."""
+        device = self.args.device
+        tokens = self._total_train_tokens
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            self.add_gradients(self.model.train(), micro_batch, predicted=1)
+        self.model.zero_grad(set_to_none=True)
+        self._total_train_tokens = tokens
+        self._metrics["train"].clear()
+
+    def optimizer_bytes_to_come(self) -> int:
+        """What the optimizer will take from its first step on: two states of each trained weight.
+
+        A small tensor's stay in fp32 where the others have 8 bits: that is not told apart here.
+        """
+        if self.optimizer.state:
+            return 0
+        weights = self.model.parameters()
+        trained = sum(int(weight.numel()) for weight in weights if weight.requires_grad)
+        return 2 * trained * (1 if "8bit" in str(self.args.optim) else 4)
+
     def training_step(
         self,
         model: Any,
@@ -110,12 +133,9 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         rows = split_rows(inputs)
         predicted = sum(int((labels[1:] != IGNORED).sum()) for _, labels in rows)
         total = torch.zeros((), device=self.args.device)
-        for micro_batch in self._in_micro_batches(rows):
+        for micro_batch in micro_batches(rows, self._limits):
             total += self.add_gradients(model, micro_batch, predicted)
         return total
-
-    def _in_micro_batches(self, rows: Sequence[Row]) -> list[MicroBatch]:
-        return micro_batches(rows, batch_size=self._batch_size, packing_length=self._packing_length)
 
     def add_gradients(self, model: Any, micro_batch: MicroBatch, predicted: int) -> torch.Tensor:
         """Add a micro-batch's gradients to the others', and return its part of the loss.

@@ -33,6 +33,20 @@ class MicroBatch:
     packed: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class MicroBatchLimits:
+    """How much goes through the model at once.
+
+    Attributes:
+        rows: of a micro-batch at most, where they are padded.
+        packed_tokens: of a micro-batch at most, where rows are packed; a longer row is one of its
+            own. None where rows are padded.
+    """
+
+    rows: int
+    packed_tokens: int | None = None
+
+
 def joined_rows(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor]:
     """An update's rows as a data loader hands them on; `split_rows` takes them apart again."""
     joined = {
@@ -49,21 +63,14 @@ def split_rows(joined: Mapping[str, torch.Tensor]) -> list[Row]:
     return list(zip(ids, labels, strict=True))
 
 
-def micro_batches(
-    rows: Sequence[Row], *, batch_size: int, packing_length: int | None
-) -> list[MicroBatch]:
-    """The micro-batches of an update.
-
-    Args:
-        batch_size: rows of a micro-batch at most, where they are padded.
-        packing_length: tokens of a micro-batch at most, where rows are packed; a longer row is
-            one of its own. None where rows are padded.
-    """
+def micro_batches(rows: Sequence[Row], limits: MicroBatchLimits) -> list[MicroBatch]:
+    """The micro-batches of an update."""
     lengths = [len(ids) for ids, _ in rows]
-    if packing_length is None:
-        groups = grouped(lengths, batch_size)
-        return [padded([rows[number] for number in group]) for group in groups]
-    return [packed([rows[number] for number in group]) for group in fitted(lengths, packing_length)]
+    if limits.packed_tokens is None:
+        make, groups = padded, grouped(lengths, limits.rows)
+    else:
+        make, groups = packed, fitted(lengths, limits.packed_tokens)
+    return [make([rows[number] for number in group]) for group in groups]
 
 
 def grouped(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -19,7 +19,7 @@ from trainer.prepared import PreparedRow
 from trainer.train.callbacks import EvaluationCallback, MetricsCallback
 from trainer.train.checkpoint_callback import CheckpointCallback
 from trainer.train.checkpoints import CheckpointStore
-from trainer.train.dataset import training_dataset
+from trainer.train.dataset import longest_rows, training_dataset
 from trainer.train.loading import load_base
 from trainer.train.memory_ladder import (
     first_line,
@@ -28,7 +28,10 @@ from trainer.train.memory_ladder import (
     release_memory,
     said,
 )
+from trainer.train.memory_probe import ProbeCallback, largest_micro_batch
+from trainer.train.micro_batches import MicroBatchLimits
 from trainer.train.packed_attention import keeps_rows_apart
+from trainer.train.peak_memory import PeakMemory
 from trainer.train.scoring import held_out_loss
 from trainer.train.stop_request import StopRequest, stop_requests
 from trainer.weights import check_mergeable
@@ -52,6 +55,8 @@ class TrainedAdapter:
     held_out_loss: float | None
     resumed_after: list[int]
     changed: dict[str, Any]
+    probe_bytes: int | None
+    peak_bytes: int | None
 
 
 def train_adapter(
@@ -148,7 +153,7 @@ class _Attempt:
         )
         # TRL wants a folder even when it saves nothing there.
         with tempfile.TemporaryDirectory() as scratch:
-            trainer = _trainer(
+            trainer, probe = _trainer(
                 self.stage_paths,
                 self.tokenizer,
                 self.rows,
@@ -176,6 +181,8 @@ class _Attempt:
             held_out_loss=evaluation.best.loss if evaluation.best.step is not None else None,
             resumed_after=checkpoints.resumed_after,
             changed=self.changed,
+            probe_bytes=probe.probe_bytes,
+            peak_bytes=probe.peak_bytes,
         )
 
 
@@ -188,7 +195,7 @@ def _trainer(
     reporter: Reporter,
     callbacks: tuple[EvaluationCallback, MetricsCallback, CheckpointCallback],
     scratch: str,
-) -> CompletionTrainer:
+) -> tuple[CompletionTrainer, ProbeCallback]:
     from transformers import PrinterCallback, set_seed
 
     from trainer.train.completion_loss import CompletionTrainer
@@ -196,17 +203,24 @@ def _trainer(
     # Before the adapter is made: its initial weights are drawn from this seed.
     set_seed(section.seed)
     model = load_base(stage_paths.require("base"), section)
+    dataset = training_dataset(rows)
+    limits = MicroBatchLimits(section.batch_size, packing_length(section, model, reporter))
+    update = section.batch_size * section.gradient_accumulation_steps
+    probe = ProbeCallback(
+        largest_micro_batch(longest_rows(dataset, update), limits), PeakMemory(section.device)
+    )
     trainer = CompletionTrainer(
-        batch_size=section.batch_size,
-        packing_length=packing_length(section, model, reporter),
+        limits=limits,
         checkpoints=callbacks[-1],
         model=model,
         args=training_arguments(section, scratch),
-        train_dataset=training_dataset(rows),
+        train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=lora_config(section),
-        callbacks=list(callbacks),
+        # The probe first: what it takes is no time of the training.
+        callbacks=[probe, *callbacks],
     )
+    probe.attach(trainer)
     check_mergeable(adapted_modules(trainer.model), stage_paths.require("base"))
     # TRL casts a QLoRA adapter to bf16, whatever the precision: fp16's gradient scaler then
     # fails on a T4, and a CPU loses digits. bf16 training keeps fp32 weights as well.
@@ -218,7 +232,7 @@ def _trainer(
     # Deterministic mode also fills every new tensor with NaN, to catch reads of memory that
     # was never written. That changes no result, and took two fifths of a small model's step.
     torch.utils.deterministic.fill_uninitialized_memory = False
-    return trainer
+    return trainer, probe
 
 
 def packing_length(recipe: TrainSection, model: Any, reporter: Reporter) -> int | None:
