@@ -1,13 +1,14 @@
 """What a training gives up, one thing after the other, where memory runs out.
 
 Each rung keeps what is learned: as many rows an update, in the same order, and so as many updates
-and the same loss but for rounding. What would change that (shorter rows, another optimizer) is left
-to whoever wrote the recipe.
+and the same loss but for rounding. Shorter rows are no rung: what is cut off is not learned, and
+which rows are to lose their ends is for whoever wrote the recipe to say.
 """
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -21,16 +22,24 @@ _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
 def next_rung(section: TrainSection) -> dict[str, Any] | None:
     """The keys that change on the next rung, with their new values; None where there is none left.
 
-    The micro-batch is divided first, and accumulated more often: that costs least. Then activations
-    are computed again in the backward pass (Chen et al., arXiv 1604.06174).
+    The rungs are those of `_RUNGS`. Which one is next is read off the recipe alone, so that the way
+    down from it is always the same.
     """
-    if section.batch_size > 1:
-        fewer = _largest_proper_divisor(section.batch_size)
-        more = section.gradient_accumulation_steps * section.batch_size // fewer
-        return {"batch_size": fewer, "gradient_accumulation_steps": more}
-    if not section.gradient_checkpointing:
-        return {"gradient_checkpointing": True}
-    return None
+    return next((keys for rung in _RUNGS if (keys := rung(section)) is not None), None)
+
+
+def further(section: TrainSection, *found: dict[str, Any]) -> dict[str, Any]:
+    """Of several sets of changed keys, the one that is furthest down this recipe's ladder."""
+    return next((changed for changed in reversed(list(_ladder(section))) if changed in found), {})
+
+
+def _ladder(section: TrainSection) -> Iterator[dict[str, Any]]:
+    """All keys that are changed on each rung, from none on."""
+    changed: dict[str, Any] | None = {}
+    while changed is not None:
+        yield changed
+        rung = next_rung(section.model_copy(update=changed))
+        changed = {**changed, **rung} if rung else None
 
 
 def said(changed: dict[str, Any]) -> str:
@@ -58,6 +67,28 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _smaller_micro_batch(section: TrainSection) -> dict[str, Any] | None:
+    """Fewer rows at a time, more often accumulated."""
+    if section.batch_size == 1:
+        return None
+    fewer = _largest_proper_divisor(section.batch_size)
+    more = section.gradient_accumulation_steps * section.batch_size // fewer
+    return {"batch_size": fewer, "gradient_accumulation_steps": more}
+
+
+def _checkpointed_activations(section: TrainSection) -> dict[str, Any] | None:
+    """Activations are computed again in the backward pass (Chen et al., arXiv 1604.06174)."""
+    return None if section.gradient_checkpointing else {"gradient_checkpointing": True}
+
+
+# By what they cost, the cheapest first. Each gives up one thing, a bit at a time, and returns the
+# keys that change; None where there is nothing left of it.
+_RUNGS: tuple[Callable[[TrainSection], dict[str, Any] | None], ...] = (
+    _smaller_micro_batch,
+    _checkpointed_activations,
+)
 
 
 def _largest_proper_divisor(number: int) -> int:

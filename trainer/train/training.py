@@ -21,8 +21,10 @@ from trainer.train.checkpoint_callback import CheckpointCallback
 from trainer.train.checkpoints import CheckpointStore
 from trainer.train.dataset import training_dataset
 from trainer.train.loading import load_base
+from trainer.train.memory_fallback import FallbackCallback, changed_by_kills
 from trainer.train.memory_ladder import (
     first_line,
+    further,
     is_out_of_memory,
     next_rung,
     release_memory,
@@ -70,7 +72,14 @@ def train_adapter(
     """
     with stop_requests() as stop:
         attempt = _Attempt(
-            stage_paths, tokenizer, rows, held_out, recipe=recipe, stop=stop, reporter=reporter
+            stage_paths,
+            tokenizer,
+            rows,
+            held_out,
+            recipe=recipe,
+            stop=stop,
+            reporter=reporter,
+            changed=changed_by_kills(stage_paths.run),
         )
         while True:
             try:
@@ -123,7 +132,9 @@ class _Attempt:
             step = resumed.state.step
             self.reporter.note(f"resuming after step {step}, from its checkpoint")
             # What memory had run out for then, it would run out for again.
-            self.changed = {**resumed.state.changed, **self.changed}
+            self.changed = further(
+                self.recipe.section(TrainSection), resumed.state.changed, self.changed
+            )
         section = self.section
         evaluation = EvaluationCallback(
             lambda model, step: held_out_loss(
@@ -156,6 +167,7 @@ class _Attempt:
                 callbacks=(evaluation, metrics, checkpoints),
                 scratch=scratch,
             )
+            trainer.add_callback(FallbackCallback(section, self.changed, self.reporter))
             trainer.train(resume_from_checkpoint=checkpoints.resume_from)
         if self.stop.made:
             raise KeyboardInterrupt
