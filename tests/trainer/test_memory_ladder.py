@@ -12,7 +12,7 @@ from contract.paths import StagePaths
 from contract.recipe import TrainSection
 from launcher.configuration import resolve
 from trainer.entrypoint import Reporter
-from trainer.train import completion_loss
+from trainer.train import completion_loss, memory_ladder
 from trainer.train.memory_ladder import further, is_out_of_memory, next_rung, said
 from trainer.train.training import train_adapter
 
@@ -60,6 +60,27 @@ def test_whatever_the_batch_is_the_update_is_the_same(batch_size):
 
 def test_the_last_rung_is_one_row_with_its_activations_computed_twice():
     assert rungs(batch_size=1, gradient_checkpointing=True) == []
+
+
+def test_on_a_card_the_optimizer_and_the_activations_are_rungs_as_well():
+    card = {"device": "cuda", "batch_size": 1, "gradient_checkpointing": True}
+    paged = {"optim": "paged_adamw_8bit"}
+    offloaded = {"activation_offloading": True}
+    for optim in ("adamw_torch", "adamw_torch_fused"):
+        assert rungs(**card, optim=optim) == [paged, offloaded]
+    # Its own form of a checkpoint's moments is no other's.
+    for optim in ("paged_adamw_8bit", "paged_adamw_32bit"):
+        assert rungs(**card, optim=optim) == [offloaded]
+    assert rungs(**card, **paged, **offloaded) == []
+
+
+def test_no_rung_makes_a_recipe_that_is_refused():
+    recipe = resolve("rtx").section(TrainSection).model_dump()
+    found = rungs(**recipe)
+    assert found[-1] == {"activation_offloading": True}
+    for changed in found:
+        recipe |= changed
+        TrainSection.model_validate(recipe)
 
 
 def test_of_two_places_on_the_ladder_the_further_one_is_known():
@@ -314,3 +335,24 @@ def test_an_error_a_kill_and_a_power_cut_make_one_way_down(machine, unlimited):
     assert trained.resumed_after == [1, 3, 4, 5]
     assert trained.steps == STEPS
     assert [line["loss"] for line in machine.metrics] == pytest.approx(unlimited, rel=0.01)
+
+
+@pytest.mark.slow
+def test_an_optimizer_of_8_bits_takes_over_in_the_middle(machine, monkeypatch):
+    """As on a card, with the kind that a CPU has as well."""
+
+    def quantized(recipe):
+        smaller = {"batch_size": 4, "gradient_accumulation_steps": 2}
+        return {"optim": "adamw_bnb_8bit", **smaller} if recipe.optim == "adamw_torch" else None
+
+    # As many weights to a matrix as are kept in 8 bits.
+    settings = ("lora_rank=64", "optim=adamw_torch", "learning_rate=5e-3")
+    machine.train("unlimited", *settings)
+    expected = [line["loss"] for line in machine.metrics]
+    monkeypatch.setattr(memory_ladder, "_RUNGS", (quantized,))
+    machine.rows_that_fit, machine.from_step = 4, 3
+    trained = machine.train("limited", *settings)
+    assert trained.changed["optim"] == "adamw_bnb_8bit"
+    assert trained.steps == STEPS
+    assert trained.resumed_after == [2]
+    assert [line["loss"] for line in machine.metrics] == pytest.approx(expected, rel=0.01)

@@ -1,8 +1,9 @@
 """What a training gives up, one thing after the other, where memory runs out.
 
 Each rung keeps what is learned: as many rows an update, in the same order, and so as many updates
-and the same loss but for rounding. Shorter rows are no rung: what is cut off is not learned, and
-which rows are to lose their ends is for whoever wrote the recipe to say.
+and the same loss but for rounding (that of the optimizer's moments as well, on one rung). Shorter
+rows are no rung: what is cut off is not learned, and which rows are to lose their ends is for
+whoever wrote the recipe to say.
 """
 
 from __future__ import annotations
@@ -83,11 +84,30 @@ def _checkpointed_activations(section: TrainSection) -> dict[str, Any] | None:
     return None if section.gradient_checkpointing else {"gradient_checkpointing": True}
 
 
+def _quantized_moments(section: TrainSection) -> dict[str, Any] | None:
+    """Adam's moments in 8 bits instead of 32 (Dettmers et al., arXiv 2110.02861).
+
+    `take_over_moments` hands on those of the checkpoint.
+    """
+    if section.device != "cuda" or not section.optim.startswith("adamw_torch"):
+        return None
+    return {"optim": "paged_adamw_8bit"}
+
+
+def _offloaded_activations(section: TrainSection) -> dict[str, Any] | None:
+    """What the backward pass needs waits in main memory."""
+    if section.device != "cuda" or section.activation_offloading:
+        return None
+    return {"activation_offloading": True}
+
+
 # By what they cost, the cheapest first. Each gives up one thing, a bit at a time, and returns the
 # keys that change; None where there is nothing left of it.
 _RUNGS: tuple[Callable[[TrainSection], dict[str, Any] | None], ...] = (
     _smaller_micro_batch,
     _checkpointed_activations,
+    _quantized_moments,
+    _offloaded_activations,
 )
 
 

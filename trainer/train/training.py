@@ -248,6 +248,7 @@ def training_arguments(recipe: TrainSection, max_length: int, scratch: str) -> A
         fp16=recipe.precision == "fp16",
         use_cpu=recipe.device == "cpu",
         gradient_checkpointing=recipe.gradient_checkpointing,
+        activation_offloading=recipe.activation_offloading,
         packing=recipe.packing,
         # `prepare` has truncated the rows already; packing fills up to this length.
         max_length=max_length,
