@@ -77,7 +77,7 @@ def test_a_kill_in_the_middle_leads_to_the_end_of_the_ladder_and_learns_the_same
     MemoryFallback(changed=changed).write(run / paths.memory_fallback("train"))
     ended = trainings.train(run, four_layers)
     assert ended.result.changed == changed
-    assert ended.result.resumed_after == [3]
+    assert len(ended.result.resumed_after) == 1
     assert ended.result.steps == whole.result.steps == 6
     losses = [[point.loss for point in made.result.losses] for made in (ended, whole)]
     figure("loss at the end of the ladder", losses[0][-1], f"nats, {losses[1][-1]} undisturbed")
