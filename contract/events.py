@@ -57,11 +57,29 @@ class Failed(Record):
     more: int = 0
 
 
-Event = Annotated[Started | Progress | Note | Result | Failed, Field(discriminator="event")]
-_EVENT: TypeAdapter[Started | Progress | Note | Result | Failed] = TypeAdapter(Event)
+class MemoryFallback(Record):
+    """What the stage would go on with, were it killed for lack of memory from here on.
+
+    It holds until the stage says another one, or ends. The launcher keeps it in a file (see
+    `contract.paths.memory_fallback`), for the stage to read when it is started again.
+
+    Attributes:
+        changed: the keys of the recipe that would be other ones, all of them; None where less
+            would not help.
+        text: what would change, in words; empty where nothing would.
+    """
+
+    event: Literal["memory_fallback"] = "memory_fallback"
+    changed: dict[str, JsonValue] | None
+    text: str = ""
 
 
-def parse_event(line: str) -> Started | Progress | Note | Result | Failed | None:
+_Events = Started | Progress | Note | Result | Failed | MemoryFallback
+Event = Annotated[_Events, Field(discriminator="event")]
+_EVENT: TypeAdapter[_Events] = TypeAdapter(Event)
+
+
+def parse_event(line: str) -> _Events | None:
     """The event on this line, or None where the line is something else (a stray print)."""
     if not line.startswith("{"):
         return None

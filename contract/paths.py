@@ -61,6 +61,8 @@ class StagePaths(BaseModel):
 
 
 # Names inside the run's folder.
+# Where stages write while they run, each into a folder of its own.
+WORK = Path(".work")
 RECIPE = Path("recipe.json")
 PREPARED = Path("prepared")
 PREPARED_TRAIN = PREPARED / "train.jsonl"
@@ -92,6 +94,11 @@ ANSWERS = Path("answers")
 # Beside the manifest.
 EVALUATION = Path("evaluation.json")
 CARD = Path("card.md")
+
+
+def memory_fallback(stage: str) -> Path:
+    """What a stage that was killed for lack of memory goes on with; its launcher's file."""
+    return WORK / f"{stage}.memory_fallback.json"
 
 
 def checkpoint_name(step: int | str) -> str:

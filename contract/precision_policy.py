@@ -138,6 +138,9 @@ def decisions(
         else ("kept", "gradient_checkpointing: false is faster and takes more memory")
     )
     yield Decision("activations", *activations)
+    if recipe.activation_offloading:
+        why = "activation_offloading: true saves the GPU's, for a copy there and back"
+        yield Decision("between passes", "in main memory", why)
 
 
 def _check_card(recipe: TrainSection, card: Card) -> None:

@@ -125,6 +125,7 @@ class TrainSection(SectionKind):
     device: Literal["cpu", "cuda"]
     cpu_threads: int = Field(ge=0, description="0 leaves it to torch")
     gradient_checkpointing: bool
+    activation_offloading: bool
     packing: bool
     packing_length: int = Field(ge=16, description="tokens of a micro-batch, where rows are packed")
     full_determinism: bool
@@ -144,6 +145,8 @@ class TrainSection(SectionKind):
             wrong.append("precision fp16 needs device cuda; use fp32 or bf16 on a CPU")
         if self.device == "cpu" and self.optim.startswith("paged_"):
             wrong.append(f"optim {self.optim} needs device cuda; use adamw_torch on a CPU")
+        if self.device == "cpu" and self.activation_offloading:
+            wrong.append("activation_offloading needs device cuda; set it to false on a CPU")
         if self.early_stopping_patience and self.eval_steps is None:
             wrong.append(
                 "early_stopping_patience counts evaluations, and with eval_steps null there are "

@@ -199,7 +199,7 @@ def _text_column(value: Any) -> Any:
 
 
 def _checkpointing(value: Any) -> Any:
-    # Axolotl's "offload", Unsloth's "unsloth": where to, and how fast.
+    # Axolotl's "offload" and "legacy", Unsloth's "unsloth": where to, and how fast.
     return value if isinstance(value, bool) else isinstance(value, str) or value
 
 
@@ -268,6 +268,7 @@ _TRANSLATED = (
     ForeignKey("quantization_bit", "quantize_base", _quantization_bit),
     ForeignKey("adapter", "quantize_base", _adapter, fallback=True),
     ForeignKey("gradient_checkpointing", "gradient_checkpointing", _checkpointing),
+    ForeignKey("activation_offloading", "activation_offloading", _checkpointing),
     ForeignKey("use_gradient_checkpointing", "gradient_checkpointing", _checkpointing),
     ForeignKey("disable_gradient_checkpointing", "gradient_checkpointing", _inverted),
     ForeignKey("enable_thinking", "thinking", lambda on: UNSAID if on is True else "off"),
@@ -311,7 +312,7 @@ _UNUSED = {
     "flash_optimum lora_mlp_kernel lora_qkv_kernel lora_o_kernel low_cpu_mem_usage lora_on_cpu "
     "use_cache use_kv_cache torch_empty_cache_steps torch_dtype dtype device_map max_memory "
     "gpu_memory_limit quantization_device_map gradient_checkpointing_kwargs "
-    "activation_checkpointing activation_checkpointing_kwargs activation_offloading "
+    "activation_checkpointing activation_checkpointing_kwargs "
     "use_reentrant_gc padding_free pad_to_sequence_len pad_to_multiple_of batch_flattening "
     "sample_packing_eff_est total_num_tokens sample_packing_group_size sample_packing_bin_size "
     "auto_find_batch_size bnb_4bit_quant_storage llm_int8_threshold "

@@ -23,10 +23,9 @@ import pytest
 
 from contract.base import BaseIdentity
 from contract.manifest import Manifest
-from contract.paths import METRICS
+from contract.paths import METRICS, WORK
 from launcher.display import Display
 from launcher.evaluate.record import Evaluation
-from launcher.pipeline.work_folder import WORK
 from launcher.project import ROOT, lock_file
 from launcher.runtime import llama_cpp_sources
 from launcher.runtime.exclusive_lock import exclusive_lock

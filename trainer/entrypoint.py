@@ -19,7 +19,7 @@ from typing import NoReturn, TextIO
 
 from contract.disk_space import full_disk
 from contract.errors import ExitCode, UserError
-from contract.events import Event, Failed, Note, Progress, Result, Started
+from contract.events import Event, Failed, MemoryFallback, Note, Progress, Result, Started
 from contract.launch import LAUNCHED, Launch
 from contract.paths import StagePaths
 from contract.results.stage_result import StageResult
@@ -80,6 +80,10 @@ class Reporter:
     def note(self, text: str) -> None:
         """Say a line that people should see."""
         self._emit(Note(text=text))
+
+    def memory_fallback(self, fallback: MemoryFallback) -> None:
+        """Say what the stage goes on with, should it be killed for lack of memory from here on."""
+        self._emit(fallback)
 
     def result(self, found: StageResult) -> None:
         """Say what the stage found out; once, at its end."""

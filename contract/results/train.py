@@ -73,7 +73,8 @@ class TrainResult(StageResult):
     `best_step` is the evaluated step of least held-out loss, whose adapter is the one that is kept;
     None where none was evaluated, and the last step's is kept. `resumed_after` are the steps after
     which it was cut off and went on from a checkpoint. `changed` are the keys of the recipe that
-    were changed because memory ran out, with the values that it ended with.
+    were changed because memory ran out, or because the base's rows cannot be packed, with the
+    values that it ended with.
     """
 
     stage = "train"

@@ -17,15 +17,16 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-from contract import events, paths
+from contract import paths
 from contract.digest import digest_of_value, files_below
 from contract.errors import ExitCode, UserError
 from contract.manifest import ImageRecord, StageRecord
 from contract.results.table import RESULTS
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
+from launcher.pipeline.heard_events import HeardEvents
 from launcher.pipeline.sources import Sources, check_unchanged
-from launcher.pipeline.stage_ends import StageCrashed, end_of
+from launcher.pipeline.stage_ends import StageCrashed, end_of, killed
 from launcher.pipeline.stages import Input, KeyParts, Stage
 from launcher.pipeline.work_folder import WorkFolder
 from launcher.runtime.engine import Engine, Job, Mount
@@ -266,7 +267,7 @@ class StageRunner:
             job = replace(job, image=image.digest)
         started = datetime.now(UTC)
         clock_s = time.monotonic()
-        said = self._run_job(stage.name, job)
+        said = self._run_job(stage.name, job, work)
         return _Finished(
             command=job.command(),
             image=image,
@@ -295,38 +296,35 @@ class StageRunner:
             labels=context.labels,
         )
 
-    def _run_job(self, name: str, job: Job) -> _Said:
+    def _run_job(self, name: str, job: Job, work: WorkFolder) -> _Said:
         """Run a job with its line on the display and return what it found out.
 
+        One that is killed for lack of memory is started again, if it said what it can do with less.
+
         Raises:
-            UserError: it named problems that a person can fix, or its code was edited.
+            UserError: it named problems that a person can fix, or its code was edited, or it ended
+                from outside.
             StageCrashed: it ended in any other way.
             KeyboardInterrupt: it was asked to stop.
         """
-        failed: UserError | None = None
-        result: dict[str, JsonValue] = {}
-        python = None
-
         with self._display.working(name) as line:
-
-            def on_event(event: events.Event) -> None:
-                nonlocal failed, python
-                if isinstance(event, events.Started):
-                    python = event.python
-                    # The image or the copy that it runs from is there by now.
-                    self._sources.check(name)
-                elif isinstance(event, events.Failed):
-                    failed = UserError(event.problems, event.more)
-                elif isinstance(event, events.Result):
-                    result.update(event.values)
-                else:
-                    line.on_event(event)
-
-            ending = self._engine.run(job, on_event, self._display)
-            if ending.code == ExitCode.DONE:
-                return _Said(result, python)
-            if ending.code == ExitCode.USER_ERROR and failed and failed.problems:
-                raise failed
-            if ending.code == ExitCode.INTERRUPTED:
-                raise KeyboardInterrupt
-            raise end_of(name, ending, job.log)
+            while True:
+                # Once it has started, the image or the copy that it runs from is there.
+                heard = HeardEvents(lambda: self._sources.check(name), line.on_event)
+                ending = self._engine.run(job, heard.on_event, self._display)
+                if ending.code == ExitCode.DONE:
+                    return _Said(heard.result, heard.python)
+                if ending.code == ExitCode.USER_ERROR and heard.failed and heard.failed.problems:
+                    raise heard.failed
+                if ending.code == ExitCode.INTERRUPTED:
+                    raise KeyboardInterrupt
+                if not ending.memory_ran_out:
+                    raise end_of(name, ending, job.log)
+                if heard.fallback is None:
+                    # Whoever gives it more memory is to have what the recipe says.
+                    work.forget_fallback()
+                    raise end_of(name, ending, job.log)
+                work.keep_fallback(heard.fallback)
+                self._display.note(
+                    f"out of memory ({name} {killed(ending)}); going on with {heard.fallback.text}"
+                )

@@ -11,6 +11,9 @@ from launcher.runtime.engine import Ending
 
 _TAIL_LINES = 20
 _ENDED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
+# The stages whose memory grows with the longest row, and those that hold the base or a part of it.
+_BY_ROW_LENGTH = frozenset({"train", "reference"})
+_BY_BASE_SIZE = frozenset({"train", "merge", "convert", "quantize", "reference", "baseline"})
 
 
 class StageCrashed(AffineurError):
@@ -36,16 +39,43 @@ def end_of(stage: str, ending: Ending, log: Path) -> AffineurError:
     return StageCrashed(stage, _ending(ending.code), log)
 
 
+def killed(ending: Ending) -> str:
+    """How a job was killed for lack of memory: `was killed at its limit of 600 MiB`."""
+    if ending.memory_limit_bytes is None:
+        return "was killed because this machine had none left"
+    return f"was killed at its limit of {_mebibytes(ending.memory_limit_bytes)}"
+
+
 def _ended_from_outside(name: str, ending: Ending) -> UserError:
     again = "Finished stages are kept; run the same command to resume."
-    less = "Use a smaller batch_size or max_length, or give it more memory."
+    less = _less_memory(name, ending)
     if ending.memory_ran_out:
-        return UserError.one(name, "was killed because it ran out of memory", f"{less} {again}")
+        return UserError.one(name, f"ran out of memory and {killed(ending)}", f"{less} {again}")
     number = -ending.code
     how = f"was terminated by signal {number} (exit code {128 + number})"
     if number == signal.SIGKILL:
         how += ", by hand or by the kernel because this machine ran out of memory (see dmesg)"
     return UserError.one(name, how, f"In the latter case: {less} {again}" if number == 9 else again)
+
+
+def _less_memory(name: str, ending: Ending) -> str:
+    """What would help, in the order of what it costs."""
+    limited = ending.memory_limit_bytes is not None
+    ways = ["raise --memory"] if limited else ["close other programs", "add swap"]
+    if name in _BY_ROW_LENGTH:
+        ways.append("lower max_length")
+    if name in _BY_BASE_SIZE:
+        ways.append("take a smaller base")
+    *first, last = ways
+    listed = f"{', '.join(first)}{',' if first[1:] else ''} or {last}" if first else last
+    return f"{listed[0].upper()}{listed[1:]}."
+
+
+def _mebibytes(size_bytes: int) -> str:
+    # As `--memory` is read: 12g are so many GiB.
+    if size_bytes % 2**30 == 0:
+        return f"{size_bytes >> 30} GiB"
+    return f"{size_bytes / 2**20:,.0f} MiB"
 
 
 def _ending(code: int) -> str:

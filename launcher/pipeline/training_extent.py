@@ -58,8 +58,8 @@ def trains_alike(one: Recipe, other: Recipe) -> bool:
     """Whether a step of one takes about as long as a step of the other: same base, same card."""
     sections = [recipe.section(TrainSection) for recipe in (one, other)]
     keys = (
-        *("device", "precision", "quantize_base", "batch_size", "gradient_checkpointing"),
-        *("packing", "packing_length"),
+        *("device", "precision", "quantize_base", "batch_size", "packing", "packing_length"),
+        *("gradient_checkpointing", "activation_offloading"),
     )
     same_base = one.model_to_fine_tune == other.model_to_fine_tune
     return same_base and all(getattr(sections[0], k) == getattr(sections[1], k) for k in keys)

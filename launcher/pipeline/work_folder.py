@@ -16,12 +16,11 @@ from pathlib import Path, PurePath
 
 from contract.atomic_write import atomic_write
 from contract.errors import UserError
+from contract.events import MemoryFallback
+from contract.paths import WORK, memory_fallback
 from launcher.pipeline.stages import Stage
 from launcher.project import shown
 from launcher.runtime.removal import remove
-
-# In the folder that the outputs get into, so that a rename is enough.
-WORK = Path(".work")
 
 
 class WorkFolder:
@@ -31,9 +30,12 @@ class WorkFolder:
         """Nothing is made yet; `folder` is the one that the stage's outputs get into."""
         self._folder = folder
         self._stage = stage
+        # In the folder that the outputs get into, so that a rename is enough.
         self.path = folder / WORK / stage.name
         self.code = folder / WORK / f"{stage.name}.code"
         self._key = folder / WORK / f"{stage.name}.key"
+        # Beside the folder: the stage reads it and cannot write to it.
+        self._fallback = folder / memory_fallback(stage.name)
 
     def open(self, key: str) -> None:
         """Make it, empty but for what an interrupted attempt with the same key left of a stage that
@@ -44,6 +46,14 @@ class WorkFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         remove(self.code)
         atomic_write(self._key, key)
+
+    def keep_fallback(self, fallback: MemoryFallback) -> None:
+        """Have the stage go on with less memory, at this start and at every one with this key."""
+        fallback.write(self._fallback)
+
+    def forget_fallback(self) -> None:
+        """Have the stage begin with what its recipe says."""
+        remove(self._fallback)
 
     def names_left(self, key: str, pattern: str) -> list[str]:
         """Of what an interrupted attempt with this key left of a stage that continues."""
@@ -68,7 +78,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Remove it with all that is in it."""
-        for path in (self._key, self.path, self.code):
+        for path in (self._key, self.path, self.code, self._fallback):
             remove(path)
         with suppress(OSError):
             # Not empty: another stage continues.

@@ -51,7 +51,11 @@ def follow(container: Container, job: Job, on_event: Callable[[Event], None]) ->
     if code > 128 and code != ExitCode.INTERRUPTED:
         # By convention, 128 and the signal's number.
         code = 128 - code
-    return Ending(code, bool(container.attrs["State"].get("OOMKilled")))
+    return Ending(
+        code,
+        memory_ran_out=bool(container.attrs["State"].get("OOMKilled")),
+        memory_limit_bytes=container.attrs["HostConfig"].get("Memory") or None,
+    )
 
 
 def stop(container: Container, display: Display) -> None:

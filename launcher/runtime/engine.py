@@ -110,10 +110,12 @@ class Ending:
     """How a job ended: its exit code, or the number of the signal that ended it, negative.
 
     `memory_ran_out` is said where the engine knows it; it is not always told.
+    `memory_limit_bytes` is the job's own limit; None where it has none, or where that is not known.
     """
 
     code: int
     memory_ran_out: bool = False
+    memory_limit_bytes: int | None = None
 
 
 class Engine(Protocol):

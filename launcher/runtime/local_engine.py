@@ -19,6 +19,7 @@ from launcher.runtime.engine import STOPPING, TIME_TO_STOP_S, Ending, Job
 from launcher.runtime.environment import ensure_environment, has_environment
 from launcher.runtime.exclusive_lock import held_descriptors
 from launcher.runtime.logged_process import open_log
+from launcher.runtime.oom_kills import oom_kills
 
 
 class LocalEngine:
@@ -75,6 +76,7 @@ def _started(command: list[str], job: Job, log: BinaryIO) -> subprocess.Popen[by
 def _follow(
     process: subprocess.Popen[bytes], job: Job, on_event: Callable[[Event], None], log: BinaryIO
 ) -> Ending:
+    killed_before = oom_kills()
     assert process.stdin is not None
     assert process.stdout is not None
     # It stays open: its end is how the job hears that we are gone.
@@ -92,7 +94,9 @@ def _follow(
         _wait_unreaped(process)
     # What it started may have outlived it, if it was killed; its group is still nobody else's.
     _signal_group(process, signal.SIGKILL)
-    return Ending(process.wait())
+    code = process.wait()
+    # A person may send SIGKILL as well. Only the kernel counts what it kills for lack of memory.
+    return Ending(code, memory_ran_out=code == -signal.SIGKILL and oom_kills() > killed_before)
 
 
 def _stop(process: subprocess.Popen[bytes], display: Display) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from contract.events import Result
+from contract.paths import WORK
 from launcher.display import Display
-from launcher.pipeline.work_folder import WORK
 from launcher.project import ROOT, lock_file
 from launcher.runtime import images
 from launcher.runtime.docker_engine import DockerEngine

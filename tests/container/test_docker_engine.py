@@ -8,7 +8,8 @@ from threading import Thread
 import pytest
 
 from contract.errors import UserError
-from launcher.pipeline.work_folder import WORK
+from contract.paths import WORK
+from launcher.project import ROOT
 from launcher.runtime.docker_engine import DockerEngine
 from launcher.runtime.engine import Ending, Mount
 from tests.container.conftest import ours, probe
@@ -78,7 +79,24 @@ def test_how_a_container_ended_is_told(engine, run, code, ended):
 def test_a_stage_that_passes_its_bound_of_memory_is_known_by_it(run):
     bounded = DockerEngine(memory="64m")
     _, ending = probe(bounded, run, "kept = bytearray(512 << 20)\nsay(a=1)")
-    assert ending == Ending(-9, memory_ran_out=True)
+    assert ending == Ending(-9, memory_ran_out=True, memory_limit_bytes=64 << 20)
+
+
+def test_the_kernels_count_of_its_kills_is_read_inside_a_control_group(run):
+    """The evidence of the local engine, against a real kernel: a child that passes the limit."""
+    code = (
+        "sys.path.insert(0, '/affineur/project')\n"
+        "from launcher.runtime.oom_kills import oom_kills\n"
+        "def ended(code):\n"
+        "    before = oom_kills()\n"
+        "    done = subprocess.run([sys.executable, '-c', code])\n"
+        "    return [done.returncode, oom_kills() - before]\n"
+        "say(by_kernel=ended('kept = bytearray(512 << 20)'),"
+        " by_hand=ended('import os; os.kill(os.getpid(), 9)'))"
+    )
+    project = Mount("project", ROOT)
+    values, _ = probe(DockerEngine(memory="128m"), run, code, mounts=(project,))
+    assert values == {"by_kernel": [-9, 1], "by_hand": [-9, 0]}
 
 
 def test_a_container_says_whose_it_is_and_is_killed_from_outside(engine, run):

@@ -198,7 +198,7 @@ def test_a_container_killed_from_outside_is_a_sentence(cut_off):
 def test_a_run_without_the_memory_that_it_needs_is_a_sentence(project):
     done = invoke(project, "train", "--profile", "smoke", "--memory", "200m", **ENGINE)
     assert done.returncode == 2, done.stderr
-    assert "it ran out of memory" in done.stderr
+    assert "ran out of memory and was killed at its limit of 200 MiB" in done.stderr
     assert "Traceback" not in done.stderr
 
 

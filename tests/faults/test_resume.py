@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from contract.paths import CHECKPOINTS, METRICS, checkpoint_name, checkpoint_step
-from launcher.pipeline.work_folder import WORK
+from contract.paths import CHECKPOINTS, METRICS, WORK, checkpoint_name, checkpoint_step
 from tests.faults.conftest import CHECKPOINT_STEPS, count, drawn, start_over, times
 from tests.faults.test_damage import DAMAGES
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 
 import pytest
 
 from contract import paths
+from contract.events import MemoryFallback
+from contract.recipe import Recipe
 from launcher.configuration import resolve
 from tests.conftest import start_stage
 from tests.gpu import trainings
@@ -20,9 +23,9 @@ SETTINGS = [
 ]
 
 
-def begin(folder, profile):
+def begin(folder, profile, *settings):
     """A run of random rows, to be trained as the profile says."""
-    recipe = resolve(profile, settings=SETTINGS)
+    recipe = resolve(profile, settings=[*SETTINGS, *settings])
     run = trainings.begin_run(folder, recipe)
     trainings.write_rows(run, LENGTHS)
     return run
@@ -55,3 +58,27 @@ def test_it_goes_on_from_its_checkpoint_to_the_byte(profile, four_layers, tmp_pa
     assert ended.result.losses == whole.result.losses
     assert ended.adapter_bytes() == whole.adapter_bytes()
     assert (run / paths.METRICS).exists()
+
+
+def test_a_kill_in_the_middle_leads_to_the_end_of_the_ladder_and_learns_the_same(
+    four_layers, tmp_path, figure
+):
+    """The moments go on in 8 bits, and activations wait in main memory."""
+    run = begin(tmp_path / "run", "rtx", "optim=adamw_torch")
+    whole = trainings.train(shutil.copytree(run, tmp_path / "whole"), four_layers)
+    cut_off(run, four_layers, after=3, by=signal.SIGKILL)
+    last = {
+        **{"batch_size": 1, "gradient_accumulation_steps": 8, "gradient_checkpointing": True},
+        **{"optim": "paged_adamw_8bit", "activation_offloading": True},
+    }
+    # What the recipe says already is no change.
+    recipe = Recipe.read(run / paths.RECIPE)
+    changed = {key: value for key, value in last.items() if getattr(recipe, key) != value}
+    MemoryFallback(changed=changed).write(run / paths.memory_fallback("train"))
+    ended = trainings.train(run, four_layers)
+    assert ended.result.changed == changed
+    assert len(ended.result.resumed_after) == 1
+    assert ended.result.steps == whole.result.steps == 6
+    losses = [[point.loss for point in made.result.losses] for made in (ended, whole)]
+    figure("loss at the end of the ladder", losses[0][-1], f"nats, {losses[1][-1]} undisturbed")
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)

@@ -18,7 +18,7 @@ from launcher.configuration import resolve
 from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
-from launcher.pipeline.stage_ends import StageCrashed
+from launcher.pipeline.stage_ends import StageCrashed, end_of
 from launcher.pipeline.stages import Input, Stage, key_parts
 from launcher.runtime.engine import Ending
 
@@ -172,7 +172,7 @@ def test_how_a_stage_ended_is_said(run, engine, code, said, monkeypatch):
     ("code", "memory_ran_out", "said"),
     [
         (-9, False, r"by signal 9 \(exit code 137\), by hand or by the kernel"),
-        (-9, True, "it ran out of memory. Use a smaller batch_size"),
+        (-9, True, "prepare: ran out of memory and was killed because this machine had none left"),
         (-15, False, r"by signal 15 \(exit code 143\). Finished stages are kept"),
     ],
 )
@@ -180,6 +180,32 @@ def test_an_end_from_outside_is_a_persons_to_mend(run, engine, code, memory_ran_
     engine.code, engine.memory_ran_out = code, memory_ran_out
     with pytest.raises(UserError, match=said):
         bring_up_to_date(run, engine)
+
+
+@pytest.mark.parametrize(
+    ("stage", "limit_bytes", "said"),
+    [
+        (
+            "train",
+            600 << 20,
+            "was killed at its limit of 600 MiB. Raise --memory, lower max_length, or take a "
+            "smaller base. Finished",
+        ),
+        (
+            "merge",
+            12 << 30,
+            "was killed at its limit of 12 GiB. Raise --memory or take a smaller base. Finished",
+        ),
+        ("prepare", 10**9, "was killed at its limit of 954 MiB. Raise --memory. Finished"),
+        ("prepare", None, "had none left. Close other programs or add swap. Finished"),
+    ],
+)
+def test_memory_that_ran_out_is_said_with_its_limit_and_what_would_help(
+    tmp_path, stage, limit_bytes, said
+):
+    ending = Ending(-9, memory_ran_out=True, memory_limit_bytes=limit_bytes)
+    assert f"{stage}: ran out of memory and " in str(end_of(stage, ending, tmp_path / "log"))
+    assert said in str(end_of(stage, ending, tmp_path / "log"))
 
 
 def test_the_record_holds_inputs_outputs_and_result(run, engine):

@@ -16,6 +16,7 @@ from contract.digest import digest_of_value
 from contract.errors import UserError
 from contract.events import Result, Started
 from contract.manifest import ImageRecord
+from contract.paths import WORK
 from contract.recipe import QuantizeSection
 from launcher.configuration import resolve
 from launcher.display import Display
@@ -26,7 +27,6 @@ from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.sources import Sources
 from launcher.pipeline.stage_ends import StageCrashed
 from launcher.pipeline.stages import ALL_STAGES, BASELINE, Input, Stage, key_parts
-from launcher.pipeline.work_folder import WORK
 from launcher.project import lock_file
 from launcher.runtime.engine import Ending
 from launcher.runtime.local_engine import LocalEngine

@@ -16,6 +16,7 @@ from trainer.entrypoint import Reporter
 from trainer.train.callbacks import EvaluationCallback, MetricsCallback
 from trainer.train.checkpoints import Checkpoint, CheckpointStore, TrainingState
 from trainer.train.early_stopping import trained_weights
+from trainer.train.optimizer_state import take_over_moments
 from trainer.train.stop_request import StopRequest
 
 if TYPE_CHECKING:
@@ -74,12 +75,19 @@ class CheckpointCallback(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        **_: Any,
     ) -> None:
         """Start the clock, now that the model is loaded, and put the trainer's counts back."""
         del args, state, control
         self._saved_s = time.monotonic()
         if self.resumed is not None and self._trainer is not None:
+            # It may be another one by now, for lack of memory.
+            take_over_moments(optimizer)
             self._trainer.restore_counts(
                 summed_loss=self.resumed.state.summed_loss,
                 last_logged_step=self.resumed.state.last_logged_step,

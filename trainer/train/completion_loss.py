@@ -145,7 +145,7 @@ class CompletionTrainer(SFTTrainer):  # type: ignore[misc]
         """
         inputs = self._prepare_inputs(micro_batch.inputs)
         apart = rows_apart(model, micro_batch.packed) if micro_batch.packed else nullcontext()
-        with apart:
+        with apart, self.maybe_activation_offload_context:
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, inputs, num_items_in_batch=predicted)
             # Inside as well: what checkpointing computes again has to see rows apart, too.

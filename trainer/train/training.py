@@ -21,8 +21,10 @@ from trainer.train.checkpoint_callback import CheckpointCallback
 from trainer.train.checkpoints import CheckpointStore
 from trainer.train.dataset import longest_rows, training_dataset
 from trainer.train.loading import load_base
+from trainer.train.memory_fallback import FallbackCallback, changed_by_kills
 from trainer.train.memory_ladder import (
     first_line,
+    further,
     is_out_of_memory,
     next_rung,
     release_memory,
@@ -37,8 +39,9 @@ from trainer.train.stop_request import StopRequest, stop_requests
 from trainer.weights import check_mergeable
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from trainer.train.completion_loss import CompletionTrainer
 
@@ -74,15 +77,25 @@ def train_adapter(
         KeyboardInterrupt: a stop was asked for; the checkpoint of that step is there.
         UserError: the loss is no number, or an adapted module cannot be merged.
     """
+    dataset = training_dataset(rows)
+    longest = max(len(ids) for ids, _ in longest_rows(dataset, 1))
     with stop_requests() as stop:
         attempt = _Attempt(
-            stage_paths, tokenizer, rows, held_out, recipe=recipe, stop=stop, reporter=reporter
+            stage_paths,
+            tokenizer,
+            dataset,
+            held_out,
+            # What no row has is not waited for on the memory ladder.
+            recipe=recipe.model_copy(update={"max_length": longest}),
+            stop=stop,
+            reporter=reporter,
+            changed=changed_by_kills(stage_paths.run),
         )
         while True:
             try:
                 return attempt.run()
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or (rung := next_rung(attempt.section)) is None:
+                if not is_out_of_memory(error) or (rung := next_rung(attempt.recipe_now)) is None:
                     raise
                 out_of_memory = first_line(error)
             # Only now is nothing held by the error's traceback.
@@ -96,12 +109,13 @@ class _Attempt:
     """A training with what memory there is.
 
     Attributes:
-        changed: keys of the recipe that were changed since memory ran out.
+        changed: keys of the recipe that were changed: since memory ran out, or because the base's
+            rows cannot be packed.
     """
 
     stage_paths: StagePaths
     tokenizer: PreTrainedTokenizerBase
-    rows: Sequence[PreparedRow]
+    dataset: Dataset
     held_out: Sequence[PreparedRow]
     recipe: Recipe
     stop: StopRequest
@@ -109,9 +123,9 @@ class _Attempt:
     changed: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def section(self) -> TrainSection:
-        """The recipe's, with what was changed."""
-        return self.recipe.section(TrainSection).model_copy(update=self.changed)
+    def recipe_now(self) -> Recipe:
+        """The recipe with what was changed."""
+        return self.recipe.model_copy(update=self.changed)
 
     def run(self) -> TrainedAdapter:
         """Train, from the last checkpoint on where there is one.
@@ -129,8 +143,14 @@ class _Attempt:
             step = resumed.state.step
             self.reporter.note(f"resuming after step {step}, from its checkpoint")
             # What memory had run out for then, it would run out for again.
-            self.changed = {**resumed.state.changed, **self.changed}
-        section = self.section
+            self.changed = further(self.recipe, resumed.state.changed, self.changed)
+        model = load_base(self.stage_paths.require("base"), self.recipe_now.section(TrainSection))
+        if self.recipe_now.packing and not keeps_rows_apart(model):
+            self.reporter.note(
+                "packing false: this base's layers look across the ends of rows, which are padded"
+            )
+            self.changed = {"packing": False, **self.changed}
+        section = self.recipe_now.section(TrainSection)
         evaluation = EvaluationCallback(
             lambda model, step: held_out_loss(
                 model, self.held_out, who=f"step {step}", reporter=self.reporter
@@ -154,14 +174,15 @@ class _Attempt:
         # TRL wants a folder even when it saves nothing there.
         with tempfile.TemporaryDirectory() as scratch:
             trainer, probe = _trainer(
-                self.stage_paths,
+                model,
                 self.tokenizer,
-                self.rows,
+                self.dataset,
                 section=section,
-                reporter=self.reporter,
                 callbacks=(evaluation, metrics, checkpoints),
                 scratch=scratch,
             )
+            check_mergeable(adapted_modules(trainer.model), self.stage_paths.require("base"))
+            trainer.add_callback(FallbackCallback(self.recipe_now, self.changed, self.reporter))
             trainer.train(resume_from_checkpoint=checkpoints.resume_from)
         if self.stop.made:
             raise KeyboardInterrupt
@@ -187,12 +208,11 @@ class _Attempt:
 
 
 def _trainer(
-    stage_paths: StagePaths,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[PreparedRow],
+    dataset: Dataset,
     *,
     section: TrainSection,
-    reporter: Reporter,
     callbacks: tuple[EvaluationCallback, MetricsCallback, CheckpointCallback],
     scratch: str,
 ) -> tuple[CompletionTrainer, ProbeCallback]:
@@ -202,9 +222,9 @@ def _trainer(
 
     # Before the adapter is made: its initial weights are drawn from this seed.
     set_seed(section.seed)
-    model = load_base(stage_paths.require("base"), section)
-    dataset = training_dataset(rows)
-    limits = MicroBatchLimits(section.batch_size, packing_length(section, model, reporter))
+    limits = MicroBatchLimits(
+        section.batch_size, section.packing_length if section.packing else None
+    )
     update = section.batch_size * section.gradient_accumulation_steps
     probe = ProbeCallback(
         largest_micro_batch(longest_rows(dataset, update), limits), PeakMemory(section.device)
@@ -221,7 +241,6 @@ def _trainer(
         callbacks=[probe, *callbacks],
     )
     probe.attach(trainer)
-    check_mergeable(adapted_modules(trainer.model), stage_paths.require("base"))
     # TRL casts a QLoRA adapter to bf16, whatever the precision: fp16's gradient scaler then
     # fails on a T4, and a CPU loses digits. bf16 training keeps fp32 weights as well.
     for parameter in trainer.model.parameters():
@@ -233,16 +252,6 @@ def _trainer(
     # was never written. That changes no result, and took two fifths of a small model's step.
     torch.utils.deterministic.fill_uninitialized_memory = False
     return trainer, probe
-
-
-def packing_length(recipe: TrainSection, model: Any, reporter: Reporter) -> int | None:
-    """How many tokens are packed together; None where rows are padded."""
-    if not recipe.packing:
-        return None
-    if keeps_rows_apart(model):
-        return recipe.packing_length
-    reporter.note("packing: layers of this base look across the ends of rows, so these are padded")
-    return None
 
 
 def training_arguments(recipe: TrainSection, scratch: str) -> Any:
@@ -265,6 +274,7 @@ def training_arguments(recipe: TrainSection, scratch: str) -> Any:
         fp16=recipe.precision == "fp16",
         use_cpu=recipe.device == "cpu",
         gradient_checkpointing=recipe.gradient_checkpointing,
+        activation_offloading=recipe.activation_offloading,
         # `prepare` has truncated the rows already.
         max_length=None,
         logging_steps=recipe.logging_steps,
