@@ -12,7 +12,7 @@ from contract.paths import StagePaths
 from contract.recipe import Recipe
 from launcher.configuration import resolve
 from trainer.entrypoint import Reporter
-from trainer.train import completion_loss, training
+from trainer.train import completion_loss, memory_ladder, training
 from trainer.train.memory_ladder import further, is_out_of_memory, next_rung, said
 from trainer.train.training import train_adapter
 
