@@ -1,6 +1,6 @@
 """The smoke base learns on the card in each profile's precision, and as in fp32.
 
-The three trainings run side by side, each in a process of its own, as an engine starts them.
+The trainings run side by side, each in a process of its own, as an engine starts them.
 """
 
 import shutil
@@ -13,6 +13,8 @@ from launcher.configuration import resolve
 from tests.gpu import trainings
 
 PRECISIONS = {"bf16": ("rtx", []), "fp16": ("t4", []), "fp32": ("rtx", ["precision=fp32"])}
+# Rows are packed in all of these; here they are padded.
+WAYS = {**PRECISIONS, "padded": ("rtx", ["packing=false"])}
 # Nats per token, beside a held-out loss that falls from 0.38 to 0.002: between the points of the
 # curves (means of five steps), on average; and between the held-out losses at the end. bf16 on a
 # CPU, whose weights stay fp32, is 0.003 and 0.0004 from fp32.
@@ -21,11 +23,11 @@ MEAN_DISTANCE, END_DISTANCE = 0.02, 0.01
 
 @pytest.fixture(scope="module")
 def trained(smoke_base, tmp_path_factory) -> dict[str, trainings.Training]:
-    """A whole training in each precision, all with the same rows and the same seed."""
+    """A whole training in each way, all with the same rows and the same seed."""
     folder = tmp_path_factory.mktemp("learning")
     recipes = {
         name: resolve(profile, settings=[*trainings.SMOKE_TASK, *settings])
-        for name, (profile, settings) in PRECISIONS.items()
+        for name, (profile, settings) in WAYS.items()
     }
     # What the profiles differ in is the precision and the lock alone.
     differing = {
@@ -33,15 +35,13 @@ def trained(smoke_base, tmp_path_factory) -> dict[str, trainings.Training]:
         for key, value in recipes["bf16"]
         if any(getattr(recipe, key) != value for recipe in recipes.values())
     }
-    assert differing == {"profile", "precision", "lock"}
+    assert differing == {"profile", "precision", "lock", "packing"}
     trainings.prepare(folder / "bf16", recipes["bf16"], smoke_base)
-    for name in ("fp16", "fp32"):
+    for name in ("fp16", "fp32", "padded"):
         shutil.copytree(folder / "bf16", folder / name)
         recipes[name].write(folder / name / "recipe.json")
     with ThreadPoolExecutor() as pool:
-        started = {
-            name: pool.submit(trainings.train, folder / name, smoke_base) for name in PRECISIONS
-        }
+        started = {name: pool.submit(trainings.train, folder / name, smoke_base) for name in WAYS}
         return {name: training.result() for name, training in started.items()}
 
 
@@ -70,16 +70,24 @@ def test_the_adapter_is_saved_in_fp32(trained, precision):
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_the_loss_curve_is_that_of_fp32(trained, precision, figure):
-    found, exact = trained[precision].result, trained["fp32"].result
+    compare(trained[precision].result, trained["fp32"].result, figure, "fp32")
+
+
+def test_packed_rows_are_learned_as_padded_ones(trained, figure):
+    compare(trained["bf16"].result, trained["padded"].result, figure, "padded rows")
+
+
+def compare(found, exact, figure, other):
+    """Hold a training's curve against another's."""
     assert [point.step for point in found.losses] == [point.step for point in exact.losses]
     distances = [
         abs(one.loss - other.loss) for one, other in zip(found.losses, exact.losses, strict=True)
     ]
     mean = sum(distances) / len(distances)
     end = abs(found.held_out.loss.tuned - exact.held_out.loss.tuned)
-    figure("distance from fp32, mean of the curve", mean, "nats/token")
-    figure("distance from fp32, most", max(distances), "nats/token")
-    figure("distance from fp32, held out at the end", end, "nats/token")
+    figure(f"distance from {other}, mean of the curve", mean, "nats/token")
+    figure(f"distance from {other}, most", max(distances), "nats/token")
+    figure(f"distance from {other}, held out at the end", end, "nats/token")
     assert len(distances) > 20
     assert mean < MEAN_DISTANCE
     assert end < END_DISTANCE

@@ -59,28 +59,35 @@ def test_less_memory_than_it_needs_is_said_in_a_sentence(qwen_shaped, tmp_path):
     assert "Lower max_length" in str(stopped.value)
 
 
-@pytest.fixture
-def small_card():
-    """A card of 8 GB, as far as this process may use it."""
+@pytest.fixture(params=[8, 15], ids=["8 GB", "15 GB"])
+def small_card(request):
+    """A card of this size, as far as this process may use it: a consumer RTX's, and a T4's."""
     torch.cuda.empty_cache()
     total_bytes = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(CARD_BYTES / total_bytes)
+    torch.cuda.set_per_process_memory_fraction(request.param * 10**9 / total_bytes)
     yield
     torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_a_batch_that_does_not_fit_is_divided(qwen_shaped, tmp_path, small_card, figure):
-    """64 rows of 1,024 tokens, an update: real memory runs out, and as many rows are learned."""
-    settings = ["epochs=1", "logging_steps=1", "batch_size=64", "gradient_accumulation_steps=1"]
-    recipe = resolve("rtx", settings=settings)
+@pytest.mark.parametrize(
+    ("settings", "smaller"),
+    [(["packing=false"], "batch_size"), (["packing_length=131072"], "packing_length")],
+    ids=["padded", "packed"],
+)
+def test_what_does_not_fit_is_divided(settings, smaller, qwen_shaped, tmp_path, small_card, figure):
+    """128 rows of 1,024 tokens, an update: real memory runs out, and as many rows are learned."""
+    batch = ["batch_size=128", "gradient_accumulation_steps=1"]
+    recipe = resolve("rtx", settings=["epochs=1", "logging_steps=1", *batch, *settings])
     run = trainings.begin_run(tmp_path / "run", recipe)
-    trainings.write_rows(run, [recipe.max_length] * 64 * STEPS)
+    trainings.write_rows(run, [recipe.max_length] * 128 * STEPS)
     events = io.StringIO()
     train(StagePaths(run=run, base=qwen_shaped), Reporter(events))
     said = [json.loads(line) for line in events.getvalue().splitlines()]
     result = TrainResult.model_validate(said[-1]["values"])
     assert result.steps == result.planned_steps == STEPS
-    rows = result.changed["batch_size"]
-    assert rows * result.changed["gradient_accumulation_steps"] == 64
+    if smaller == "batch_size":
+        rows = result.changed["batch_size"] * result.changed["gradient_accumulation_steps"]
+        assert rows == 128
+    assert result.changed[smaller] < getattr(recipe, smaller)
     assert any(one["event"] == "note" and "out of memory" in one["text"] for one in said)
-    figure("rows at a time", rows, "rows")
+    figure(smaller, result.changed[smaller], "")
