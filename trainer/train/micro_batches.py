@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.prepared import IGNORED
-from trainer.train.packed_attention import positions_of
+from trainer.prepared import IGNORED, PreparedRow, labels_of
 
 # Input ids and labels of a row, (seq,) each.
 Row = tuple[torch.Tensor, torch.Tensor]
@@ -33,6 +32,11 @@ class MicroBatch:
     packed: tuple[int, ...] = ()
 
 
+def positions_of(lengths: Sequence[int]) -> torch.Tensor:
+    """The place of each token in its own row, of rows behind each other: (1, seq)."""
+    return torch.cat([torch.arange(length) for length in lengths])[None]
+
+
 @dataclass(frozen=True)
 class MicroBatchLimits:
     """How much goes through the model at once.
@@ -45,6 +49,11 @@ class MicroBatchLimits:
 
     rows: int
     packed_tokens: int | None = None
+
+
+def as_tensors(row: PreparedRow) -> Row:
+    """A prepared row's input ids and labels."""
+    return torch.tensor(row["input_ids"]), torch.tensor(labels_of(row))
 
 
 def joined_rows(rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor]:

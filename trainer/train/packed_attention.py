@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from trainer.train.evaluation_mode import evaluating
+from trainer.train.micro_batches import positions_of
 
 # transformers makes no mask for an attention that it has none for.
 _NAME = "sdpa_by_row"
@@ -73,11 +74,6 @@ def rows_apart(model: Any, lengths: Sequence[int]) -> Iterator[None]:
     finally:
         config._attn_implementation = own
         _lengths.clear()
-
-
-def positions_of(lengths: Sequence[int]) -> torch.Tensor:
-    """The place of each token in its own row: (1, seq)."""
-    return torch.cat([torch.arange(length) for length in lengths])[None]
 
 
 def keeps_rows_apart(model: Any) -> bool:

@@ -13,9 +13,10 @@ from contract.reasoning import opens_reasoning, without_reasoning
 from contract.record import Record
 from trainer.entrypoint import Reporter
 from trainer.generation import greedy
-from trainer.prepared import IGNORED, PreparedRow, labels_of
+from trainer.prepared import IGNORED, PreparedRow
 from trainer.train.chunked_head import chunked_logits, next_tokens
 from trainer.train.evaluation_mode import evaluating
+from trainer.train.micro_batches import as_tensors, grouped, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -117,36 +118,20 @@ def held_out_loss(
         who: whose loss this is, for the progress line: "base", "tuned", "step 40".
     """
     total, tokens = 0.0, 0
+    # Rows of much the same length together: there is little to pad.
+    batches = grouped([len(row["input_ids"]) for row in rows], batch_size)
+    done = 0
     with torch.no_grad(), evaluating(model):
-        for first in range(0, len(rows), batch_size):
-            input_ids, attention_mask, labels = (
-                tensor.to(model.device) for tensor in _batch(rows[first : first + batch_size])
-            )
-            targets = next_tokens(labels)
+        for numbers in batches:
+            batch = padded([as_tensors(rows[number]) for number in numbers])
+            inputs = {name: tensor.to(model.device) for name, tensor in batch.inputs.items()}
+            targets = next_tokens(inputs.pop("labels"))
             wanted = targets != IGNORED
             expected = targets[wanted]
             tokens += len(expected)
-            inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
             for logits in chunked_logits(model, inputs, wanted):
                 total += cross_entropy(logits, expected[: len(logits)], reduction="sum").item()
                 expected = expected[len(logits) :]
-            reporter.progress(
-                f"held-out loss, {who}",
-                done=min(first + batch_size, len(rows)),
-                total=len(rows),
-                unit="rows",
-            )
+            done += len(numbers)
+            reporter.progress(f"held-out loss, {who}", done=done, total=len(rows), unit="rows")
     return total / tokens
-
-
-def _batch(rows: Sequence[PreparedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    width = max(len(row["input_ids"]) for row in rows)
-    input_ids = torch.zeros(len(rows), width, dtype=torch.long)  # (batch, seq)
-    attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
-    labels = torch.full((len(rows), width), IGNORED)
-    for index, row in enumerate(rows):
-        length = len(row["input_ids"])
-        input_ids[index, :length] = torch.tensor(row["input_ids"])
-        attention_mask[index, :length] = 1
-        labels[index, :length] = torch.tensor(labels_of(row))
-    return input_ids, attention_mask, labels

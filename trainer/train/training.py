@@ -178,11 +178,11 @@ class _Attempt:
                 self.tokenizer,
                 self.dataset,
                 section=section,
+                fallback=FallbackCallback(self.recipe_now, self.changed, self.reporter),
                 callbacks=(evaluation, metrics, checkpoints),
                 scratch=scratch,
             )
             check_mergeable(adapted_modules(trainer.model), self.stage_paths.require("base"))
-            trainer.add_callback(FallbackCallback(self.recipe_now, self.changed, self.reporter))
             trainer.train(resume_from_checkpoint=checkpoints.resume_from)
         if self.stop.made:
             raise KeyboardInterrupt
@@ -213,6 +213,7 @@ def _trainer(
     dataset: Dataset,
     *,
     section: TrainSection,
+    fallback: FallbackCallback,
     callbacks: tuple[EvaluationCallback, MetricsCallback, CheckpointCallback],
     scratch: str,
 ) -> tuple[CompletionTrainer, ProbeCallback]:
@@ -237,8 +238,8 @@ def _trainer(
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=lora_config(section),
-        # The probe first: what it takes is no time of the training.
-        callbacks=[probe, *callbacks],
+        # The probe may be killed already; and what it takes is no time of the training.
+        callbacks=[fallback, probe, *callbacks],
     )
     probe.attach(trainer)
     # TRL casts a QLoRA adapter to bf16, whatever the precision: fp16's gradient scaler then
