@@ -77,10 +77,11 @@ class Figures(Record):
     lines: list[Line]
 
 
-# How a tool compares with the reference in each round that both were in; more is better of the
-# first, less of the others.
+# How a tool compares with the reference in each round that both were in: more is better of the
+# first two, less of the others.
 RATIOS: dict[str, Callable[[Training], float]] = {
     "speed": lambda training: training.rate,
+    "loop": lambda training: training.trained_tokens / training.training_s,
     "CPU": lambda training: training.cpu_s,
     "memory": lambda training: training.peak_bytes,
 }
@@ -100,14 +101,28 @@ def ratios(line: Line, reference: Line | None, value: Callable[[Training], float
 
 COLUMNS = (
     *("trainer", "wall s", "CPU s", "loop s", "peak GB", "completion tokens/s", "tokens/s"),
-    *("speed ratio", "CPU ratio", "memory ratio", "held-out loss", "completion tokens"),
+    *("speed ratio", "loop ratio", "CPU ratio", "memory ratio"),
+    *("held-out loss", "completion tokens"),
 )
+# A terminal is narrow: the rest stands in the files.
+_SHOWN = {
+    "trainer": "trainer",
+    "wall s": "wall s",
+    "CPU s": "CPU s",
+    "peak GB": "GB",
+    "completion tokens/s": "tokens/s",
+    "speed ratio": "speed",
+    "loop ratio": "loop",
+    "CPU ratio": "CPU",
+    "memory ratio": "memory",
+    "held-out loss": "loss",
+}
 
 
 def cells(lines: Sequence[Line]) -> list[list[str]]:
     """The table's rows: medians over the rounds, ratios to the reference within them.
 
-    The cells behind a tool's name are one, with the reason, where nothing was measured of it.
+    A row has two cells, the second with the reason, where nothing was measured of a tool.
     """
     reference = next((line for line in lines if line.name == REFERENCE), None)
     return [_row(line, reference) for line in lines]
@@ -117,8 +132,6 @@ def _row(line: Line, reference: Line | None) -> list[str]:
     name = f"{line.name} {line.version}".strip()
     if not line.trainings:
         return [name, line.failure or "was not run"]
-    if line.failure:
-        name += f" ({len(line.trainings)} rounds, then: {line.failure})"
     return [
         name,
         f"{line.median(lambda one: one.wall_s):.1f}",
@@ -142,20 +155,25 @@ def _spread(found: Sequence[float]) -> str:
 
 
 def terminal_table(lines: Sequence[Line]) -> Table:
-    """The table for a terminal."""
-    shown = Table(COLUMNS[0], box=None, pad_edge=False)
-    for column in COLUMNS[1:]:
-        shown.add_column(column, justify="right")
-    failed = {line.name for line in lines if not line.trainings}
+    """The table for a terminal of 80 columns: medians alone."""
+    shown = Table(box=None, pad_edge=False)
+    for column in _SHOWN.values():
+        shown.add_column(column, justify="left" if column == "trainer" else "right", no_wrap=True)
     for line, row in zip(lines, cells(lines), strict=True):
-        if line.name not in failed:
-            shown.add_row(*row)
+        if line.trainings:
+            by_column = dict(zip(COLUMNS, [line.name, *row[1:]], strict=True))
+            shown.add_row(*(by_column[column].partition(" (")[0] for column in _SHOWN))
     return shown
 
 
 def failures(lines: Sequence[Line]) -> list[str]:
-    """A sentence for each tool of which nothing was measured."""
-    return [": ".join(row) for row in cells(lines) if len(row) == 2]
+    """A sentence for each tool that failed, or was not measured at all."""
+    said = [": ".join(row) for row in cells(lines) if len(row) == 2]
+    return said + [
+        f"{line.name} failed after {len(line.trainings)} rounds: {line.failure}"
+        for line in lines
+        if line.trainings and line.failure
+    ]
 
 
 def markdown(figures: Figures) -> str:
@@ -175,6 +193,7 @@ def markdown(figures: Figures) -> str:
     for row in cells(figures.lines):
         padded = [*row, *[""] * (len(COLUMNS) - len(row))]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in padded)} |")
+    lines += [f"\n{text}." for text in failures([line for line in figures.lines if line.trainings])]
     return "\n".join(lines) + "\n"
 
 
