@@ -14,7 +14,8 @@ from rich.console import Console
 from benchmarks import train
 from benchmarks.peers import environments, figures, process, workspace
 from benchmarks.peers.figures import Figures, Line, Training
-from benchmarks.peers.tools import REFERENCE, TOOLS, Task
+from benchmarks.peers.tools import REFERENCE, TOOLS, Task, Tool
+from benchmarks.peers.workspace import Workspace
 from contract.errors import UserError
 from contract.recipe import TrainSection
 from launcher.configuration import resolve
@@ -357,3 +358,62 @@ def test_ours_and_the_others_run_in_one_environment_without_a_launcher(tmp_path)
     assert found["DO_NOT_TRACK"] == "1"
     assert "AFFINEUR_LAUNCHED" not in found
     assert [name for name in found if name.startswith("AFFINEUR_")] == ["AFFINEUR_BENCHMARK_COUNTS"]
+
+
+def test_a_tool_that_fails_is_a_line_and_is_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "LOGS", tmp_path / "logs")
+    begun = []
+
+    def broken(name, code):
+        def begin(_task, folder):
+            begun.append(name)
+            if name == "forgets":
+                counted = train.Counts(
+                    batches=1, trained_tokens=3, tokens=4, padded_tokens=5, training_s=1
+                )
+                counted.write(folder / "counts.json")
+            return ["python", "-c", code]
+
+        return Tool(name, None, begin)
+
+    tools = [
+        broken("raises", "raise ValueError('no such base')"),
+        broken("idle", "pass"),
+        broken("forgets", "pass"),
+    ]
+    (tmp_path / "base").mkdir()
+    task = Task(tmp_path / "base", None, [], tmp_path, TrainSection.model_construct(), 8)
+    usage = process.Usage(0, 1.0, 1.0, 1, timed_out=False)
+    comparison = train.Comparison(
+        tools,
+        Workspace(task, tmp_path / "held_out.jsonl", 3, usage),
+        {tool.name: Path(sys.executable) for tool in tools},
+        2,
+        {tool.name: line(tool.name) for tool in tools},
+    )
+    said, kept = [], []
+    comparison.run(3, said.append, lambda: kept.append(dict(comparison.lines)))
+    assert begun == ["raises", "idle", "forgets"]
+    assert [one.failure for one in comparison.lines.values()] == [
+        "ValueError: no such base",
+        "ended well, and trained nothing",
+        "wrote no adapter",
+    ]
+    assert said[0] == (
+        f"round 1 of 3  raises: ValueError: no such base (see {tmp_path / 'logs' / 'raises.log'})"
+    )
+    assert len(kept) == 3
+
+
+def test_every_round_begins_with_another_tool(tmp_path):
+    begun = []
+    tools = [Tool(name, None, lambda *_: []) for name in ("a", "b", "c")]
+
+    class Turns(train.Comparison):
+        def _train(self, tool, number):
+            begun.append(f"{tool.name}{number}")
+            return ""
+
+    lines = {tool.name: line(tool.name) for tool in tools}
+    Turns(tools, None, {}, 2, lines).run(4, lambda text: None, lambda: None)
+    assert begun == ["a1", "b1", "c1", "b2", "c2", "a2", "c3", "a3", "b3", "a4", "b4", "c4"]
