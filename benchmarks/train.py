@@ -98,7 +98,7 @@ class Comparison:
             program, *words = tool.begin(self.work.task, folder)
             usage = measure(
                 [str(self.pythons[tool.name].with_name(program)), *words],
-                folder=ROOT if tool.name == TOOLS[0].name else folder,
+                folder=ROOT if tool.in_project else folder,
                 environment=workspace.environment(folder, self.threads, **workspace.probe(counts)),
                 log=log,
                 timeout_s=_ONE_TRAINING_S,

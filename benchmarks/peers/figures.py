@@ -198,9 +198,13 @@ def markdown(figures: Figures) -> str:
 
 
 def differences(lines: Sequence[Line], prepared_tokens: int) -> list[str]:
-    """Where a tool did not train what the rows are: a sentence for each."""
+    """Where a tool did not train what the rows are, or another adapter: a sentence for each."""
     said = []
+    sizes = {training.adapter_parameters for line in lines for training in line.trainings}
     for line in lines:
+        if len(sizes) > 1 and line.trainings:
+            size = line.trainings[0].adapter_parameters
+            said.append(f"{line.name} trained an adapter of {size:,} parameters")
         counted = {training.trained_tokens for training in line.trainings}
         for tokens in sorted(counted - {prepared_tokens}):
             more = tokens - prepared_tokens

@@ -56,12 +56,14 @@ class Tool:
         begin: write what it needs into a folder; its command, whose first word is a program of
             its environment. Below that folder it leaves its adapter.
         impossible: why it cannot be measured here at all.
+        in_project: its command is started in the project's folder, not in its own.
     """
 
     name: str
     package: str | None
     begin: Callable[[Task, Path], list[str]]
     impossible: str | None = None
+    in_project: bool = False
 
     @property
     def version(self) -> str:
@@ -185,7 +187,7 @@ def _never(task: Task, folder: Path) -> list[str]:
 
 
 TOOLS = (
-    Tool("affineur", None, _affineur),
+    Tool("affineur", None, _affineur, in_project=True),
     Tool(REFERENCE, None, _trl),
     Tool("LLaMA-Factory", "llamafactory", _llamafactory),
     Tool("ms-swift", "ms-swift", _ms_swift),

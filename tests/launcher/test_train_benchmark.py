@@ -122,6 +122,16 @@ def test_a_tool_that_trained_other_tokens_is_named():
     assert said == ["other trained 1,064 completion tokens, 64 more than this project's 1,000"]
 
 
+def test_adapters_of_several_sizes_are_named():
+    alike = [line("one", 5), line("two", 5), line("none", failure="fell over")]
+    assert figures.differences(alike, 1000) == []
+    said = figures.differences([*alike, line("other", 5, adapter_parameters=9)], 1000)
+    assert said == [
+        f"{name} trained an adapter of {size} parameters"
+        for name, size in (("one", 7), ("two", 7), ("other", 9))
+    ]
+
+
 def test_figures_are_written_and_read_again(tmp_path):
     whole = figures_of(LINES)
     whole.write(tmp_path / "figures.json")
