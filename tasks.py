@@ -456,20 +456,24 @@ def test(
 
 @task(
     positional=["name"],
-    help={"name": "module in benchmarks/, such as merge; an unknown name lists them"},
+    help={
+        "name": "module in benchmarks/, such as merge; an unknown name lists them",
+        "args": "the benchmark's own arguments, in quotes; its --help lists them",
+    },
 )
-def bench(_context: Context, name: str) -> None:
+def bench(_context: Context, name: str, args: str = "") -> None:
     """Run a benchmark and print ratios measured within one run.
 
     Example:
       ./invoke bench merge
       ./invoke bench container
       ./invoke bench gate_power
+      ./invoke bench train --args "--base smoke --rounds 3"
     """
     with _exit_on_error():
         from launcher.cli import checks
 
-        checks.bench(name)
+        checks.bench(name, args)
 
 
 @task

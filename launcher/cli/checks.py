@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from contract.errors import UserError
 from launcher.cli import documentation
 from launcher.display import Display
+from launcher.interruption import killed_at_once
 from launcher.project import ROOT
 from launcher.runtime.environment import ensure_environment
 
@@ -66,18 +68,26 @@ def test(
     _run(command)
 
 
-def bench(name: str) -> None:
+def bench(name: str, arguments: str) -> None:
     """Run one benchmark, which prints figures and their ratios within this run.
 
+    Args:
+        arguments: the benchmark's own, as a shell takes them.
+
     Raises:
-        UserError: there is no such benchmark.
+        UserError: there is no such benchmark, or a quote is left open.
+        SystemExit: with the benchmark's code, where it is not 0.
     """
     known = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
     if name not in known:
         raise UserError.one(
             "bench", f"there is no benchmark {name!r}", f"Known: {', '.join(known)}."
         )
-    _run([str(_test_environment()), "-m", f"benchmarks.{name}"])
+    try:
+        own = shlex.split(arguments)
+    except ValueError as error:
+        raise UserError.one("--args", f"{arguments}: {error}") from None
+    _run([str(_test_environment()), "-m", f"benchmarks.{name}", *own])
 
 
 def check() -> None:
@@ -133,4 +143,11 @@ def _run(command: list[str]) -> None:
 
 def _code(command: list[str]) -> int:
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # The terminal told it as well: it may have something to print or to clean up.
+            with killed_at_once(process.kill):
+                process.wait()
+            raise

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from contract.atomic_write import atomic_write
 from contract.child_environment import Purpose, child_environment
+from contract.digest import digest_of_file
 from contract.disk_space import check_disk_space
 from contract.errors import UserError
 from launcher.display import Display
 from launcher.error_messages import remedy_in
 from launcher.project import CACHE, lock_file, shown
-from launcher.runtime.dependency_locks import lock_digest, python_version, uv
+from launcher.runtime.dependency_locks import python_version, uv
 from launcher.runtime.exclusive_lock import exclusive_lock
 from launcher.runtime.logged_process import run_logged
 
@@ -33,15 +34,25 @@ def ensure_environment(name: str, locks: Sequence[str], display: Display) -> Pat
     """
     if (ready := _ready(locks)) is not None:
         return ready
-    folder = environment_folder(name)
+    return ensure_locked(environment_folder(name), [lock_file(lock) for lock in locks], display)
+
+
+def ensure_locked(folder: Path, lock_files: Sequence[Path], display: Display) -> Path:
+    """The interpreter of the environment in a folder, made or renewed where its locks changed.
+
+    Raises:
+        UserError: no disk space for it, or a package that cannot be had.
+    """
     # Another launcher may be making it. Beside it: the folder itself may be made anew.
     with exclusive_lock(folder.with_name(f".{folder.name}"), wait=True):
-        return _made(folder, locks, display)
+        return _made(folder, lock_files, display)
 
 
 def has_environment(name: str, locks: Sequence[str]) -> bool:
     """Whether `ensure_environment` has nothing to make."""
-    return _ready(locks) is not None or _current(environment_folder(name), locks)
+    if _ready(locks) is not None:
+        return True
+    return _current(environment_folder(name), [lock_file(lock) for lock in locks])
 
 
 def environment_folder(name: str) -> Path:
@@ -53,7 +64,7 @@ def environment_folder(name: str) -> Path:
     return CACHE / "environments" / f"{name}-{python_version()}"
 
 
-def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
+def _made(folder: Path, locks: Sequence[Path], display: Display) -> Path:
     name = folder.name
     python = folder / "bin" / "python"
     marker = folder / _MARKER
@@ -64,7 +75,7 @@ def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
     marker.unlink(missing_ok=True)
     if not usable:
         check_space(folder.parent)
-    with display.working(f"environment {name}", f"from {', '.join(f'{n}.lock' for n in locks)}"):
+    with display.working(f"environment {name}", f"from {', '.join(lock.name for lock in locks)}"):
         log = CACHE / "logs" / f"environment-{name}.log"
         if not usable:
             shutil.rmtree(folder, ignore_errors=True)
@@ -73,14 +84,14 @@ def _made(folder: Path, locks: Sequence[str], display: Display) -> Path:
             _run([uv(), "venv", *python_here, str(folder)], log)
         _run(
             [uv(), "pip", "sync", "--require-hashes", "--no-build", "--python", str(python)]
-            + [str(lock_file(lock)) for lock in locks],
+            + [str(lock) for lock in locks],
             log,
         )
     atomic_write(marker, _digests(locks))
     return python
 
 
-def _current(folder: Path, locks: Sequence[str]) -> bool:
+def _current(folder: Path, locks: Sequence[Path]) -> bool:
     marker = folder / _MARKER
     return _usable(folder) and marker.exists() and marker.read_bytes() == _digests(locks).encode()
 
@@ -91,8 +102,8 @@ def _usable(folder: Path) -> bool:
     return (folder / "bin" / "python").exists() and here.is_dir()
 
 
-def _digests(locks: Sequence[str]) -> str:
-    return "".join(f"{lock} {lock_digest(lock)}\n" for lock in locks)
+def _digests(locks: Sequence[Path]) -> str:
+    return "".join(f"{lock.stem} {digest_of_file(lock)}\n" for lock in locks)
 
 
 def _ready(locks: Sequence[str]) -> Path | None:
