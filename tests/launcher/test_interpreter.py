@@ -49,7 +49,8 @@ class Machine:
     def install(self, name, version, *, without_venv=False, without_pip=False):
         file = self.path / name
         file.unlink(missing_ok=True)
-        file.write_text(_INTERPRETER.format(
+        file.write_text(
+            _INTERPRETER.format(
                 version=version, without_venv=int(without_venv), without_pip=int(without_pip)
             )
         )
