@@ -24,6 +24,8 @@ _TRAINING = "train"
 _LEFT_OUT = {"merged", "gguf", "evaluation"}
 _UNFINISHED = ".unfinished"
 _COPIED_EVERY_S = 120.0
+# Kernels set them, and a command would take a cell for a terminal and redraw its lines.
+_COLOURS = ("FORCE_COLOR", "CLICOLOR_FORCE")
 
 
 class CommandError(Exception):
@@ -54,6 +56,7 @@ def invoke(*words: str) -> str:
     """
     process = subprocess.Popen(
         ["./invoke", *words],
+        env={name: value for name, value in os.environ.items() if name not in _COLOURS},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -106,7 +109,7 @@ def mount(folder: str) -> Path | None:
 def kept(models: Path, place: Path | None, every_s: float = _COPIED_EVERY_S) -> Iterator[None]:
     """Bring back what earlier sessions left in `place`, and copy there what is trained meanwhile.
 
-    Every few minutes and at the end, whatever the end is: the adapter, the checkpoints of a
+    Every two minutes and at the end, whatever the end is: the adapter, the checkpoints of a
     training that is not done, and the records of both; not the merged model and the GGUF files,
     which are made from them. Drive itself is no place to train in: it has no symbolic links.
 
@@ -117,7 +120,8 @@ def kept(models: Path, place: Path | None, every_s: float = _COPIED_EVERY_S) -> 
     if place is None:
         yield
         return
-    copy = KeptCopy(models, place)
+    # Below the folder that was named: packages may lie in it as well.
+    copy = KeptCopy(models, place / models.name)
     copy.bring_back()
     ended = threading.Event()
 
@@ -176,8 +180,7 @@ class KeptCopy:
         for name in set(_kept_files(self._place)) - set(here):
             if _WORK in name.parts:
                 (self._place / name).unlink(missing_ok=True)
-                with suppress(OSError):
-                    (self._place / name).parent.rmdir()
+                _remove_if_empty((self._place / name).parent)
 
 
 def _kept_files(models: Path) -> Iterator[Path]:
@@ -198,6 +201,13 @@ def _is_kept(folder: str, name: str) -> bool:
     if name.startswith("."):
         return name == _WORK
     return name not in _LEFT_OUT and not name.endswith(_UNFINISHED)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        while _WORK in folder.parts:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _stamp(path: Path) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ Kernels and commands are real ones; a script stands in for ./invoke.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 from jupyter_client.manager import start_new_kernel
 
+from contract import paths
+from launcher.pipeline.work_folder import WORK
 from launcher.project import ROOT
+from launcher.runtime.exclusive_lock import LOCK_FILE
 from notebooks.session import KeptCopy, kept, mount
-
-_RUN = "data/models/m/0123/"
 
 
 def write(root, *names, content="x"):
@@ -39,6 +41,8 @@ def cell(command, code, folder):
     return subprocess.run(
         [sys.executable, "-c", before + code],
         cwd=folder,
+        # As a kernel's.
+        env={**os.environ, "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -57,6 +61,12 @@ def test_a_command_shows_all_that_it_says_and_returns_its_output(tmp_path):
         "given train --data l'été 1.jsonl",
         "train: started",
     ]
+
+
+def test_a_command_does_not_take_the_cell_for_a_terminal(tmp_path):
+    display = "from launcher.display import Display; print(Display().console.is_terminal)"
+    asks = f'PYTHONPATH="{ROOT}" exec "{sys.executable}" -c "{display}"'
+    assert cell(asks, "invoke('train')", tmp_path).stdout == "False\n"
 
 
 def test_a_command_that_fails_ends_the_notebook(tmp_path):
@@ -107,12 +117,14 @@ def test_an_interrupted_cell_waits_for_what_the_command_still_saves(tmp_path):
 
 def test_what_a_training_needs_to_go_on_is_kept_and_what_is_made_from_it_is_not(tmp_path):
     models, place = tmp_path / "here" / "models", tmp_path / "drive"
-    going = ["0123/stages/prepare.json", "0123/prepared/train.jsonl", "0123/.work/train.key"]
-    going += ["0123/.work/train/checkpoints/step-8/adapter.safetensors", "latest"]
-    done = ["89ab/adapter/adapter_model.safetensors", "89ab/manifest.json"]
-    left = ["0123/.lock", "0123/.recipe.json.x1", "0123/.work/train.code/contract/a.py"]
-    left += ["0123/.work/preflight/base/model.safetensors", "89ab/merged/model.safetensors"]
-    left += ["89ab/gguf/model-f16.gguf", "0123/.work/train/checkpoints/step-9.unfinished/a"]
+    work = f"0123/{WORK}"
+    checkpoint = f"{work}/train/{paths.CHECKPOINTS}/{paths.checkpoint_name(8)}"
+    going = [f"0123/{paths.STAGES}/prepare.json", f"0123/{paths.PREPARED_TRAIN}", "latest"]
+    going += [f"{work}/train.key", f"{checkpoint}/adapter.safetensors"]
+    done = [f"89ab/{paths.ADAPTER}/adapter_model.safetensors", f"89ab/{paths.MANIFEST}"]
+    left = [f"0123/{LOCK_FILE}", f"0123/.{paths.RECIPE}.x1", f"{work}/train.code/contract/a.py"]
+    left += [f"{work}/preflight/base/model.safetensors", f"{checkpoint}.unfinished/a"]
+    left += [f"89ab/{paths.MERGED}/model.safetensors", f"89ab/{paths.gguf_name('f16')}"]
     write(models / "m", *going, *done, *left)
     (models / "m/0123/link").symlink_to("/etc/passwd")
     KeptCopy(models, place).update()
@@ -142,6 +154,10 @@ def test_a_new_checkpoint_is_copied_before_the_old_one_goes(tmp_path):
     copy.update()
     assert files(place) == [step.format(9)]
     assert not (place / step.format(8)).parent.exists()
+    # The training has ended.
+    shutil.rmtree(models / "m/0123/.work")
+    copy.update()
+    assert list((place / "m/0123").iterdir()) == []
 
 
 def test_what_was_lost_here_stays_in_the_copy(tmp_path):
@@ -181,7 +197,7 @@ def test_it_is_copied_while_the_training_lasts_and_once_more_at_its_end(tmp_path
     def train():
         write(models, "m/a")
         deadline = time.monotonic() + 60
-        while not (place / "m/a").exists():
+        while not (place / "models/m/a").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         write(models, "m/b")
@@ -189,7 +205,14 @@ def test_it_is_copied_while_the_training_lasts_and_once_more_at_its_end(tmp_path
 
     with pytest.raises(KeyboardInterrupt), kept(models, place, every_s=0.01):
         train()
-    assert files(place) == ["m/a", "m/b"]
+    assert files(place) == ["models/m/a", "models/m/b"]
+
+
+def test_what_else_is_in_the_place_is_left_there(tmp_path):
+    write(tmp_path, "drive/my-model.zip", "drive/models/m/a")
+    with kept(tmp_path / "models", tmp_path / "drive"):
+        assert files(tmp_path / "models") == ["m/a"]
+    assert files(tmp_path / "drive") == ["models/m/a", "my-model.zip"]
 
 
 def test_a_place_that_is_full_or_gone_does_not_end_the_training(tmp_path, capsys):
