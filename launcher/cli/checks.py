@@ -16,7 +16,7 @@ from launcher.interruption import killed_at_once
 from launcher.project import ROOT
 from launcher.runtime.environment import ensure_environment
 
-_SOURCES = ("tasks.py", "contract", "launcher", "trainer", "benchmarks", "tests")
+_SOURCES = ("tasks.py", "contract", "launcher", "trainer", "benchmarks", "notebooks", "tests")
 # Run only when named: they fail without an engine, a GPU or a server, and never skip; or they take
 # hours.
 _NEEDS_MORE = "container or serves or gpu or faults"

@@ -18,8 +18,8 @@ from contract.errors import UserError
 from contract.recipe import QUANTIZER_TYPES
 from launcher.configuration import AUTO, profile_values
 from launcher.display import styled
-from launcher.project import CACHE
-from launcher.runtime import environment, gpus, images
+from launcher.project import CACHE, ROOT
+from launcher.runtime import environment, gpus, images, wsl
 from launcher.runtime.docker_engine import DockerEngine, EngineFacts
 from launcher.runtime.docker_errors import TOOLKIT_REMEDY
 from launcher.runtime.engine_choice import check_name
@@ -42,18 +42,26 @@ class Finding:
     remedy: str = ""
 
 
-def examine(profile: str, engine: str) -> list[Finding]:
+def examine(
+    profile: str, engine: str, *, kernel: str | None = None, project: Path = ROOT
+) -> list[Finding]:
     """Look at everything that a run of this profile needs on this machine.
 
     With `engine` docker a missing engine is a failure; with auto runs take the local one instead.
+
+    Args:
+        kernel: what /proc/version says, which tells WSL; None: that of this machine.
+        project: where this clone is.
 
     Raises:
         UserError: there is no such profile or engine.
     """
     check_name(engine)
     findings = [_python()]
+    if version := wsl.wsl_version(kernel):
+        findings.append(_wsl(version, project))
     if profile == AUTO:
-        profile, finding = _profile()
+        profile, finding = _profile(kernel)
         findings.append(finding)
     values = profile_values(profile)
     lock = str(values["lock"])
@@ -76,7 +84,7 @@ def examine(profile: str, engine: str) -> list[Finding]:
     if facts is None:
         findings.append(_space_for_environments(lock))
     if values["device"] == "cuda":
-        findings += _gpus(lock, str(values["precision"]))
+        findings += _gpus(lock, str(values["precision"]), kernel)
         if facts is not None:
             findings.append(_toolkit(facts))
     else:
@@ -110,10 +118,21 @@ def _python() -> Finding:
     return Finding("python", "ok", f"{taken}: it runs the launcher, and stages on engine local")
 
 
-def _profile() -> tuple[str, Finding]:
+def _wsl(version: int, project: Path) -> Finding:
+    if wsl.on_windows_drive(project):
+        return Finding(
+            "WSL",
+            "warn",
+            f"{project} is on a drive of Windows's, which is slow from WSL {version}",
+            "Clone the project into Linux's own file system, such as ~/affineur.",
+        )
+    return Finding("WSL", "ok", f"version {version}, and the project is in its own file system")
+
+
+def _profile(kernel: str | None) -> tuple[str, Finding]:
     """The profile that a run without --profile takes."""
     try:
-        choice = gpus.choose_profile()
+        choice = gpus.choose_profile(kernel)
     except UserError as error:
         # With it, the lines about the GPU say more.
         return next(iter(GENERATIONS)), _of_error("profile", error, "fail")
@@ -186,10 +205,10 @@ def _user(facts: EngineFacts) -> Finding:
     return Finding("user", "ok", who)
 
 
-def _gpus(lock: str, precision: str) -> list[Finding]:
+def _gpus(lock: str, precision: str, kernel: str | None) -> list[Finding]:
     try:
-        gpus.check_gpu(lock, precision)
-        found = gpus.detect_gpus()
+        gpus.check_gpu(lock, precision, kernel)
+        found = gpus.detect_gpus(kernel)
     except UserError as error:
         return [_of_error("GPU", error, "fail")]
     if not found:
@@ -203,7 +222,7 @@ def _gpus(lock: str, precision: str) -> list[Finding]:
         ]
     lines = []
     for card in found:
-        complaint = gpus.complaint(card, lock, precision)
+        complaint = gpus.complaint(card, lock, precision, kernel)
         if complaint:
             lines.append(Finding("GPU", "warn", *complaint))
         else:

@@ -18,6 +18,7 @@ from launcher.runtime.gpu_generations import (
     architecture_of,
     generation_for,
 )
+from launcher.runtime.wsl import driver_remedy, wsl_version
 
 _FIELDS = "name,driver_version,memory.total,compute_cap"
 _WSL = Path("/usr/lib/wsl/lib/nvidia-smi")
@@ -45,8 +46,11 @@ class Gpu:
         return f"{self.name} ({self.memory_mib / 1024:.0f} GiB{told}, driver {self.driver})"
 
 
-def detect_gpus() -> list[Gpu]:
+def detect_gpus(kernel: str | None = None) -> list[Gpu]:
     """The cards that the driver shows; an empty list where there is none, or none that tells.
+
+    Args:
+        kernel: what /proc/version says, which decides where a driver is to be installed.
 
     Raises:
         UserError: there is a driver, and it does not answer.
@@ -63,20 +67,26 @@ def detect_gpus() -> list[Gpu]:
         raise UserError.one(
             "nvidia-smi",
             f"the driver does not respond: {said[0] if said else answer.returncode}",
-            "Load or install the NVIDIA driver (a reboot after an upgrade is often enough).",
+            driver_remedy(
+                "Load or install the NVIDIA driver (a reboot after an upgrade is often enough).",
+                kernel,
+            ),
         )
     return [_gpu(line) for line in answer.stdout.splitlines() if line.strip()]
 
 
-def check_gpu(lock: str, precision: str) -> None:
+def check_gpu(lock: str, precision: str, kernel: str | None = None) -> None:
     """See that some card can run this lock in this precision.
+
+    Args:
+        kernel: see `detect_gpus`.
 
     Raises:
         UserError: no card, too old a driver, or too old a card; with the profile that fits.
     """
-    found = detect_gpus()
+    found = detect_gpus(kernel)
     if found:
-        complaints = [complaint(gpu, lock, precision) for gpu in found]
+        complaints = [complaint(gpu, lock, precision, kernel) for gpu in found]
         if all(complaints):
             what, remedy = complaints[0] or ("", "")
             raise UserError.one("device", what, remedy)
@@ -84,7 +94,8 @@ def check_gpu(lock: str, precision: str) -> None:
         raise UserError.one(
             "device",
             "no NVIDIA GPU was found (no nvidia-smi, no /dev/nvidia0)",
-            "Install the driver, or use --profile cpu or --profile smoke.",
+            f"{driver_remedy('Install the driver.', kernel)} "
+            "Or use --profile cpu or --profile smoke.",
         )
 
 
@@ -96,15 +107,20 @@ class ProfileChoice:
     why: str
 
 
-def choose_profile() -> ProfileChoice:
+def choose_profile(kernel: str | None = None) -> ProfileChoice:
     """The profile that fits this machine's cards best; `cpu` where none can train.
+
+    Args:
+        kernel: see `detect_gpus`.
 
     Raises:
         UserError: a card could train, and its driver does not let it.
     """
-    found = detect_gpus()
+    found = detect_gpus(kernel)
     if not found and not Path("/dev/nvidia0").exists():
-        return ProfileChoice("cpu", "no NVIDIA GPU was found")
+        # A machine with Windows more often has one than not.
+        hint = f". If there is one: {driver_remedy('', kernel)}" if wsl_version(kernel) else ""
+        return ProfileChoice("cpu", f"no NVIDIA GPU was found{hint}")
     if not found:
         raise UserError.one(
             "device",
@@ -125,12 +141,14 @@ def choose_profile() -> ProfileChoice:
         return ProfileChoice(generation.name, f"{gpu}{waits}")
     for gpu in found:
         if newest := generation_for(_ANY_DRIVER, gpu.capability):
-            what, remedy = complaint(gpu, newest.name, newest.precision) or ("", "")
+            what, remedy = complaint(gpu, newest.name, newest.precision, kernel) or ("", "")
             raise UserError.one("device", what, f"{remedy} Or use --profile cpu.")
     return ProfileChoice("cpu", f"{found[0]} is too old to train")
 
 
-def complaint(gpu: Gpu, lock: str, precision: str) -> tuple[str, str] | None:
+def complaint(
+    gpu: Gpu, lock: str, precision: str, kernel: str | None = None
+) -> tuple[str, str] | None:
     """What keeps this card from running the lock in this precision, and the remedy; or None."""
     wanted = GENERATIONS[lock]
     fitting = generation_for(gpu.driver_major, gpu.capability)
@@ -142,10 +160,11 @@ def complaint(gpu: Gpu, lock: str, precision: str) -> tuple[str, str] | None:
         )
     if gpu.driver_major < wanted.min_driver:
         instead = f", or use --profile {fitting.name}" if fitting else ""
+        where = " on Windows" if wsl_version(kernel) else ""
         return (
             f"{gpu}: driver too old for the {lock} image (CUDA {wanted.cuda}, "
             f"driver {wanted.min_driver} and up)",
-            f"Install driver {wanted.min_driver} or newer{instead}.",
+            f"Install driver {wanted.min_driver} or newer{where}{instead}.",
         )
     # fp16 and fp32 are computed by every card that there are kernels for.
     if precision == "bf16" and gpu.capability and gpu.capability < BF16_FROM:

@@ -11,7 +11,7 @@ from launcher.project import LOCKS, ROOT
 # What a person types on a machine of their own, and no command of ours.
 _TYPED_BY_PEOPLE = {"CONTRIBUTING.md", ".pre-commit-config.yaml", "README.md", "CHANGELOG.md"}
 _FOLDERS = {".ci", ".devcontainer", ".github", "benchmarks", "contract", "docker", "docs"}
-_FOLDERS |= {"launcher", "tests", "trainer"}
+_FOLDERS |= {"launcher", "notebooks", "tests", "trainer"}
 _VERBS = ("install", "sync", "download", "compile", "wheel")
 # Which archive, and that none is built. pip downloads one that it does not build either: see
 # launcher/runtime/locked_packages.py. A lock is what the hashes come from.

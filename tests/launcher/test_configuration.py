@@ -169,7 +169,9 @@ def test_a_missing_file_is_named(tmp_path):
 def test_the_guides_configuration_runs_without_a_profile(
     tmp_path, monkeypatch, shown_by_driver, taken, why
 ):
-    monkeypatch.setattr(gpus, "detect_gpus", lambda: [gpus._gpu(line) for line in shown_by_driver])
+    monkeypatch.setattr(
+        gpus, "detect_gpus", lambda *_: [gpus._gpu(line) for line in shown_by_driver]
+    )
     notes: list[str] = []
     path = written(tmp_path, "guide.json", GUIDE)
     recipe = resolve("auto", config=path, note=notes.append)
@@ -181,7 +183,7 @@ def test_the_guides_configuration_runs_without_a_profile(
 
 def test_without_a_profile_the_device_that_is_named_decides(tmp_path, monkeypatch):
     card = "NVIDIA GeForce RTX 4060, 580.65.06, 8188, 8.9"
-    monkeypatch.setattr(gpus, "detect_gpus", lambda: [gpus._gpu(card)])
+    monkeypatch.setattr(gpus, "detect_gpus", lambda *_: [gpus._gpu(card)])
     notes: list[str] = []
     path = written(tmp_path, "c.json", {**GUIDE, "device": "cpu"})
     assert resolve("auto", config=path, note=notes.append).profile == "cpu"

@@ -20,10 +20,13 @@ _INTERPRETER = """#!/bin/sh
 case "$*" in
 *version_info*) echo {version} ;;
 *ensurepip*) exit {without_venv} ;;
+*"pip --python"*) exit {without_pip} ;;
 *"-m venv"*)
-    mkdir -p "$3/bin" "$3/lib/python{version}"
-    cp "$0" "$3/bin/python"
-    cp "$0" "$3/bin/pip" ;;
+    for folder; do :; done
+    mkdir -p "$folder/bin" "$folder/lib/python{version}"
+    cp "$0" "$folder/bin/python"
+    case "$*" in *--without-pip*) ;; *) cp "$0" "$folder/bin/pip" ;; esac ;;
+*"-m pip install"*) echo "$0" >"${{PIP_PYTHON%/bin/python}}/installed-by" ;;
 *'run_module("invoke"'*) echo "started by $0, of Python {version}" ;;
 esac
 """
@@ -43,10 +46,14 @@ class Machine:
         self.lock.write_text("a==1\n")
         self.venv = self.project / ".venv"
 
-    def install(self, name, version, *, without_venv=False):
+    def install(self, name, version, *, without_venv=False, without_pip=False):
         file = self.path / name
         file.unlink(missing_ok=True)
-        file.write_text(_INTERPRETER.format(version=version, without_venv=int(without_venv)))
+        file.write_text(
+            _INTERPRETER.format(
+                version=version, without_venv=int(without_venv), without_pip=int(without_pip)
+            )
+        )
         file.chmod(0o755)
 
     def invoke(self):
@@ -108,7 +115,7 @@ def test_where_there_is_none_a_sentence_says_what_is_there_and_what_to_do(machin
 
 
 def test_one_that_cannot_make_environments_is_passed_over_or_named_with_its_package(machine):
-    machine.install("python3.12", "3.12", without_venv=True)
+    machine.install("python3.12", "3.12", without_venv=True, without_pip=True)
     done = machine.invoke()
     assert done.returncode == 2
     assert done.stderr.startswith("affineur: Python 3.12 is there and cannot make an environment.")
@@ -117,6 +124,24 @@ def test_one_that_cannot_make_environments_is_passed_over_or_named_with_its_pack
     done = machine.invoke()
     assert done.returncode == 0, done.stderr
     assert "Python 3.13" in done.stdout
+
+
+def test_where_environments_come_without_a_pip_the_interpreters_own_installs_into_ours(machine):
+    # As on Colab, and on Debian without python3-venv.
+    machine.install("python3.12", "3.12", without_venv=True)
+    done = machine.invoke()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"started by {machine.venv}/bin/python, of Python 3.12\n"
+    assert (machine.venv / "installed-by").read_text() == f"{machine.path}/python3.12\n"
+    assert machine.invoke().stderr == ""
+
+
+def test_a_python_that_makes_whole_environments_is_preferred_to_one_that_does_not(machine):
+    machine.install("python3.11", "3.11", without_venv=True)
+    machine.install("python3", "3.13")
+    done = machine.invoke()
+    assert "of Python 3.13" in done.stdout, done.stderr
+    assert not (machine.venv / "installed-by").exists()
 
 
 def test_an_environment_stays_with_its_python_whatever_else_is_installed(machine):

@@ -6,8 +6,10 @@ is taken is test_interpreter.py's.
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -93,6 +95,24 @@ def test_a_machine_that_lost_power_in_between_makes_it_anew(clone):
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert_lists(finish(begin(clone)))
+
+
+@pytest.mark.slow
+def test_a_machine_without_ensurepip_installs_with_the_pip_that_it_has(clone, tmp_path):
+    # As Colab's Python 3.12 is: no ensurepip, and a pip of its own.
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("sh", "dirname", "cmp", "cp", "rm", "mkdir"):
+        (programs / name).symlink_to(shutil.which(name))
+    python = programs / "python3"
+    refuses = "#!/bin/sh\ncase $* in *ensurepip*) exit 1 ;; esac\n"
+    python.write_text(f"{refuses}exec '{sys.base_prefix}/bin/python3' \"$@\"\n")
+    python.chmod(0o755)
+    done = finish(begin(clone, PATH=str(programs)))
+    assert_lists(done)
+    assert "making .venv" in done.stderr
+    assert not (clone / ".venv/bin/pip").exists()
+    assert finish(begin(clone, PATH=str(programs))).stderr == ""
 
 
 def test_a_checkout_that_is_not_writable_is_a_sentence(clone):
