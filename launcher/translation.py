@@ -296,7 +296,18 @@ class _Reader:
                 claims = [claim for claim in claims if claim.value is not None]
             if claims:
                 self._decide(ours, claims)
+        self._compare_packing()
         return self._result
+
+    def _compare_packing(self) -> None:
+        """An update of others has as many packed sequences as the batch says, and here as many
+        rows.
+        """
+        if self._foreign and self._result.values.get("packing") is True:
+            self._result.differences.append(
+                "packing: the batch counts rows here, packed or not; there, packed sequences of "
+                "several rows. A larger gradient_accumulation_steps makes up for it"
+            )
 
     def _decide(self, ours: str, claims: list[Claim]) -> None:
         if ours == "columns":

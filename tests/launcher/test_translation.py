@@ -216,6 +216,13 @@ def test_axolotls_file_with_its_nested_dataset_trains(resolved):
     assert "datasets.field_messages: dialogue -> columns: {'messages': 'dialogue'}" in notes
     assert "optimizer: adamw_bnb_8bit -> optim: paged_adamw_8bit" in notes
     assert "special_tokens" in notes.partition("not used here: ")[2]
+    # Two packed sequences would be several times as many rows.
+    assert "packing: the batch counts rows here" in notes
+
+
+def test_without_packing_a_batch_is_what_it_is_elsewhere(resolved):
+    _, notes = resolved(AXOLOTL.replace("sample_packing: true", "sample_packing: false"))
+    assert "counts rows" not in notes
 
 
 def test_all_contradictions_of_the_guides_long_file_are_one_list(refused):
