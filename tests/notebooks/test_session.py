@@ -41,8 +41,8 @@ def cell(command, code, folder):
     return subprocess.run(
         [sys.executable, "-c", before + code],
         cwd=folder,
-        # As a kernel's.
-        env={**os.environ, "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1"},
+        # As a kernel's; PYTHON_COLORS: Python 3.13 colours its tracebacks by them.
+        env={**os.environ, "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "PYTHON_COLORS": "0"},
         capture_output=True,
         text=True,
         check=False,
