@@ -68,6 +68,7 @@ class _Family(NamedTuple):
         names: of attention's linear layers, and `feed_forward` of the others.
         experts: what the width of a mixture's experts is called; none has experts.
         stepwise_activation: the activation function is computed by several operations.
+        parallel: attention and the feed-forward network read the same input.
         eager: transformers computes attention with all its scores in memory.
     """
 
@@ -82,6 +83,7 @@ class _Family(NamedTuple):
     feed_forward: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     experts: str | None = None
     stepwise_activation: bool = False
+    parallel: bool = False
     eager: bool = False
 
 
@@ -111,6 +113,7 @@ _FAMILIES: dict[str, _Family] = {
         fused=True,
         names=("query_key_value", "dense"),
         feed_forward=("dense_h_to_4h", "dense_4h_to_h"),
+        parallel=True,
     ),
     "gpt2": _Family(
         biases="all",
