@@ -25,16 +25,18 @@ class MicroBatch:
         tokens: of all rows, padding included.
         longest_row: tokens of the longest.
         flattened: the rows follow one another as one sequence; else each is padded to the longest.
+        padded: the rows are of different lengths.
     """
 
     tokens: int
     longest_row: int
     flattened: bool = False
+    padded: bool = True
 
     @property
     def mask_elements(self) -> int:
-        """Of the mask that attention is given: none where there is one row."""
-        if self.tokens <= self.longest_row:
+        """Of the mask that attention is given: none of one row, and of rows without padding."""
+        if self.tokens <= self.longest_row or not (self.padded or self.flattened):
             return 0
         return self.tokens * (self.tokens if self.flattened else self.longest_row)
 
@@ -188,8 +190,9 @@ def _adapter_inputs(shape: ModelShape, widths: Widths, adapted: list[Linear]) ->
         # Attention has kept its output. Those that read the same norm keep it together.
         names = {linear.name for linear in readers}
         found = list(
-            {linear.name in names or linear.inputs: linear for linear in adapted if linear != out}
-            .values()
+            {
+                linear.name in names or linear.inputs: linear for linear in adapted if linear != out
+            }.values()
         )
     return sum((widths.computing + widths.noise) * linear.inputs for linear in found)
 

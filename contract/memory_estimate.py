@@ -40,7 +40,7 @@ _LOGIT_COPIES = 3
 _FP32 = 4
 # Python with torch, transformers, TRL and PEFT, and their threads' buffers: the resident set of a
 # training of the smoke base, without its tensors.
-_CPU_RUNTIME = 0
+_CPU_RUNTIME = 1000 << 20
 # CUDA's context with the kernels that are loaded into it, cuBLAS' and bitsandbytes' workspaces.
 _CUDA_RUNTIME = 600 << 20
 

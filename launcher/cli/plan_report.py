@@ -15,7 +15,7 @@ _COLUMN = 11
 
 
 def show(planned: Plan, recipe: Recipe, card: Card | None, console: Console) -> None:
-    """Print each stage's state, the lines of the precision policy, the training's extent and memory.
+    """Print each stage's state, the precision policy's lines, and the training's extent and memory.
 
     Args:
         card: that trains; None on a CPU, and where none is there to be asked.

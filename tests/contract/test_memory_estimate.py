@@ -283,7 +283,8 @@ def test_the_longest_rows_that_fit_are_found():
     training = planned("Qwen/Qwen3-8B", longest=8192)
     changed = smallest_change(training, 8 << 30)
     longest = changed["max_length"]
-    assert longest % 64 == 0 and 256 <= longest < 8192
+    assert longest % 64 == 0
+    assert 256 <= longest < 8192
     usable = 0.95 * (8 << 30)
     assert training.memory(**changed).total_bytes <= usable
     assert training.memory(**changed | {"max_length": longest + 64}).total_bytes > usable

@@ -100,15 +100,16 @@ def train(folder: Path, base: Path) -> Training:
     return Training(folder, TrainResult.model_validate(events[-1]["values"]))
 
 
-def write_rows(folder: Path, lengths: Sequence[int]) -> None:
+def write_rows(folder: Path, lengths: Sequence[int], vocabulary: int = 151_936) -> None:
     """Prepared rows of random tokens, the second half of each learned, and none held out.
 
     Args:
         folder: the run's.
         lengths: the tokens of each row.
+        vocabulary: how many tokens the base knows.
     """
     draw = torch.Generator().manual_seed(1)
-    rows = [_row(number, length, draw) for number, length in enumerate(lengths)]
+    rows = [_row(number, length, vocabulary, draw) for number, length in enumerate(lengths)]
     (folder / paths.PREPARED).mkdir()
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     atomic_write(folder / paths.PREPARED_TRAIN, lines)
@@ -118,8 +119,8 @@ def write_rows(folder: Path, lengths: Sequence[int]) -> None:
     ).write(folder / paths.CHAT_FORMAT)
 
 
-def _row(number: int, length: int, draw: torch.Generator) -> PreparedRow:
-    ids = torch.randint(2, 151_936, (length,), generator=draw).tolist()
+def _row(number: int, length: int, vocabulary: int, draw: torch.Generator) -> PreparedRow:
+    ids = torch.randint(2, vocabulary, (length,), generator=draw).tolist()
     prompt = length // 2
     return PreparedRow(
         where=f"row {number + 1}",
