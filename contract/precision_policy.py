@@ -21,10 +21,11 @@ NF4_FROM: Capability = (6, 0)
 
 
 class Card(NamedTuple):
-    """A GPU, as far as it decides how it computes."""
+    """A GPU, as far as it decides how it computes, and whether a training fits it."""
 
     capability: Capability
     name: str
+    memory_bytes: int | None = None
 
     def __str__(self) -> str:
         return f"{self.name} (compute capability {dotted(self.capability)})"

@@ -66,6 +66,23 @@ class HeldOutScores(Record):
     examples: list[Example]
 
 
+class MemoryFigures(Record):
+    """The memory of a training at its peak, in bytes: estimated, probed and measured.
+
+    On a GPU what torch allocated there, on a CPU the process's largest resident set; the estimate
+    counts CUDA's context besides. None is what was not known or not measured.
+
+    Attributes:
+        estimate_bytes: from the base's shape and the recipe (`contract/memory_estimate.py`).
+        probe_bytes: of one update on the longest rows, before the training.
+        peak_bytes: of the whole training.
+    """
+
+    estimate_bytes: int | None = None
+    probe_bytes: int | None = None
+    peak_bytes: int | None = None
+
+
 class TrainResult(StageResult):
     """The device's name, the losses during the training, and the held-out scores.
 
@@ -74,7 +91,7 @@ class TrainResult(StageResult):
     None where none was evaluated, and the last step's is kept. `resumed_after` are the steps after
     which it was cut off and went on from a checkpoint. `changed` are the keys of the recipe that
     were changed because memory ran out, or because the base's rows cannot be packed, with the
-    values that it ended with.
+    values that it ended with. `memory` is what it was estimated to take beside what it took.
     """
 
     stage = "train"
@@ -86,4 +103,5 @@ class TrainResult(StageResult):
     best_step: int | None
     resumed_after: list[int]
     changed: dict[str, JsonValue] = Field(default_factory=dict)
+    memory: MemoryFigures | None = None
     held_out: HeldOutScores

@@ -1,19 +1,21 @@
-"""`./invoke plan`: what a run would do, how the training computes, and how long it is."""
+"""`./invoke plan`: what a run would do, how the training computes, its length and its memory."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
+from contract.memory_fit import CARDS_GIB, PlannedTraining, fitting_base, smallest_change
 from contract.precision_policy import Card, decisions, precision_policy
 from contract.recipe import Recipe, TrainSection
 from launcher.display import duration
+from launcher.pipeline.memory_plan import machine_memory_bytes
 from launcher.pipeline.training import Plan
 
 _COLUMN = 11
 
 
 def show(planned: Plan, recipe: Recipe, card: Card | None, console: Console) -> None:
-    """Print each stage's state, then the lines of the precision policy and the training's extent.
+    """Print each stage's state, the precision policy's lines, and the training's extent and memory.
 
     Args:
         card: that trains; None on a CPU, and where none is there to be asked.
@@ -32,6 +34,55 @@ def show(planned: Plan, recipe: Recipe, card: Card | None, console: Console) -> 
             _line(console, what, f"{how}: {why}")
     if planned.extent is not None:
         _line(console, "training", _extent(planned))
+    if planned.memory is None:
+        _line(console, "memory", f"not estimated: {_no_shape(recipe)}")
+        return
+    _show_memory(console, planned.memory, card)
+
+
+def _show_memory(console: Console, training: PlannedTraining, card: Card | None) -> None:
+    memory = training.memory()
+    said = f"{_gb(memory.total_bytes)} at the training's peak, as estimated:"
+    _line(console, "memory", said)
+    for part in memory.parts():
+        _line(console, "", f"{_gb(part.size_bytes):>8}  {part.name}: {part.form}")
+    if training.section.device == "cpu":
+        size_bytes, whose = machine_memory_bytes(), "this machine's"
+    else:
+        size_bytes, whose = (card.memory_bytes, f"{card.name}'s") if card else (None, "")
+    if size_bytes is not None:
+        _line(console, "", f"in {whose} {_gib(size_bytes)}: {_fit(training, size_bytes)}")
+    elif training.section.device == "cuda":
+        for size_gib in CARDS_GIB:
+            _line(console, "", f"in {size_gib} GB: {_fit(training, size_gib << 30)}")
+
+
+def _fit(training: PlannedTraining, device_bytes: int) -> str:
+    """Whether it fits, and what to do where it does not."""
+    if training.fits(device_bytes):
+        return "fits"
+    if (changed := smallest_change(training, device_bytes)) is not None:
+        flags = " ".join(f"--set {key}={_value(value)}" for key, value in changed.items())
+        return f"does not fit; it would with {flags}"
+    if (base := fitting_base(training, device_bytes)) is not None:
+        return f"does not fit, whatever is set; {base} would"
+    return "does not fit, whatever is set"
+
+
+def _value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _no_shape(recipe: Recipe) -> str:
+    return f"the shape of {recipe.model_to_fine_tune} is not known before it is there"
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB"
 
 
 def _extent(planned: Plan) -> str:

@@ -63,7 +63,7 @@ def gather(
         UserError: a dataset that is not there, a base that cannot be had.
     """
     find_data(recipe)
-    base = _find_base(recipe, digests, server)
+    base = base_of(recipe, digests, server)
     if isinstance(base, CachedBase):
         identity = _bring_base_up_to_date(
             base, recipe, engine=engine, display=display, digests=digests
@@ -75,15 +75,23 @@ def gather(
 
 
 def inputs_at_hand(
-    recipe: Recipe, *, display: Display, digests: FileDigests, server: ModelServer | None = None
+    recipe: Recipe,
+    *,
+    display: Display,
+    digests: FileDigests,
+    server: ModelServer | None = None,
+    base: CachedBase | LocalBase | None = None,
 ) -> RunInputs | None:
     """The inputs where nothing is to be fetched or made first; None where the base is not there.
+
+    Args:
+        base: the recipe's, where it was looked for before.
 
     Raises:
         UserError: a dataset that is not there, a base that cannot be had.
     """
     find_data(recipe)
-    base = _find_base(recipe, digests, server)
+    base = base or base_of(recipe, digests, server)
     identity = base.identity(digests)
     if identity is None:
         return None
@@ -139,9 +147,14 @@ def llama_cpp_inputs(display: Display) -> dict[str, Input]:
     }
 
 
-def _find_base(
+def base_of(
     recipe: Recipe, digests: FileDigests, server: ModelServer | None
 ) -> CachedBase | LocalBase:
+    """The base that a recipe names; nothing is fetched or made yet.
+
+    Raises:
+        UserError: it cannot be had.
+    """
     return find_base(
         recipe.model_to_fine_tune,
         recipe.model_revision,

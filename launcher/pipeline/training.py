@@ -16,6 +16,7 @@ from contract.chat_format import ChatFormat
 from contract.digest import digest_of_value
 from contract.errors import UserError
 from contract.manifest import Machine, Manifest, StageRecord
+from contract.memory_fit import PlannedTraining
 from contract.recipe import Recipe
 from contract.results.preflight import PreflightResult
 from contract.results.prepare import PrepareResult
@@ -24,8 +25,9 @@ from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.gguf_files import ModelServer
-from launcher.pipeline.inputs import RunInputs, gather, inputs_at_hand
+from launcher.pipeline.inputs import RunInputs, base_of, find_data, gather, inputs_at_hand
 from launcher.pipeline.key_changes import key_changes
+from launcher.pipeline.memory_plan import planned_training, shape_of
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import (
     PREFLIGHT,
@@ -138,12 +140,14 @@ class Plan:
         attention: what the base's class takes, where `preflight` looked at it.
         extent: of the training, where it is to run and the data are prepared.
         tokens_per_s: of the last training of this model, where it trained alike.
+        memory: what its memory is estimated from; None where the base's shape is not known.
     """
 
     stages: list[tuple[str, str]]
     attention: str | None = None
     extent: TrainingExtent | None = None
     tokens_per_s: float | None = None
+    memory: PlannedTraining | None = None
 
 
 def plan(
@@ -155,13 +159,18 @@ def plan(
         UserError: the problems that `preflight` found, where the base is there.
     """
     digests = FileDigests()
-    inputs = inputs_at_hand(recipe, display=display, digests=digests, server=server)
+    # What is said first is what can be mended first.
+    find_data(recipe)
+    base = base_of(recipe, digests, server)
+    shape = shape_of(base)
+    inputs = inputs_at_hand(recipe, display=display, digests=digests, base=base)
     if inputs is None:
         return Plan(
             [
                 ("base", "to be downloaded or made"),
                 *((stage.name, "to run") for stage in training_stages(recipe)),
-            ]
+            ],
+            memory=planned_training(recipe, shape, None, None) if shape else None,
         )
     recipe = inputs.recipe
     parts = training_key_parts(recipe, inputs)
@@ -185,20 +194,25 @@ def plan(
         to_run.append(name)
         why = _why(before.record(name), parts[name], after, anew=before is not folder)
         lines.append((name, ": ".join(filter(None, [_to_run(stage, folder, keys[name]), why]))))
+    report = _data_report(before, keys)
+    extent = None
+    if report is not None and TRAIN.name in to_run:
+        extent = training_extent(recipe, report)
     return Plan(
         lines,
         attention,
-        extent=_extent(recipe, before, keys) if TRAIN.name in to_run else None,
+        extent=extent,
         tokens_per_s=_rate(recipe, before),
+        memory=planned_training(recipe, shape, attention, report) if shape else None,
     )
 
 
-def _extent(recipe: Recipe, before: StageFolder, keys: Mapping[str, str]) -> TrainingExtent | None:
-    """The training's extent, where these data were prepared so before."""
+def _data_report(before: StageFolder, keys: Mapping[str, str]) -> PrepareResult | None:
+    """What is known of the rows, where these data were prepared so before."""
     with suppress(UserError):
         record = before.record(PREPARE.name)
         if record is not None and record.key == keys[PREPARE.name]:
-            return training_extent(recipe, record.typed_result(PrepareResult))
+            return record.typed_result(PrepareResult)
     return None
 
 

@@ -213,5 +213,5 @@ def training_card(device: str, lock: str, precision: str) -> Card | None:
         return None
     for gpu in detect_gpus():
         if gpu.capability is not None and complaint(gpu, lock, precision) is None:
-            return Card(gpu.capability, gpu.name)
+            return Card(gpu.capability, gpu.name, (gpu.memory_mib << 20) or None)
     return None

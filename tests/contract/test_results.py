@@ -10,7 +10,13 @@ from contract.manifest import Manifest, StageRecord
 from contract.results.merge import MergeResult
 from contract.results.prepare import PrepareResult
 from contract.results.table import RESULTS
-from contract.results.train import BaseAndTuned, HeldOutScores, StepLosses, TrainResult
+from contract.results.train import (
+    BaseAndTuned,
+    HeldOutScores,
+    MemoryFigures,
+    StepLosses,
+    TrainResult,
+)
 from launcher.configuration import resolve
 from launcher.project import ROOT
 
@@ -31,6 +37,7 @@ TRAINED = TrainResult(
     planned_steps=10,
     best_step=None,
     resumed_after=[3],
+    memory=MemoryFigures(estimate_bytes=1 << 31),
     held_out=SCORES,
 )
 

@@ -10,8 +10,12 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.runtime.exclusive_lock import exclusive_lock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 FOLDER = "AFFINEUR_GPU_BASES"
 # Qwen2.5-1.5B's, from its published configuration.
@@ -36,29 +40,37 @@ def qwen_shaped(scratch: Path, layers: int = LAYERS) -> Path:
     nothing else: the rows are tokens already (`trainings.write_rows`).
     """
 
+    from transformers import Qwen2Config
+
+    config = Qwen2Config(
+        vocab_size=151_936,
+        hidden_size=1536,
+        intermediate_size=8960,
+        num_hidden_layers=layers,
+        num_attention_heads=12,
+        num_key_value_heads=2,
+        max_position_embeddings=32_768,
+        rope_theta=1_000_000.0,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+    )
+    return random_base(scratch, f"qwen-shaped-{layers}-layers", config)
+
+
+def random_base(scratch: Path, name: str, config: PreTrainedConfig) -> Path:
+    """Random bf16 weights in a configuration's shape, with a tokenizer that can pad."""
+
     def make(folder: Path) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, Qwen2Config
+        from transformers import AutoModelForCausalLM
 
-        config = Qwen2Config(
-            vocab_size=151_936,
-            hidden_size=1536,
-            intermediate_size=8960,
-            num_hidden_layers=layers,
-            num_attention_heads=12,
-            num_key_value_heads=2,
-            max_position_embeddings=32_768,
-            rope_theta=1_000_000.0,
-            rms_norm_eps=1e-6,
-            tie_word_embeddings=True,
-        )
         torch.manual_seed(0)
         with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         _write_tokenizer(folder)
         model.save_pretrained(folder)
 
-    return _made(f"qwen-shaped-{layers}-layers", scratch, make)
+    return _made(name, scratch, make)
 
 
 def _made(name: str, scratch: Path, make: Callable[[Path], None]) -> Path:

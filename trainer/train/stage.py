@@ -23,6 +23,7 @@ from contract.results.train import (
     BaseAndTuned,
     Example,
     HeldOutScores,
+    MemoryFigures,
     TrainResult,
 )
 from trainer.distributions import (
@@ -35,6 +36,7 @@ from trainer.distributions import (
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
 from trainer.prepared import PreparedRow, read_prepared
+from trainer.train.estimate import estimated_bytes
 from trainer.train.loading import check_device, computing_in, load_base
 from trainer.train.memory_ladder import first_line, is_out_of_memory
 from trainer.train.scoring import Scores, expected_answer, score
@@ -111,6 +113,9 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
             best_step=trained.best_step,
             resumed_after=trained.resumed_after,
             changed=trained.changed,
+            memory=MemoryFigures(
+                estimate_bytes=estimated_bytes(stage_paths.require("base"), recipe, rows)
+            ),
             held_out=scores,
         )
     )

@@ -1,0 +1,57 @@
+"""What a training will take of this machine's memory, from the base's shape."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from contract.memory_fit import PlannedTraining
+from contract.model_shape import ModelShape
+from contract.precision_policy import precision_policy
+from contract.published_shapes import published_shape
+from contract.recipe import Recipe, TrainSection
+from contract.results.prepare import PrepareResult
+from launcher.pipeline.bases import CachedBase, LocalBase
+
+
+def shape_of(base: CachedBase | LocalBase) -> ModelShape | None:
+    """The shape of a base: from its own files where they are here, or else as it was published.
+
+    Raises:
+        UserError: its `config.json` is damaged.
+    """
+    if (base.model / "config.json").exists():
+        return ModelShape.read(base.model)
+    if isinstance(base, CachedBase) and base.request.kind == "hub":
+        return published_shape(base.request.repository)
+    return None
+
+
+def planned_training(
+    recipe: Recipe, shape: ModelShape, attention: str | None, report: PrepareResult | None
+) -> PlannedTraining:
+    """What the estimate is made from.
+
+    Args:
+        attention: what the base's class takes, where `preflight` looked at it.
+        report: of the rows, where they are prepared.
+    """
+    section = recipe.section(TrainSection)
+    eager = shape.family_traits.eager
+    policy = precision_policy(section, None, attention or ("eager" if eager else "sdpa"))
+    longest = recipe.max_length
+    if report is not None and report.lengths:
+        longest = min(longest, max(report.lengths))
+    return PlannedTraining(shape, section, policy, longest)
+
+
+def machine_memory_bytes() -> int | None:
+    """What this machine has, or this container within its limit; None where it does not say."""
+    try:
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.exists() and (text := limit.read_text().strip()).isdigit():
+        return min(whole, int(text))
+    return whole

@@ -1,0 +1,93 @@
+"""The plan says what a training takes of the memory before a byte of the base is there."""
+
+import pytest
+
+from contract.model_shape import ModelShape
+from contract.precision_policy import Card
+from launcher.cli import plan_report
+from launcher.configuration import resolve
+from launcher.display import Display, terminal
+from launcher.pipeline import training
+from launcher.pipeline.memory_plan import machine_memory_bytes, planned_training
+from launcher.runtime.local_engine import LocalEngine
+from tests.launcher.test_training_extent import report
+
+CARDS = ("8 GB", "12 GB", "16 GB", "24 GB")
+FITS = {
+    "Qwen/Qwen2.5-0.5B-Instruct": (True, True, True, True),
+    "Qwen/Qwen2.5-1.5B-Instruct": (True, True, True, True),
+    "Qwen/Qwen2.5-3B-Instruct": (True, True, True, True),
+    "Qwen/Qwen2.5-7B-Instruct": (True, True, True, True),
+    "Qwen/Qwen3-8B": (False, True, True, True),
+}
+
+
+class UnbuiltEngine(LocalEngine):
+    """An engine whose image or environment would have to be made first."""
+
+    def is_ready(self, lock, *, exporter=False):
+        return False
+
+
+def shown(capsys, base, *settings, profile="rtx", card=None):
+    recipe = resolve(profile, settings=[f"model_to_fine_tune={base}", *settings])
+    plan = training.plan(recipe, UnbuiltEngine(), Display(quiet=True))
+    plan_report.show(plan, recipe, card, terminal())
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("base", "fits"), FITS.items())
+def test_a_published_base_is_estimated_before_it_is_downloaded(capsys, base, fits):
+    said = shown(capsys, base, "batch_size=2", "packing=false")
+    assert "base        to be downloaded or made" in said
+    for part in ("weights: NF4", "adapter: ", "gradients: ", "optimizer: ", "activations: "):
+        assert f" GB  {part}" in said
+    assert " GB  runtime: CUDA" in said
+    for card, one in zip(CARDS, fits, strict=True):
+        assert (f"in {card}: fits\n" in said) is one
+        assert (f"in {card}: does not fit; it would with --set batch_size=1" in said) is not one
+
+
+def test_a_card_that_is_here_is_the_one_that_counts(capsys):
+    small = Card((8, 6), "RTX 3050", 4 << 30)
+    said = shown(capsys, "Qwen/Qwen2.5-7B", card=small)
+    assert "in RTX 3050's 4.0 GiB: does not fit, whatever is set; Qwen/Qwen2.5-" in said
+    assert "in 8 GB" not in said
+    large = Card((8, 6), "RTX 3090", 24 << 30)
+    assert "in RTX 3090's 24.0 GiB: fits" in shown(capsys, "Qwen/Qwen2.5-7B", card=large)
+
+
+def test_a_local_base_is_estimated_from_its_own_config(capsys, untrained):
+    said = shown(capsys, untrained, profile="smoke")
+    adapter = (
+        planned_training(resolve("smoke"), ModelShape.read(untrained), "sdpa", None)
+        .memory()
+        .adapter
+    )
+    assert f"adapter: {adapter.form}" in said
+    gib = machine_memory_bytes() / 2**30
+    assert f"in this machine's {gib:.1f} GiB: fits" in said
+
+
+def test_a_shape_that_is_not_known_costs_one_line_and_nothing_else(capsys):
+    said = shown(capsys, "somebody/something")
+    line = "memory      not estimated: the shape of somebody/something is not known before"
+    assert line in said
+    assert "train       to run" in said
+
+
+def test_the_rows_count_where_they_are_known_and_the_maximum_where_not():
+    recipe = resolve("smoke", settings=["max_length=400"])
+    shape = ModelShape.of(
+        {
+            "model_type": "llama",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "vocab_size": 100,
+        }
+    )
+    assert planned_training(recipe, shape, None, None).longest_row == 400
+    assert planned_training(recipe, shape, None, report(2, [100, 300])).longest_row == 300
+    assert planned_training(recipe, shape, None, report(2, [100, 900])).longest_row == 400
