@@ -24,7 +24,8 @@ class MicroBatch:
     Attributes:
         tokens: of all rows, padding included.
         longest_row: tokens of the longest.
-        flattened: the rows follow one another as one sequence; else each is padded to the longest.
+        flattened: the rows follow one another, and attention takes each by itself
+            (trainer/train/packed_attention.py); else each is padded to the longest.
         padded: the rows are of different lengths.
     """
 
@@ -36,9 +37,9 @@ class MicroBatch:
     @property
     def mask_elements(self) -> int:
         """Of the mask that attention is given: none of one row, and of rows without padding."""
-        if self.tokens <= self.longest_row or not (self.padded or self.flattened):
+        if self.tokens <= self.longest_row or not self.padded or self.flattened:
             return 0
-        return self.tokens * (self.tokens if self.flattened else self.longest_row)
+        return self.tokens * self.longest_row
 
     @property
     def score_elements(self) -> int:
@@ -110,6 +111,9 @@ def layer_bytes(
         + _adapter_inputs(shape, widths, adapted)
         + widths.computing * section.lora_rank * len(adapted)
     )
+    if batch.flattened and attention != "eager":
+        # What attention gave for each row, and all of them behind each other.
+        per_token += widths.computing * shape.query_width
     return (
         batch.tokens * per_token
         + _scores(shape, widths, batch, attention)

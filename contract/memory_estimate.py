@@ -25,10 +25,8 @@ from contract.model_shape import ModelShape
 from contract.precision_policy import PrecisionPolicy
 from contract.recipe import TrainSection
 
-# Positions that go through the head at once: trainer/train/chunked_head.py, POSITIONS.
-HEAD_POSITIONS = 256
-# Of a packed micro-batch.
-PACKING_LENGTH = 2048
+# Of the fp32 logits that the head gives at once: trainer/train/chunked_head.py, PIECE_BYTES.
+HEAD_PIECE_BYTES = 256 * 150_000 * 4
 # NF4: half a byte a weight. Double quantization holds the scale of each 64 weights in a byte, and
 # the scale of each 256 of those in fp32 (arXiv 2305.14314, section 3).
 _NF4_BLOCK, _SCALES_BLOCK = 64, 256
@@ -91,17 +89,16 @@ class TrainingMemory:
         yield self.runtime
 
 
-def largest_micro_batch(
-    section: TrainSection, longest_row: int, packing_length: int = PACKING_LENGTH
-) -> MicroBatch:
+def largest_micro_batch(section: TrainSection, longest_row: int) -> MicroBatch:
     """The micro-batch that takes the most memory.
 
     Args:
         longest_row: tokens of the longest row, or `max_length` where the rows are not known.
-        packing_length: tokens of a packed micro-batch; a longer row is one of its own.
     """
     if section.packing:
-        return MicroBatch(max(packing_length, longest_row), longest_row, flattened=True)
+        update = section.batch_size * section.gradient_accumulation_steps * longest_row
+        tokens = max(min(section.packing_length, update), longest_row)
+        return MicroBatch(tokens, longest_row, flattened=True)
     return MicroBatch(section.batch_size * longest_row, longest_row)
 
 
@@ -135,7 +132,7 @@ def training_memory(
         logits=Part(
             "logits",
             logits_bytes(shape, policy, batch),
-            f"of {min(HEAD_POSITIONS, batch.tokens)} positions at a time, with their gradient",
+            f"of {_head_positions(shape, batch)} positions at a time, with their gradient",
         ),
         layer=Part("backward", layer, "of one layer at a time"),
         loading=Part(
@@ -200,9 +197,13 @@ def logits_bytes(shape: ModelShape, policy: PrecisionPolicy, batch: MicroBatch) 
     copies = _LOGIT_COPIES + (2 if policy.attention == "eager" else 0)
     cast = BYTES[policy.computing] if policy.computing != policy.weights else 0
     return (
-        copies * _FP32 * min(HEAD_POSITIONS, batch.tokens) * shape.vocab
+        copies * _FP32 * _head_positions(shape, batch) * shape.vocab
         + cast * shape.vocab * shape.hidden
     )
+
+
+def _head_positions(shape: ModelShape, batch: MicroBatch) -> int:
+    return min(HEAD_PIECE_BYTES // (_FP32 * shape.vocab), batch.tokens)
 
 
 def _adam_8bit_bytes(weights: int) -> int:

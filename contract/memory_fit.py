@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.memory_estimate import (
-    PACKING_LENGTH,
     TrainingMemory,
     largest_micro_batch,
     training_memory,
@@ -32,21 +31,18 @@ class PlannedTraining:
 
     Attributes:
         longest_row: in tokens; `max_length` where the rows are not known.
-        packing_length: tokens of a packed micro-batch.
     """
 
     shape: ModelShape
     section: TrainSection
     policy: PrecisionPolicy
     longest_row: int
-    packing_length: int = PACKING_LENGTH
 
     def memory(self, shape: ModelShape | None = None, **changed: Any) -> TrainingMemory:
         """The estimate, with keys of the recipe changed, or with another base."""
         length = min(changed.pop("max_length", self.longest_row), self.longest_row)
-        packing_length = changed.pop("packing_length", self.packing_length)
         section = self.section.model_copy(update=changed)
-        batch = largest_micro_batch(section, length, packing_length)
+        batch = largest_micro_batch(section, length)
         return training_memory(shape or self.shape, section, self.policy, batch)
 
     def fits(self, memory_bytes: float) -> bool:
@@ -73,7 +69,7 @@ def smallest_change(training: PlannedTraining, device_bytes: float) -> dict[str,
     for length in reversed(lengths):
         changed = {**whole, "max_length": length}
         if training.section.packing:
-            changed["packing_length"] = min(training.packing_length, length)
+            changed["packing_length"] = min(training.section.packing_length, length)
         if fits(training.memory(**changed), device_bytes):
             return changed
     return None
@@ -99,8 +95,10 @@ def _changes(training: PlannedTraining) -> Iterator[dict[str, Any]]:
     changed: dict[str, Any] = {}
     yield changed
     if section.packing:
-        length = training.packing_length
-        while (length := length // 2) >= training.longest_row:
+        # As the trainer's ladder does (trainer/train/memory_ladder.py).
+        length = section.packing_length
+        while length > training.longest_row:
+            length = max(length // 2, training.longest_row)
             changed = {"packing_length": length}
             yield changed
     else:

@@ -69,12 +69,12 @@ class HeldOutScores(Record):
 class MemoryFigures(Record):
     """The memory of a training at its peak, in bytes: estimated, probed and measured.
 
-    On a GPU what torch allocated there, on a CPU the process's largest resident set; the estimate
-    counts CUDA's context besides. None is what was not known or not measured.
+    On a GPU what torch's allocator holds there, with CUDA's context; on a CPU the process's largest
+    resident set. None is what was not known or not measured.
 
     Attributes:
         estimate_bytes: from the base's shape and the recipe (`contract/memory_estimate.py`).
-        probe_bytes: of one update on the longest rows, before the training.
+        probe_bytes: of the largest micro-batch before the first step, with the optimizer's state.
         peak_bytes: of the whole training.
     """
 

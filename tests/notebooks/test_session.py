@@ -14,7 +14,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 from contract import paths
-from launcher.pipeline.work_folder import WORK
+from contract.paths import WORK
 from launcher.project import ROOT
 from launcher.runtime.exclusive_lock import LOCK_FILE
 from notebooks.session import KeptCopy, kept, mount
