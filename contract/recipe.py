@@ -124,7 +124,8 @@ class TrainSection(SectionKind):
     precision: Literal["fp32", "bf16", "fp16"]
     device: Literal["cpu", "cuda"]
     cpu_threads: int = Field(ge=0, description="0 leaves it to torch")
-    gradient_checkpointing: bool
+    # `auto` until the base's shape and the device's memory are known; no stage is given it.
+    gradient_checkpointing: bool | Literal["auto"]
     activation_offloading: bool
     packing: bool
     packing_length: int = Field(ge=16, description="tokens of a micro-batch, where rows are packed")

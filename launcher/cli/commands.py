@@ -255,7 +255,7 @@ def plan(*, profile: str, config: str, settings: Sequence[str], data: str, engin
         recipe, choose_engine(engine, "", display), display, server=_served_bases(display)
     )
     card = gpus.training_card(recipe.device, recipe.lock, recipe.precision)
-    plan_report.show(planned, recipe, card, terminal())
+    plan_report.show(planned, card, terminal())
 
 
 def data(

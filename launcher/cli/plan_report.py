@@ -14,7 +14,7 @@ from launcher.pipeline.training import Plan
 _COLUMN = 11
 
 
-def show(planned: Plan, recipe: Recipe, card: Card | None, console: Console) -> None:
+def show(planned: Plan, card: Card | None, console: Console) -> None:
     """Print each stage's state, the precision policy's lines, and the training's extent and memory.
 
     Args:
@@ -23,7 +23,7 @@ def show(planned: Plan, recipe: Recipe, card: Card | None, console: Console) -> 
     Raises:
         UserError: the card does not compute as the recipe says.
     """
-    section = recipe.section(TrainSection)
+    section = planned.recipe.section(TrainSection)
     policy = precision_policy(section, card, planned.attention or "sdpa")
     for stage, state in planned.stages:
         _line(console, stage, state)
@@ -35,7 +35,7 @@ def show(planned: Plan, recipe: Recipe, card: Card | None, console: Console) -> 
     if planned.extent is not None:
         _line(console, "training", _extent(planned))
     if planned.memory is None:
-        _line(console, "memory", f"not estimated: {_no_shape(recipe)}")
+        _line(console, "memory", f"not estimated: {_no_shape(planned.recipe)}")
         return
     _show_memory(console, planned.memory, card)
 

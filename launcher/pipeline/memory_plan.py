@@ -12,6 +12,11 @@ from contract.published_shapes import published_shape
 from contract.recipe import Recipe, TrainSection
 from contract.results.prepare import PrepareResult
 from launcher.pipeline.bases import CachedBase, LocalBase
+from launcher.runtime.gpus import training_card
+
+# What a training may take of a machine that does other things as well, and of a card, whose memory
+# is estimated to a tenth or so.
+_SHARE_OF_MACHINE, _SHARE_OF_CARD = 0.6, 0.85
 
 
 def shape_of(base: CachedBase | LocalBase) -> ModelShape | None:
@@ -43,6 +48,34 @@ def planned_training(
     if report is not None and report.lengths:
         longest = min(longest, max(report.lengths))
     return PlannedTraining(shape, section, policy, longest)
+
+
+def with_checkpointing_decided(recipe: Recipe, shape: ModelShape | None) -> Recipe:
+    """The recipe with `gradient_checkpointing: auto` decided: off where the estimate leaves room.
+
+    By what the device has, and not by what is free at the moment: a training that goes on later is
+    to be the same one.
+
+    Raises:
+        UserError: there is a driver, and it does not answer.
+    """
+    if recipe.gradient_checkpointing != "auto":
+        return recipe
+    kept = recipe.model_copy(update={"gradient_checkpointing": False})
+    size_bytes = _device_memory_bytes(recipe)
+    if shape is not None and size_bytes is not None:
+        estimate = planned_training(kept, shape, None, None).memory().total_bytes
+        share = _SHARE_OF_MACHINE if recipe.device == "cpu" else _SHARE_OF_CARD
+        if estimate <= share * size_bytes:
+            return kept
+    return recipe.model_copy(update={"gradient_checkpointing": True})
+
+
+def _device_memory_bytes(recipe: Recipe) -> int | None:
+    if recipe.device == "cpu":
+        return machine_memory_bytes()
+    card = training_card(recipe.device, recipe.lock, recipe.precision)
+    return None if card is None else card.memory_bytes
 
 
 def machine_memory_bytes() -> int | None:

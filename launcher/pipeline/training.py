@@ -27,7 +27,7 @@ from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.gguf_files import ModelServer
 from launcher.pipeline.inputs import RunInputs, base_of, find_data, gather, inputs_at_hand
 from launcher.pipeline.key_changes import key_changes
-from launcher.pipeline.memory_plan import planned_training, shape_of
+from launcher.pipeline.memory_plan import planned_training, shape_of, with_checkpointing_decided
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import (
     PREFLIGHT,
@@ -141,9 +141,11 @@ class Plan:
         extent: of the training, where it is to run and the data are prepared.
         tokens_per_s: of the last training of this model, where it trained alike.
         memory: what its memory is estimated from; None where the base's shape is not known.
+        recipe: with what was left to be decided by the base and this machine.
     """
 
     stages: list[tuple[str, str]]
+    recipe: Recipe
     attention: str | None = None
     extent: TrainingExtent | None = None
     tokens_per_s: float | None = None
@@ -163,6 +165,7 @@ def plan(
     find_data(recipe)
     base = base_of(recipe, digests, server)
     shape = shape_of(base)
+    recipe = with_checkpointing_decided(recipe, shape)
     inputs = inputs_at_hand(recipe, display=display, digests=digests, base=base)
     if inputs is None:
         return Plan(
@@ -170,6 +173,7 @@ def plan(
                 ("base", "to be downloaded or made"),
                 *((stage.name, "to run") for stage in training_stages(recipe)),
             ],
+            recipe,
             memory=planned_training(recipe, shape, None, None) if shape else None,
         )
     recipe = inputs.recipe
@@ -200,6 +204,7 @@ def plan(
         extent = training_extent(recipe, report)
     return Plan(
         lines,
+        recipe,
         attention,
         extent=extent,
         tokens_per_s=_rate(recipe, before),

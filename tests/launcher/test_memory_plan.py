@@ -4,11 +4,16 @@ import pytest
 
 from contract.model_shape import ModelShape
 from contract.precision_policy import Card
+from contract.published_shapes import published_shape
 from launcher.cli import plan_report
 from launcher.configuration import resolve
 from launcher.display import Display, terminal
-from launcher.pipeline import training
-from launcher.pipeline.memory_plan import machine_memory_bytes, planned_training
+from launcher.pipeline import memory_plan, training
+from launcher.pipeline.memory_plan import (
+    machine_memory_bytes,
+    planned_training,
+    with_checkpointing_decided,
+)
 from launcher.runtime.local_engine import LocalEngine
 from tests.launcher.test_training_extent import report
 
@@ -32,7 +37,7 @@ class UnbuiltEngine(LocalEngine):
 def shown(capsys, base, *settings, profile="rtx", card=None):
     recipe = resolve(profile, settings=[f"model_to_fine_tune={base}", *settings])
     plan = training.plan(recipe, UnbuiltEngine(), Display(quiet=True))
-    plan_report.show(plan, recipe, card, terminal())
+    plan_report.show(plan, card, terminal())
     return capsys.readouterr().out
 
 
@@ -91,3 +96,38 @@ def test_the_rows_count_where_they_are_known_and_the_maximum_where_not():
     assert planned_training(recipe, shape, None, None).longest_row == 400
     assert planned_training(recipe, shape, None, report(2, [100, 300])).longest_row == 300
     assert planned_training(recipe, shape, None, report(2, [100, 900])).longest_row == 400
+
+
+def decided(profile, base, *settings):
+    recipe = resolve(profile, settings=[f"model_to_fine_tune={base}", *settings])
+    return with_checkpointing_decided(recipe, published_shape(base)).gradient_checkpointing
+
+
+@pytest.mark.parametrize(
+    ("base", "gib", "twice"),
+    [
+        ("Qwen/Qwen2.5-0.5B-Instruct", 8, False),
+        ("Qwen/Qwen2.5-3B-Instruct", 8, True),
+        ("Qwen/Qwen2.5-3B-Instruct", 24, False),
+        ("Qwen/Qwen3-8B", 24, True),
+    ],
+)
+def test_activations_are_kept_where_the_card_has_room(monkeypatch, base, gib, twice):
+    card = Card((8, 6), "RTX", gib << 30)
+    monkeypatch.setattr(memory_plan, "training_card", lambda *_: card)
+    assert decided("rtx", base) is twice
+    # What is said is not decided.
+    assert decided("rtx", base, f"gradient_checkpointing={not twice}".lower()) is not twice
+
+
+@pytest.mark.parametrize(("gib", "twice"), [(64, False), (2, True), (None, True)])
+def test_on_a_processor_the_machines_memory_counts(monkeypatch, gib, twice):
+    size_bytes = None if gib is None else gib << 30
+    monkeypatch.setattr(memory_plan, "machine_memory_bytes", lambda: size_bytes)
+    assert decided("cpu", "Qwen/Qwen2.5-0.5B-Instruct") is twice
+
+
+def test_what_is_not_known_is_computed_twice(monkeypatch):
+    assert decided("cpu", "somebody/something") is True
+    monkeypatch.setattr(memory_plan, "training_card", lambda *_: None)
+    assert decided("t4", "Qwen/Qwen2.5-0.5B-Instruct") is True

@@ -96,14 +96,15 @@ def test_another_precision_or_base_says_nothing_of_the_time():
     assert not trains_alike(recipe, resolve("smoke", settings=["model_to_fine_tune=a/b"]))
 
 
-def shown(capsys, plan, *settings, profile="smoke", card=None):
-    plan_report.show(plan, resolve(profile, settings=settings), card, terminal())
+def shown(capsys, plan, card=None):
+    plan_report.show(plan, card, terminal())
     return capsys.readouterr().out
 
 
 def test_the_report_says_all_of_it(capsys):
     plan = Plan(
         [("train", "to run: learning_rate 0.003 -> 1e-05")],
+        resolve("smoke"),
         attention="sdpa",
         extent=TrainingExtent(270, 99_915),
         tokens_per_s=1939.8,
@@ -117,7 +118,8 @@ def test_the_report_says_all_of_it(capsys):
 
 
 def test_the_report_keeps_quiet_about_what_is_not_known(capsys):
-    said = shown(capsys, Plan([("train", "to run")]), profile="rtx", card=Card((8, 6), "RTX 3060"))
+    plan = Plan([("train", "to run")], resolve("rtx"))
+    said = shown(capsys, plan, card=Card((8, 6), "RTX 3060"))
     assert "attention" not in said
     assert "training " not in said
     assert "compute     bf16: RTX 3060 (compute capability 8.6) computes in it" in said

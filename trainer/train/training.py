@@ -274,7 +274,7 @@ def training_arguments(recipe: TrainSection, scratch: str) -> Any:
         bf16=recipe.precision == "bf16",
         fp16=recipe.precision == "fp16",
         use_cpu=recipe.device == "cpu",
-        gradient_checkpointing=recipe.gradient_checkpointing,
+        gradient_checkpointing=bool(recipe.gradient_checkpointing),
         activation_offloading=recipe.activation_offloading,
         # `prepare` has truncated the rows already.
         max_length=None,
