@@ -120,11 +120,12 @@ class TrainSection(SectionKind):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     optim: Literal["adamw_torch", "adamw_torch_fused", "paged_adamw_8bit", "paged_adamw_32bit"]
-    quantize_base: Literal["nf4", "none"]
+    # These two may be `auto` until the base's shape and the device's memory are known; no stage is
+    # given that.
+    quantize_base: Literal["nf4", "none", "auto"]
     precision: Literal["fp32", "bf16", "fp16"]
     device: Literal["cpu", "cuda"]
     cpu_threads: int = Field(ge=0, description="0 leaves it to torch")
-    # `auto` until the base's shape and the device's memory are known; no stage is given it.
     gradient_checkpointing: bool | Literal["auto"]
     activation_offloading: bool
     packing: bool

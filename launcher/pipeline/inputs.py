@@ -16,7 +16,7 @@ from launcher.display import Display
 from launcher.pipeline.bases import CachedBase, LocalBase, find_base
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.gguf_files import ModelServer
-from launcher.pipeline.memory_plan import shape_of, with_checkpointing_decided
+from launcher.pipeline.memory_plan import shape_of, with_memory_decided
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import BASE, Input, needs_tools
 from launcher.project import ROOT, shown, user_path
@@ -198,7 +198,7 @@ def _run_inputs(
     digests: FileDigests,
 ) -> RunInputs:
     recipe = _with_system_prompt(recipe, base, display)
-    recipe = with_checkpointing_decided(recipe, shape_of(base))
+    recipe = with_memory_decided(recipe, shape_of(base))
     data, evaluation = find_data(recipe)
     found = {
         "data": file_input(data, digests),

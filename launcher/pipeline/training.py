@@ -27,7 +27,7 @@ from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.gguf_files import ModelServer
 from launcher.pipeline.inputs import RunInputs, base_of, find_data, gather, inputs_at_hand
 from launcher.pipeline.key_changes import key_changes
-from launcher.pipeline.memory_plan import planned_training, shape_of, with_checkpointing_decided
+from launcher.pipeline.memory_plan import planned_training, shape_of, with_memory_decided
 from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import (
     PREFLIGHT,
@@ -165,7 +165,7 @@ def plan(
     find_data(recipe)
     base = base_of(recipe, digests, server)
     shape = shape_of(base)
-    recipe = with_checkpointing_decided(recipe, shape)
+    recipe = with_memory_decided(recipe, shape)
     inputs = inputs_at_hand(recipe, display=display, digests=digests, base=base)
     if inputs is None:
         return Plan(

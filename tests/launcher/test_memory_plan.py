@@ -12,7 +12,7 @@ from launcher.pipeline import memory_plan, training
 from launcher.pipeline.memory_plan import (
     machine_memory_bytes,
     planned_training,
-    with_checkpointing_decided,
+    with_memory_decided,
 )
 from launcher.runtime.local_engine import LocalEngine
 from tests.launcher.test_training_extent import report
@@ -46,7 +46,7 @@ def test_a_published_base_is_estimated_before_it_is_downloaded(capsys, base, fit
     said = shown(capsys, base, "batch_size=2", "packing=false")
     assert "base        to be downloaded or made" in said
     for part in ("weights: NF4", "adapter: ", "gradients: ", "optimizer: ", "activations: "):
-        assert f" GB  {part}" in said
+        assert f"B  {part}" in said
     assert " GB  runtime: CUDA" in said
     for card, one in zip(CARDS, fits, strict=True):
         assert (f"in {card}: fits\n" in said) is one
@@ -100,7 +100,7 @@ def test_the_rows_count_where_they_are_known_and_the_maximum_where_not():
 
 def decided(profile, base, *settings):
     recipe = resolve(profile, settings=[f"model_to_fine_tune={base}", *settings])
-    return with_checkpointing_decided(recipe, published_shape(base)).gradient_checkpointing
+    return with_memory_decided(recipe, published_shape(base)).gradient_checkpointing
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,25 @@ def test_activations_are_kept_where_the_card_has_room(monkeypatch, base, gib, tw
     assert decided("rtx", base, f"gradient_checkpointing={not twice}".lower()) is not twice
 
 
-@pytest.mark.parametrize(("gib", "twice"), [(64, False), (2, True), (None, True)])
-def test_on_a_processor_the_machines_memory_counts(monkeypatch, gib, twice):
+@pytest.mark.parametrize(
+    ("gib", "quantize_base", "twice"),
+    [
+        (64, "none", False),
+        (9, "none", True),
+        (6, "nf4", True),
+        (2, "nf4", True),
+        (None, "nf4", True),
+    ],
+)
+def test_on_a_processor_a_base_is_quantized_where_it_would_not_fit(
+    monkeypatch, gib, quantize_base, twice
+):
     size_bytes = None if gib is None else gib << 30
     monkeypatch.setattr(memory_plan, "machine_memory_bytes", lambda: size_bytes)
-    assert decided("cpu", "Qwen/Qwen2.5-0.5B-Instruct") is twice
+    base = "Qwen/Qwen2.5-0.5B-Instruct"
+    recipe = resolve("cpu", settings=[f"model_to_fine_tune={base}", "precision=fp32"])
+    found = with_memory_decided(recipe, published_shape(base))
+    assert (found.quantize_base, found.gradient_checkpointing) == (quantize_base, twice)
 
 
 def test_what_is_not_known_is_computed_twice(monkeypatch):
