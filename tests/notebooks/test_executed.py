@@ -94,7 +94,7 @@ def test_it_ends_with_one_zip_of_all_that_ollama_and_a_reader_need(kept_on_drive
     assert "adapter/adapter_model.safetensors" in names
     assert digest_of_file(drive / package.name) == digest_of_file(package)
     # The report on the rows, and the doctor's.
-    assert "720 rows" in printed
+    assert "train 720, held out 118" in printed
     assert "GPU" in printed
 
 
