@@ -295,7 +295,8 @@ def _machine() -> str:
 
 
 def _print(console: Console, whole: Figures, prepared_tokens: int) -> None:
-    console.print(figures.terminal_table(whole.lines))
+    if any(line.trainings for line in whole.lines):
+        console.print(figures.terminal_table(whole.lines))
     for text in figures.failures(whole.lines):
         console.print(text, soft_wrap=True)
     for text in figures.differences(whole.lines, prepared_tokens):

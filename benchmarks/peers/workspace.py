@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,20 +145,24 @@ def environment(folder: Path, threads: int, **more: str) -> dict[str, str]:
     Args:
         folder: takes the place of a home: what a trainer keeps for its next start is not kept.
     """
-    stage = Job(module="trainer.train", lock="rtx", mounts=(), log=folder / "log")
-    variables = {
-        name: value
-        for name, value in stage.environment_variables().items()
-        # A stage that is told of its launcher listens to it.
-        if not name.startswith("AFFINEUR_")
-    }
-    variables |= {
+    variables = _stage_variables() | {
         "HOME": str(folder),
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": str(threads),
         "DO_NOT_TRACK": "1",
     }
     return child_environment(Purpose.STAGE, **variables, **more)
+
+
+def _stage_variables() -> dict[str, str]:
+    """What every engine sets for a stage: among it, how threads wait where a core is taken."""
+    stage = Job(module="trainer.train", lock="rtx", mounts=(), log=Path(os.devnull))
+    return {
+        name: value
+        for name, value in stage.environment_variables().items()
+        # A stage that is told of its launcher listens to it.
+        if not name.startswith("AFFINEUR_")
+    }
 
 
 def probe(counts: Path) -> dict[str, str]:
@@ -244,7 +249,7 @@ def run_step(command: Sequence[str | Path], name: str) -> Usage:
     usage = measure(
         [str(word) for word in command],
         folder=ROOT,
-        environment=child_environment(Purpose.STAGE, HF_HUB_OFFLINE="1", PYTHONHASHSEED="0"),
+        environment=child_environment(Purpose.STAGE, **_stage_variables()),
         log=log,
         timeout_s=_STEP_S,
     )
