@@ -7,6 +7,7 @@ from rich.console import Console
 from contract.memory_fit import CARDS_GIB, PlannedTraining, fitting_base, smallest_change
 from contract.precision_policy import Card, decisions, precision_policy
 from contract.recipe import Recipe, TrainSection
+from contract.run_estimate import disk_parts, stage_memory
 from launcher.display import duration
 from launcher.pipeline.memory_plan import machine_memory_bytes
 from launcher.pipeline.training import Plan
@@ -38,6 +39,13 @@ def show(planned: Plan, recipe: Recipe, card: Card | None, console: Console) -> 
         _line(console, "memory", f"not estimated: {_no_shape(recipe)}")
         return
     _show_memory(console, planned.memory, card)
+    shape = planned.memory.shape
+    for name, parts in (
+        ("other work", list(stage_memory(shape, recipe))),
+        ("disk", list(disk_parts(shape, recipe))),
+    ):
+        sizes = ", ".join(f"{part.name} {_gb(part.size_bytes)}" for part in parts)
+        _line(console, name, sizes)
 
 
 def _show_memory(console: Console, training: PlannedTraining, card: Card | None) -> None:

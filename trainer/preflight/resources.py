@@ -11,29 +11,10 @@ from contract.digest import files_below
 from contract.disk_space import check_disk_space
 from contract.errors import Problem, UserError
 from contract.recipe import PreflightSection
+from contract.run_estimate import BYTES_PER_WEIGHT
 from trainer.memory import check_memory
 from trainer.weights import Weight
 
-# Bytes of a weight in each type, of the types whose blocks it is made of; a file has some more.
-_BYTES_PER_WEIGHT = {
-    "f32": 4.0,
-    "f16": 2.0,
-    "bf16": 2.0,
-    "q8_0": 34 / 32,
-    "q6_k": 210 / 256,
-    "q5_0": 22 / 32,
-    "q5_1": 24 / 32,
-    "q5_k_s": 176 / 256,
-    "q5_k_m": 176 / 256,
-    "q4_0": 18 / 32,
-    "q4_1": 20 / 32,
-    "q4_k_s": 144 / 256,
-    "q4_k_m": 144 / 256,
-    "q3_k_s": 110 / 256,
-    "q3_k_m": 110 / 256,
-    "q3_k_l": 110 / 256,
-    "q2_k": 84 / 256,
-}
 _K_QUANTS_BLOCK = 256
 _BLOCK = 32
 
@@ -80,7 +61,7 @@ def check_disk(recipe: PreflightSection, found: Mapping[str, Weight], run: Path)
     types = [*recipe.converter_types(), *recipe.quantizer_types()]
     if recipe.serving == "adapter":
         types += ["f16", *({recipe.quantizations[0]} - {"f16"})]
-    ggufs = sum(parameters * _BYTES_PER_WEIGHT[kind] for kind in types)
+    ggufs = sum(parameters * BYTES_PER_WEIGHT[kind] for kind in types)
     # A merged model that is there already makes room for the GGUF files, once the new one is whole.
     replaced = _size_bytes([run / paths.MERGED])
     try:
