@@ -1,10 +1,31 @@
-"""Check the free memory before work that takes much of it."""
+"""Check the free memory before work that takes much of it, and give back what is freed."""
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
 from contract.errors import UserError
+
+# glibc's malloc.h; a block from this size on is mapped for itself. Smaller ones cost more time to
+# map than they are worth.
+_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES = -3, 4 << 20
+
+
+def give_back_freed_blocks() -> None:
+    """Have the C library return each large block to the system when it is freed.
+
+    glibc keeps freed blocks of up to 32 MB, and cannot use the place of one that was aligned, as
+    torch's all are, for another of the same size (`_int_memalign` asks for more). A training of
+    1.7 GB of activations held 4.8 GB after two updates and grew on; so it holds 2.6 GB, for about
+    8 % more CPU time where tensors are large. Other C libraries do it anyway, or have no such
+    setting.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
 
 
 def check_memory(doing: str, needed_bytes: int) -> None:

@@ -10,7 +10,7 @@ from contract.memory_fit import CARDS_GIB, PlannedTraining, fitting_base, smalle
 from contract.model_shape import ModelShape
 from contract.precision_policy import Card, decisions, precision_policy
 from contract.recipe import Recipe, TrainSection
-from contract.run_size import run_sizes
+from contract.run_estimate import disk_parts, stage_memory
 from launcher.display import duration
 from launcher.pipeline.memory_plan import machine_memory_bytes
 from launcher.pipeline.training import Plan
@@ -43,14 +43,19 @@ def show(planned: Plan, card: Card | None, console: Console) -> None:
         _line(console, "memory", f"not estimated: {_no_shape(planned.recipe)}")
         return
     _show_memory(console, planned.memory, card)
-    _line(console, "disk", _disk(planned.recipe, planned.memory.shape))
+    shape = planned.memory.shape
+    others = ", ".join(
+        f"{part.name} {_gb(part.size_bytes)}" for part in stage_memory(shape, planned.recipe)
+    )
+    _line(console, "other work", others)
+    _line(console, "disk", _disk(planned.recipe, shape))
 
 
 def _disk(recipe: Recipe, shape: ModelShape) -> str:
-    sizes = list(run_sizes(recipe, shape))
-    parts = ", ".join(f"{name} {_gb(size_bytes)}" for name, size_bytes in sizes)
+    sizes = list(disk_parts(shape, recipe))
+    parts = ", ".join(f"{part.name} {_gb(part.size_bytes)}" for part in sizes)
     free = shutil.disk_usage(ROOT).free
-    return f"{_gb(sum(one.size_bytes for one in sizes))}: {parts}; {_gb(free)} are free"
+    return f"{_gb(sum(part.size_bytes for part in sizes))}: {parts}; {_gb(free)} are free"
 
 
 def _show_memory(console: Console, training: PlannedTraining, card: Card | None) -> None:

@@ -11,7 +11,7 @@ from contract.digest import files_below
 from contract.disk_space import check_disk_space
 from contract.errors import Problem, UserError
 from contract.recipe import PreflightSection
-from contract.run_size import BYTES_PER_WEIGHT, gguf_types
+from contract.run_estimate import BYTES_PER_WEIGHT, gguf_types
 from trainer.memory import check_memory
 from trainer.weights import Weight
 

@@ -35,6 +35,7 @@ from trainer.distributions import (
 )
 from trainer.entrypoint import Reporter
 from trainer.loading import load_tokenizer
+from trainer.memory import give_back_freed_blocks
 from trainer.prepared import PreparedRow, read_prepared
 from trainer.train.estimate import estimated_bytes
 from trainer.train.loading import check_device, computing_in, load_base
@@ -66,6 +67,8 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
     if recipe.cpu_threads:
         torch.set_num_threads(recipe.cpu_threads)
     device = check_device(recipe)
+    if recipe.device == "cpu":
+        give_back_freed_blocks()
     rows = read_prepared(stage_paths.run / paths.PREPARED_TRAIN)
     held_out = read_prepared(stage_paths.run / paths.PREPARED_HELD_OUT)
     if recipe.early_stopping_patience and not held_out:
