@@ -10,6 +10,7 @@ what a training takes depends on their shape alone.
 from __future__ import annotations
 
 import io
+import json
 import os
 import resource
 import statistics
@@ -20,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contract.activation_memory import MicroBatch
-from contract.memory_estimate import TrainingMemory, training_memory
+from contract.memory_estimate import TrainingMemory, largest_micro_batch, training_memory
 from contract.model_shape import ModelShape
 from contract.paths import StagePaths
 from contract.precision_policy import precision_policy
 from contract.recipe import Recipe, TrainSection
+from contract.results.train import TrainResult
 from launcher.configuration import resolve
 from launcher.project import ROOT
 
@@ -109,7 +110,8 @@ _SHAPES: dict[str, dict[str, Any]] = {
 class Configuration:
     """One training: a base, the rows of a micro-batch, and what the recipe changes.
 
-    `shorter` rows, every second one, are half as long as the others, and padded.
+    They are packed, all of an update in one sequence. Where there are `shorter` ones, every second
+    is half as long as the others, and they are padded.
     """
 
     name: str
@@ -128,6 +130,8 @@ class Configuration:
             "model_to_fine_tune=smoke",
             "cpu_threads=2",
             "held_out_answers=0",
+            f"packing_length={self.rows * self.tokens}",
+            f"packing={not self.shorter}".lower(),
         ]
         return resolve("smoke", settings=[*own, *self.settings])
 
@@ -166,6 +170,7 @@ class Line:
     configuration: Configuration
     estimate: TrainingMemory
     peak_bytes: int
+    probe_bytes: int
 
     @property
     def error(self) -> float:
@@ -179,15 +184,12 @@ def estimate(configuration: Configuration, base: Path) -> TrainingMemory:
     assert shape is not None
     section = configuration.recipe().section(TrainSection)
     attention = "eager" if shape.family_traits.eager else "sdpa"
-    batch = MicroBatch(configuration.rows * configuration.tokens, configuration.tokens)
-    if not configuration.shorter:
-        # Rows that are equally long have no mask.
-        batch = MicroBatch(batch.tokens, configuration.tokens, padded=False)
+    batch = largest_micro_batch(section, configuration.tokens)
     return training_memory(shape, section, precision_policy(section, None, attention), batch)
 
 
-def measure(configuration: Configuration, base: Path, scratch: Path) -> int:
-    """The peak of a training in a process of its own, in bytes."""
+def measure(configuration: Configuration, base: Path, scratch: Path) -> tuple[int, int]:
+    """The peak of a training in a process of its own, and what its probe said, in bytes."""
     from tests.gpu import trainings
 
     recipe = configuration.recipe()
@@ -203,7 +205,8 @@ def measure(configuration: Configuration, base: Path, scratch: Path) -> int:
         text=True,
         check=True,
     )
-    return int(done.stdout.splitlines()[-1])
+    peak, probe = done.stdout.splitlines()[-1].split()
+    return int(peak), int(probe)
 
 
 def make_base(name: str, scratch: Path) -> Path:
@@ -229,22 +232,26 @@ def _train_here(run: Path, base: Path) -> None:
     from trainer.entrypoint import Reporter
     from trainer.train.stage import train
 
-    train(StagePaths(run=run, base=base), Reporter(io.StringIO()))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    events = io.StringIO()
+    train(StagePaths(run=run, base=base), Reporter(events))
+    result = TrainResult.model_validate(json.loads(events.getvalue().splitlines()[-1])["values"])
+    assert result.memory is not None
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, result.memory.probe_bytes)
 
 
 def table(lines: list[Line]) -> str:
     """All lines in Markdown, with the median and the worst error."""
     rows = [
-        "| training | base | tokens | type | estimate | measured | of it the runtime | error |",
-        "|---|---|---|---|---|---|---|---|",
+        "| training | base | tokens | type | estimate | probe | peak | of it the runtime | error |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for line in lines:
         one, section = line.configuration, line.configuration.recipe().section(TrainSection)
         kind = f"{'NF4, ' if section.quantize_base == 'nf4' else ''}{section.precision}"
         rows.append(
             f"| {one.name} | {one.base} | {one.rows} x {one.tokens} | {kind} | "
-            f"{line.estimate.total_bytes / 1e9:.2f} GB | {line.peak_bytes / 1e9:.2f} GB | "
+            f"{line.estimate.total_bytes / 1e9:.2f} GB | {line.probe_bytes / 1e9:.2f} GB | "
+            f"{line.peak_bytes / 1e9:.2f} GB | "
             f"{line.estimate.runtime.size_bytes / line.peak_bytes:.0%} | {line.error:+.1%} |"
         )
     errors = [abs(line.error) for line in lines]
@@ -264,8 +271,8 @@ def main(names: list[str]) -> None:
             continue
         with tempfile.TemporaryDirectory() as scratch:
             base = make_base(configuration.base, Path(scratch))
-            peak = measure(configuration, base, Path(scratch))
-            lines.append(Line(configuration, estimate(configuration, base), peak))
+            peaks = measure(configuration, base, Path(scratch))
+            lines.append(Line(configuration, estimate(configuration, base), *peaks))
         print(f"{configuration.name}: {lines[-1].error:+.1%}", file=sys.stderr, flush=True)
     print(table(lines))
 

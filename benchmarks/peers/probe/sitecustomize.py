@@ -49,23 +49,28 @@ class _WhenImported(importlib.abc.MetaPathFinder):
 
 
 def _watch(trainer: Any, file: str) -> None:
-    step, train = trainer.training_step, trainer.train
+    train = trainer.train
     counts = {"batches": 0, "trained_tokens": 0, "tokens": 0, "padded_tokens": 0}
 
-    @functools.wraps(step)
-    def training_step(self: Any, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-        # A trainer that hands over something else goes on, uncounted.
-        labels, ids = inputs.get("labels"), inputs.get("input_ids")
-        if labels is not None and ids is not None:
-            mask = inputs.get("attention_mask")
-            counts["batches"] += 1
-            counts["trained_tokens"] += int((labels != _IGNORED).sum())
-            counts["padded_tokens"] += ids.numel()
-            counts["tokens"] += ids.numel() if mask is None else int(mask.sum())
-        return step(self, model, inputs, *rest, **more)
+    def counting(step: Any) -> Any:
+        @functools.wraps(step)
+        def training_step(model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+            # A trainer that hands over something else goes on, uncounted.
+            labels, ids = inputs.get("labels"), inputs.get("input_ids")
+            if labels is not None and ids is not None:
+                mask = inputs.get("attention_mask")
+                counts["batches"] += 1
+                counts["trained_tokens"] += int((labels != _IGNORED).sum())
+                counts["padded_tokens"] += ids.numel()
+                counts["tokens"] += ids.numel() if mask is None else int(mask.sum())
+            return step(model, inputs, *rest, **more)
+
+        return training_step
 
     @functools.wraps(train)
     def watched_train(self: Any, *rest: Any, **more: Any) -> Any:
+        # Of this trainer, whose class may have a step of its own.
+        self.training_step = counting(self.training_step)
         started_s = time.monotonic()
         try:
             return train(self, *rest, **more)
@@ -73,7 +78,7 @@ def _watch(trainer: Any, file: str) -> None:
             found = {**counts, "training_s": time.monotonic() - started_s}
             Path(file).write_text(json.dumps(found), encoding="utf-8")
 
-    trainer.training_step, trainer.train = training_step, watched_train
+    trainer.train = watched_train
 
 
 if os.environ.get(_COUNTS):
