@@ -99,6 +99,21 @@ def test_the_logits_are_those_of_each_row_alone(kind):
         assert (found - alone).abs().max() < 1e-5 * max(scale, 1)
 
 
+def test_without_a_kernel_for_groups_of_heads_keys_are_repeated(monkeypatch):
+    model = tiny("llama", {})
+    batch = packed(list(rows()))
+    expected = logits(model, batch.inputs, batch.packed)
+    # As on a T4, and in fp32 on any card.
+    monkeypatch.setattr(packed_attention, "_has_grouped_kernel", lambda query: False)
+    torch.testing.assert_close(logits(model, batch.inputs, batch.packed), expected)
+
+
+def test_what_torchs_attention_cannot_compute_is_not_left_out():
+    states = torch.zeros(1, 4, 3, 8)
+    with rows_apart(tiny("llama", {}), [3]), pytest.raises(ValueError, match="takes no softcap"):
+        packed_attention._by_row(torch.nn.Module(), states, states, states, None, softcap=30.0)
+
+
 @pytest.mark.parametrize("kind", ["llama", "mistral", "gemma2"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_so_are_the_gradients(kind, checkpointing):

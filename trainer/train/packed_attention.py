@@ -14,14 +14,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv
 
 from trainer.train.evaluation_mode import evaluating
 from trainer.train.micro_batches import positions_of
 
 # transformers makes no mask for an attention that it has none for.
 _NAME = "sdpa_by_row"
+# What changes the scores, and is no argument of torch's attention.
+_NOT_TAKEN = ("softcap", "s_aux", "position_bias")
 # Of the rows that a model computes at the moment. Activations that are computed again in a backward
 # pass on a GPU are computed in a thread of torch's own, which sees no context variable.
 _lengths: list[int] = []
@@ -38,12 +41,48 @@ def _by_row(
 ) -> tuple[torch.Tensor, None]:
     """Shapes as transformers has them: (1, heads, seq, head) in, (1, seq, heads, head) out."""
     del attention_mask
-    rows = zip(*(states.split(_lengths, dim=2) for states in (query, key, value)), strict=True)
+    groups = getattr(module, "num_key_value_groups", 1)
+    queries, keys, values = (states.split(_lengths, dim=2) for states in (query, key, value))
     outputs = [
-        sdpa_attention_forward(module, *row, _window(row[0], sliding_window), **settings)[0]
-        for row in rows
+        _one_row(*row, groups, _window(row[0], sliding_window), settings)
+        for row in zip(queries, keys, values, strict=True)
     ]
-    return torch.cat(outputs, dim=1), None
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _one_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    groups: int,
+    mask: torch.Tensor | None,
+    settings: dict[str, Any],
+) -> torch.Tensor:
+    """Causal attention of one row: (1, heads, seq, head)."""
+    if unknown := [name for name in _NOT_TAKEN if settings.get(name) is not None]:
+        raise ValueError(f"torch's attention takes no {', '.join(unknown)}")
+    grouped = groups > 1
+    if grouped and not (mask is None and _has_grouped_kernel(query)):
+        # The kernel that would be left computes all scores of a row, and keeps them.
+        key, value, grouped = repeat_kv(key, groups), repeat_kv(value, groups), False
+    return scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=settings.get("dropout", 0.0),
+        scale=settings.get("scaling"),
+        is_causal=mask is None,
+        enable_gqa=grouped,
+    )
+
+
+def _has_grouped_kernel(query: torch.Tensor) -> bool:
+    """Whether a fused kernel takes fewer heads of keys than of queries: torch's flash attention."""
+    if query.device.type != "cuda":
+        return True
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    return half and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _window(query: torch.Tensor, width: int | None) -> torch.Tensor | None:
