@@ -106,7 +106,8 @@ def _gib(size_bytes: int) -> str:
 def _extent(planned: Plan) -> str:
     extent, rate = planned.extent, planned.tokens_per_s
     assert extent is not None
-    said = f"{extent.steps:,} steps, {extent.tokens:,} tokens"
+    said = f"{extent.steps:,} steps of about {extent.tokens / extent.steps:,.0f} tokens"
+    said += f", {extent.tokens:,} tokens"
     if rate is None:
         return said
     took = duration(extent.tokens / rate)

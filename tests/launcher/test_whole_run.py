@@ -111,7 +111,7 @@ def test_the_plan_says_what_would_run_and_runs_nothing(smoke_run):
     assert shorter["prepare"] == "to run: in a new run"
     assert shorter["train"] == "to run: epochs 3.0 -> 1.0"
     assert shorter["merge"] == "to run: after train"
-    assert shorter["training"].startswith("90 steps, 33,369 tokens: about ")
+    assert shorter["training"].startswith("90 steps of about 371 tokens, 33,369 tokens: about ")
     assert not (smoke_run.folder.parent / "0").exists()
     assert len(list(smoke_run.folder.parent.glob("*/"))) == 1
 
