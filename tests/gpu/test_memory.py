@@ -91,3 +91,17 @@ def test_what_does_not_fit_is_divided(settings, smaller, qwen_shaped, tmp_path, 
     assert result.changed[smaller] < getattr(recipe, smaller)
     assert any(one["event"] == "note" and "out of memory" in one["text"] for one in said)
     figure(smaller, result.changed[smaller], "")
+
+
+def test_estimate_probe_and_peak_agree(qwen_shaped, tmp_path, figure):
+    recipe = resolve("rtx", settings=["epochs=1", "logging_steps=1"])
+    run = trainings.begin_run(tmp_path / "run", recipe)
+    rows = STEPS * recipe.batch_size * recipe.gradient_accumulation_steps
+    trainings.write_rows(run, [recipe.max_length] * rows)
+    # In a process of its own: what another test left on the card is no part of the peak.
+    memory = trainings.train(run, qwen_shaped).result.memory
+    figure("estimate", memory.estimate_bytes / 1e9, "GB")
+    figure("probe", memory.probe_bytes / 1e9, "GB")
+    figure("peak", memory.peak_bytes / 1e9, "GB")
+    assert memory.estimate_bytes == pytest.approx(memory.peak_bytes, rel=0.25)
+    assert memory.probe_bytes == pytest.approx(memory.peak_bytes, rel=0.1)
