@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
@@ -36,6 +37,7 @@ def show(run: Run, console: Console, *, imported: Imported | None, ollama: Ollam
     )
     console.print(_outputs(run, manifest.stages))
     _scores(trained, console)
+    _memory(trained, console)
     _examples(trained.held_out.examples, console)
     for line in next_steps(run, imported, ollama):
         console.print(Text(line), soft_wrap=True)
@@ -96,6 +98,25 @@ def _scores(trained: TrainResult, console: Console) -> None:
                 f"   of {held_out.answered_rows} held-out rows"
             )
         )
+
+
+def _memory(trained: TrainResult, console: Console) -> None:
+    """The peak beside what was expected, and what was changed on the way."""
+    memory = trained.memory
+    if memory is not None and memory.peak_bytes is not None:
+        expected = [
+            f"{name} {_size(size_bytes)}"
+            for name, size_bytes in (
+                ("estimated", memory.estimate_bytes),
+                ("probed", memory.probe_bytes),
+            )
+            if size_bytes is not None
+        ]
+        said = f"  memory         {_size(memory.peak_bytes)} at its peak"
+        console.print(Text(f"{said}   {', '.join(expected)}"), soft_wrap=True)
+    if trained.changed:
+        changed = ", ".join(f"{key} {json.dumps(value)}" for key, value in trained.changed.items())
+        console.print(Text(f"  changed        {changed}"), soft_wrap=True)
 
 
 def _curves(trained: TrainResult, console: Console) -> None:
