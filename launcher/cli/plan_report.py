@@ -6,13 +6,13 @@ import shutil
 
 from rich.console import Console
 
+from contract.machine_memory import memory_bytes
 from contract.memory_fit import CARDS_GIB, PlannedTraining, fitting_base, smallest_change
 from contract.model_shape import ModelShape
 from contract.precision_policy import Card, decisions, precision_policy
 from contract.recipe import Recipe, TrainSection
 from contract.run_estimate import disk_parts, stage_memory
 from launcher.display import duration
-from launcher.pipeline.memory_plan import machine_memory_bytes
 from launcher.pipeline.training import Plan
 from launcher.project import ROOT
 
@@ -65,7 +65,7 @@ def _show_memory(console: Console, training: PlannedTraining, card: Card | None)
     for part in memory.parts():
         _line(console, "", f"{_gb(part.size_bytes):>8}  {part.name}: {part.form}")
     if training.section.device == "cpu":
-        size_bytes, whose = machine_memory_bytes(), "this machine's"
+        size_bytes, whose = memory_bytes(), "this machine's"
     else:
         size_bytes, whose = (card.memory_bytes, f"{card.name}'s") if card else (None, "")
     if size_bytes is not None:

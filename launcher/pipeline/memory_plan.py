@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
+from contract.machine_memory import memory_bytes
 from contract.memory_fit import PlannedTraining
 from contract.model_shape import ModelShape
 from contract.precision_policy import precision_policy
@@ -86,18 +85,6 @@ def with_memory_decided(recipe: Recipe, shape: ModelShape | None) -> Recipe:
 
 def _device_memory_bytes(recipe: Recipe) -> int | None:
     if recipe.device == "cpu":
-        return machine_memory_bytes()
+        return memory_bytes()
     card = training_card(recipe.device, recipe.lock, recipe.precision)
     return None if card is None else card.memory_bytes
-
-
-def machine_memory_bytes() -> int | None:
-    """What this machine has, or this container within its limit; None where it does not say."""
-    try:
-        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and (text := limit.read_text().strip()).isdigit():
-        return min(whole, int(text))
-    return whole

@@ -2,6 +2,7 @@
 
 import pytest
 
+from contract.machine_memory import memory_bytes
 from contract.model_shape import ModelShape
 from contract.precision_policy import Card
 from contract.published_shapes import published_shape
@@ -10,7 +11,6 @@ from launcher.configuration import resolve
 from launcher.display import Display, terminal
 from launcher.pipeline import memory_plan, training
 from launcher.pipeline.memory_plan import (
-    machine_memory_bytes,
     planned_training,
     with_memory_decided,
 )
@@ -70,7 +70,7 @@ def test_a_local_base_is_estimated_from_its_own_config(capsys, untrained):
         .adapter
     )
     assert f"adapter: {adapter.form}" in said
-    gib = machine_memory_bytes() / 2**30
+    gib = memory_bytes() / 2**30
     assert f"in this machine's {gib:.1f} GiB: fits" in said
 
 
@@ -134,7 +134,7 @@ def test_on_a_processor_a_base_is_quantized_where_it_would_not_fit(
     monkeypatch, gib, quantize_base, twice
 ):
     size_bytes = None if gib is None else gib << 30
-    monkeypatch.setattr(memory_plan, "machine_memory_bytes", lambda: size_bytes)
+    monkeypatch.setattr(memory_plan, "memory_bytes", lambda: size_bytes)
     base = "Qwen/Qwen2.5-0.5B-Instruct"
     recipe = resolve("cpu", settings=[f"model_to_fine_tune={base}", "precision=fp32"])
     found = with_memory_decided(recipe, published_shape(base))

@@ -201,7 +201,7 @@ def test_what_does_not_suffice_is_said_before_the_work(
         monkeypatch.setattr("shutil.disk_usage", lambda place: (0, 0, 0))
         monkeypatch.setattr("trainer.merge.stage.shutil.disk_usage", lambda place: _Usage())
     else:
-        monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: 1000)
+        monkeypatch.setattr("trainer.memory.free_memory_bytes", lambda: 1000)
     with pytest.raises(UserError, match=said):
         merge_weights(base, Adapter.read(adapter), tmp_path / "merged", reporter=reporter)
     assert list((tmp_path / "merged").iterdir()) == []

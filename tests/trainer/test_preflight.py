@@ -221,7 +221,7 @@ def test_what_an_earlier_run_left_counts_as_free(tmp_path, monkeypatch):
 
 
 def test_too_little_memory_for_the_model_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: 3 * 10**9)
+    monkeypatch.setattr("trainer.memory.free_memory_bytes", lambda: 3 * 10**9)
     (problem,) = resources.check_host_memory({"a": weight(tmp_path, 10**6, 1000)})
     assert "asking the merged model for its answers needs 4.0 GB, but 3.0 GB are free" in str(
         problem

@@ -198,12 +198,12 @@ def test_a_stage_that_is_stopped_stops_its_tool(run_copy, tools, tmp_path):
 
 def test_no_room_and_no_memory_are_said_before(run_copy, monkeypatch):
     sources = [run_copy / paths.gguf_name("f16")]
-    monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: 10**6)
+    monkeypatch.setattr("trainer.memory.free_memory_bytes", lambda: 10**6)
     with pytest.raises(UserError, match="quantizing the largest weight needs"):
         _check_memory(sources, imatrix=False)
     largest = max(int(tensor.n_elements) for tensor in _tensors(sources[0]))
     enough = _BYTES_PER_WEIGHT * largest + _PROGRAM_BYTES
-    monkeypatch.setattr("trainer.memory._free_memory_bytes", lambda: enough)
+    monkeypatch.setattr("trainer.memory.free_memory_bytes", lambda: enough)
     _check_memory(sources, imatrix=False)
     with pytest.raises(UserError, match="reading the whole model"):
         _check_memory(sources, imatrix=True)
