@@ -18,10 +18,10 @@ from launcher.runtime.docker_engine import DockerEngine
 from tests.conftest import needs
 from tests.gpu.trainings import begin_run, write_rows
 
-# Measured on two cores: 1.3 GiB without a limit; the rows of half an update fit 1,000 MiB.
-ROWS, LENGTH, STEPS = 32, 512, 4
+# By the estimate, about 2 GiB without a limit; a fourth of an update's rows fit 1,000 MiB.
+ROWS, LENGTH, STEPS = 64, 512, 4
 SETTINGS = [
-    *("epochs=2", "batch_size=16", "gradient_accumulation_steps=1", "learning_rate=1e-3"),
+    *("epochs=2", "batch_size=32", "gradient_accumulation_steps=1", "learning_rate=1e-3"),
     *("lora_dropout=0", "quantize_base=none", "packing=false", "logging_steps=1"),
     *("eval_steps=null", "early_stopping_patience=0", "held_out_answers=0"),
     *("gradient_checkpointing=false", "checkpoint_steps=1", "cpu_threads=2"),
@@ -65,12 +65,12 @@ def test_what_passes_the_limit_goes_on_with_fewer_rows_and_learns_the_same(
     killed = [note for note in limited.notes if "was killed at its limit of 1,000 MiB" in note]
     assert killed[0] == (
         "out of memory (train was killed at its limit of 1,000 MiB); going on with "
-        "batch_size 8, gradient_accumulation_steps 2"
+        "batch_size 16, gradient_accumulation_steps 2"
     )
     assert result.steps == result.planned_steps == STEPS
     # As many rows to an update, and as many kills as there were rungs.
-    assert result.changed["batch_size"] * result.changed["gradient_accumulation_steps"] == 16
-    assert result.changed["batch_size"] == 16 >> len(killed)
+    assert result.changed["batch_size"] * result.changed["gradient_accumulation_steps"] == 32
+    assert result.changed["batch_size"] == 32 >> len(killed)
     losses = [[point.loss for point in made.losses] for made in (limited.result, unlimited.result)]
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
     assert sorted(path.name for path in (tmp_path / "run").iterdir() if path.name != "logs") == [

@@ -1,11 +1,6 @@
 """What is said of a run's disk and of the work around the training is what the stages ask for."""
 
-import pytest
-
-from contract import paths
-from contract.digest import files_below
 from contract.memory_estimate import adapter_parameters
-from contract.model_shape import ModelShape
 from contract.published_shapes import published_shape
 from contract.recipe import TrainSection
 from contract.run_estimate import _SCORED_ROWS, disk_parts, stage_memory
@@ -53,22 +48,3 @@ def test_longer_rows_take_more_to_score():
     )
     assert short.name == "scoring"
     assert long.size_bytes - short.size_bytes == 4 * 3 * _SCORED_ROWS * 512 * 8960
-
-
-def test_a_real_run_takes_what_was_said(smoke_run):
-    recipe = smoke_run.manifest.recipe
-    sizes = {
-        part.name: part.size_bytes for part in disk_parts(ModelShape.read(smoke_run.base), recipe)
-    }
-    adapter = smoke_run.folder / paths.ADAPTER / "adapter_model.safetensors"
-    assert sizes["adapter"] == pytest.approx(adapter.stat().st_size, rel=0.05)
-    merged = sum(
-        file.stat().st_size
-        for file in files_below(smoke_run.folder / paths.MERGED)
-        if file.suffix == ".safetensors"
-    )
-    # The smoke base is in fp32.
-    assert 2 * sizes["merged"] == pytest.approx(merged, rel=0.02)
-    f16 = next((smoke_run.folder / paths.GGUF).glob("*f16.gguf"))
-    # With 2,048 tokens' texts, which are little beside a real base.
-    assert sizes["f16"] == pytest.approx(f16.stat().st_size, rel=0.1)

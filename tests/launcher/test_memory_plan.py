@@ -2,10 +2,13 @@
 
 import pytest
 
+from contract import paths
+from contract.digest import files_below
 from contract.machine_memory import memory_bytes
 from contract.model_shape import ModelShape
 from contract.precision_policy import Card
 from contract.published_shapes import published_shape
+from contract.run_estimate import disk_parts
 from launcher.cli import plan_report
 from launcher.configuration import resolve
 from launcher.display import Display, terminal
@@ -145,3 +148,22 @@ def test_what_is_not_known_is_computed_twice(monkeypatch):
     assert decided("cpu", "somebody/something") is True
     monkeypatch.setattr(memory_plan, "training_card", lambda *_: None)
     assert decided("t4", "Qwen/Qwen2.5-0.5B-Instruct") is True
+
+
+def test_a_real_run_takes_what_was_said(smoke_run):
+    recipe = smoke_run.manifest.recipe
+    sizes = {
+        part.name: part.size_bytes for part in disk_parts(ModelShape.read(smoke_run.base), recipe)
+    }
+    adapter = smoke_run.folder / paths.ADAPTER / "adapter_model.safetensors"
+    assert sizes["adapter"] == pytest.approx(adapter.stat().st_size, rel=0.05)
+    merged = sum(
+        file.stat().st_size
+        for file in files_below(smoke_run.folder / paths.MERGED)
+        if file.suffix == ".safetensors"
+    )
+    # The smoke base is in fp32.
+    assert 2 * sizes["merged"] == pytest.approx(merged, rel=0.02)
+    f16 = next((smoke_run.folder / paths.GGUF).glob("*f16.gguf"))
+    # With 2,048 tokens' texts, which are little beside a real base.
+    assert sizes["f16"] == pytest.approx(f16.stat().st_size, rel=0.1)
