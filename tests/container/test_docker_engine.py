@@ -85,7 +85,7 @@ def test_a_stage_that_passes_its_bound_of_memory_is_known_by_it(run):
 def test_the_kernels_count_of_its_kills_is_read_inside_a_control_group(run):
     """The evidence of the local engine, against a real kernel: a child that passes the limit."""
     code = (
-        "sys.path.insert(0, '/affineur/project')\n"
+        "sys.path.insert(0, '/affineur')\n"
         "from launcher.runtime.oom_kills import oom_kills\n"
         "def ended(code):\n"
         "    before = oom_kills()\n"
@@ -94,8 +94,9 @@ def test_the_kernels_count_of_its_kills_is_read_inside_a_control_group(run):
         "say(by_kernel=ended('kept = bytearray(512 << 20)'),"
         " by_hand=ended('import os; os.kill(os.getpid(), 9)'))"
     )
-    project = Mount("project", ROOT)
-    values, _ = probe(DockerEngine(memory="128m"), run, code, mounts=(project,))
+    # Its code alone: each link below a mounted folder would be a mount of its own.
+    package = Mount("launcher", ROOT / "launcher")
+    values, _ = probe(DockerEngine(memory="128m"), run, code, mounts=(package,))
     assert values == {"by_kernel": [-9, 1], "by_hand": [-9, 0]}
 
 
