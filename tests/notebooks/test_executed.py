@@ -120,7 +120,7 @@ def test_a_new_session_takes_the_training_from_the_copy(kept_on_drive, smoke_run
     made, first = Run(folder.parent), Run(smoke_run.folder)
     assert made.name == first.name
     # The zip that lies in the place as well is not taken for a model.
-    assert [path.name for path in (project / "data/models").iterdir()] == ["affineur-smoke"]
+    assert not list((project / "data/models").glob("**/*.zip"))
     for name in ("adapter/adapter_model.safetensors", "gguf/model-f16.gguf"):
         assert digest_of_file(made.folder / name) == digest_of_file(first.folder / name)
     (package,) = (project / "data/packages").iterdir()

@@ -54,7 +54,16 @@ def test_llama_cpp_and_transformers_find_the_same(smoke_run, run_copy, tools):
     before = Reference.read(smoke_run.folder / paths.REFERENCE)
     found = reference(run_copy, tools)
     after = Reference.read(run_copy / paths.REFERENCE)
-    assert after.questions == before.questions
+    for own, other in zip(before.questions, after.questions, strict=True):
+        # Where two tokens are too close, each program may go its own way, and says so.
+        free = {"answer": own.answer, "decided": own.decided}
+        assert other.model_copy(update=free) == own
+        if other.answer != own.answer:
+            decided = [one.decided for one in (own, other) if one.decided is not None]
+            assert decided
+            assert all(one.answer.startswith(min(decided, key=len)) for one in (own, other))
+    kept = [one for one in before.questions if one in after.questions]
+    assert len(kept) > 0.9 * len(before.questions)
     # llama.cpp rounds what it multiplies as well, and not the weights alone.
     assert 0 < before.agreements["q8_0"].mean_kl < found.agreements["q8_0"].mean_kl < 1e-3
     assert found.agreements["q8_0"].same_top > 0.99

@@ -72,7 +72,10 @@ def finish(run, smoke_run):
     code, events, log = stage("trainer.train", *flags(run, smoke_run))
     assert code == 0, (events, log)
     notes = [event["text"] for event in events if event["event"] == "note"]
-    return TrainResult.model_validate(events[-1]["values"]), notes
+    result = TrainResult.model_validate(events[-1]["values"])
+    # What it took of the memory differs from run to run, as its seconds do.
+    assert result.memory is not None
+    return result.model_copy(update={"memory": None}), notes
 
 
 def what_it_made(run):

@@ -127,6 +127,11 @@ class _Attempt:
         """The recipe with what was changed."""
         return self.recipe.model_copy(update=self.changed)
 
+    @property
+    def section(self) -> TrainSection:
+        """Its part for the stage, with what was changed."""
+        return self.recipe.section(TrainSection).model_copy(update=self.changed)
+
     def run(self) -> TrainedAdapter:
         """Train, from the last checkpoint on where there is one.
 
@@ -144,13 +149,13 @@ class _Attempt:
             self.reporter.note(f"resuming after step {step}, from its checkpoint")
             # What memory had run out for then, it would run out for again.
             self.changed = further(self.recipe, resumed.state.changed, self.changed)
-        model = load_base(self.stage_paths.require("base"), self.recipe_now.section(TrainSection))
+        model = load_base(self.stage_paths.require("base"), self.section)
         if self.recipe_now.packing and not keeps_rows_apart(model):
             self.reporter.note(
                 "packing false: this base's layers look across the ends of rows, which are padded"
             )
             self.changed = {"packing": False, **self.changed}
-        section = self.recipe_now.section(TrainSection)
+        section = self.section
         evaluation = EvaluationCallback(
             lambda model, step: held_out_loss(
                 model, self.held_out, who=f"step {step}", reporter=self.reporter
