@@ -96,13 +96,22 @@ class Comparison:
             folder = Path(scratch)
             counts = folder / "counts.json"
             program, *words = tool.begin(self.work.task, folder)
-            usage = measure(
-                [str(self.pythons[tool.name].with_name(program)), *words],
-                folder=ROOT if tool.in_project else folder,
-                environment=workspace.environment(folder, self.threads, **workspace.probe(counts)),
-                log=log,
-                timeout_s=_ONE_TRAINING_S,
-            )
+            path = self.pythons[tool.name].with_name(program)
+            try:
+                usage = measure(
+                    [str(path), *words],
+                    folder=ROOT if tool.in_project else folder,
+                    environment=workspace.environment(
+                        folder, self.threads, **workspace.probe(counts)
+                    ),
+                    log=log,
+                    timeout_s=_ONE_TRAINING_S,
+                )
+            except FileNotFoundError:
+                # A script names its interpreter by the folder in which it was made.
+                raise UserError.one(
+                    shown(path), f"{program} does not start: its environment was moved"
+                ) from None
             if usage.timed_out:
                 raise UserError.one(shown(log), f"took more than {_ONE_TRAINING_S / 3600:.0f} h")
             if usage.code:

@@ -382,7 +382,7 @@ def test_a_tool_that_fails_is_a_line_and_is_not_tried_again(tmp_path, monkeypatc
                     batches=1, trained_tokens=3, tokens=4, padded_tokens=5, training_s=1
                 )
                 counted.write(folder / "counts.json")
-            return ["python", "-c", code]
+            return ["moved" if name == "moved" else "python", "-c", code]
 
         return Tool(name, None, begin)
 
@@ -390,6 +390,7 @@ def test_a_tool_that_fails_is_a_line_and_is_not_tried_again(tmp_path, monkeypatc
         broken("raises", "raise ValueError('no such base')"),
         broken("idle", "pass"),
         broken("forgets", "pass"),
+        broken("moved", "pass"),
     ]
     (tmp_path / "base").mkdir()
     task = Task(tmp_path / "base", None, [], tmp_path, TrainSection.model_construct(), 8)
@@ -403,16 +404,17 @@ def test_a_tool_that_fails_is_a_line_and_is_not_tried_again(tmp_path, monkeypatc
     )
     said, kept = [], []
     comparison.run(3, said.append, lambda: kept.append(dict(comparison.lines)))
-    assert begun == ["raises", "idle", "forgets"]
+    assert begun == ["raises", "idle", "forgets", "moved"]
     assert [one.failure for one in comparison.lines.values()] == [
         "ValueError: no such base",
         "ended well, and trained nothing",
         "wrote no adapter",
+        "moved does not start: its environment was moved",
     ]
     assert said[0] == (
         f"round 1 of 3  raises: ValueError: no such base (see {tmp_path / 'logs' / 'raises.log'})"
     )
-    assert len(kept) == 3
+    assert len(kept) == 4
 
 
 def test_every_round_begins_with_another_tool(tmp_path):
