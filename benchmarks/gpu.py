@@ -32,6 +32,7 @@ from contract.record import Record
 from contract.results.train import TrainingMetrics
 from launcher.configuration import resolve
 from launcher.project import ROOT
+from tests import stage_runs
 from tests.gpu import bases, trainings
 from trainer.entrypoint import Reporter
 
@@ -110,7 +111,7 @@ def measure(
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env={**os.environ, **trainings.stage_environment()},
+            env={**os.environ, **stage_runs.stage_environment()},
             capture_output=True,
             text=True,
             check=False,
@@ -198,7 +199,7 @@ def _line(name: str, folder: Path, base: Path, left_s: float) -> Line:
     if left_s <= 0:
         return Line(name=name, settings=settings, measured=None, failure="no time was left for it")
     recipe = resolve("rtx", settings=["epochs=1", "logging_steps=1", *settings])
-    trainings.write_rows(trainings.begin_run(folder, recipe), row_lengths())
+    trainings.write_rows(stage_runs.begin_run(folder, recipe), row_lengths())
     try:
         measured = measure(
             folder, base, warm_up=_WARM_UP_STEPS, steps=_STEPS, timeout_s=min(left_s, _EACH_S)

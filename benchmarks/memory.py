@@ -190,17 +190,18 @@ def estimate(configuration: Configuration, base: Path) -> TrainingMemory:
 
 def measure(configuration: Configuration, base: Path, scratch: Path) -> tuple[int, int]:
     """The peak of a training in a process of its own, and what its probe said, in bytes."""
+    from tests import stage_runs
     from tests.gpu import trainings
 
     recipe = configuration.recipe()
-    run = trainings.begin_run(scratch / "run", recipe)
+    run = stage_runs.begin_run(scratch / "run", recipe)
     shape = ModelShape.read(base)
     assert shape is not None
     trainings.write_rows(run, configuration.lengths(), shape.vocab)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", "--train", str(run), str(base)],
         cwd=ROOT,
-        env={**os.environ, **trainings.stage_environment()},
+        env={**os.environ, **stage_runs.stage_environment()},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

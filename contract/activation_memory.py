@@ -26,18 +26,16 @@ class MicroBatch:
         longest_row: tokens of the longest.
         flattened: the rows follow one another, and attention takes each by itself
             (trainer/train/packed_attention.py); else each is padded to the longest.
-        padded: the rows are of different lengths.
     """
 
     tokens: int
     longest_row: int
     flattened: bool = False
-    padded: bool = True
 
     @property
     def mask_elements(self) -> int:
         """Of the mask that attention is given: none of one row, and of rows without padding."""
-        if self.tokens <= self.longest_row or not self.padded or self.flattened:
+        if self.tokens <= self.longest_row or self.flattened:
             return 0
         return self.tokens * self.longest_row
 

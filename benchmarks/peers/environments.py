@@ -7,14 +7,13 @@ They are no part of the product: nothing of it is installed from these locks. Co
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
 from contract.child_environment import Purpose, child_environment
 from launcher.display import Display
 from launcher.project import CACHE, ROOT, shown
-from launcher.runtime.dependency_locks import PYTHONS, uv
+from launcher.runtime.dependency_locks import PYTHONS, pins, uv
 from launcher.runtime.environment import ensure_locked
 
 LOCKS = Path(__file__).resolve().parent
@@ -24,11 +23,7 @@ _OVERRIDES = LOCKS / "overrides.txt"
 
 def version(package: str) -> str:
     """The version of a trainer in the lock that is named after it."""
-    lock = (LOCKS / f"{package}.lock").read_text(encoding="utf-8")
-    found = re.search(rf"^{re.escape(package)}==([^\s;\\]+)", lock, re.MULTILINE)
-    if found is None:
-        raise LookupError(f"{package}.lock does not hold {package}")
-    return found[1]
+    return pins((LOCKS / f"{package}.lock").read_text(encoding="utf-8"))[package]
 
 
 def interpreter(package: str, display: Display) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from pathlib import Path
 from benchmarks.peers.process import Usage, last_words, measure
 from benchmarks.peers.tools import Task
 from contract import paths
-from contract.base import BaseIdentity
 from contract.child_environment import Purpose, child_environment
 from contract.errors import UserError
 from contract.recipe import TrainSection
@@ -20,7 +18,7 @@ from launcher.configuration import resolve
 from launcher.pipeline.bases import CachedBase, find_base
 from launcher.pipeline.file_digests import FileDigests
 from launcher.project import CACHE, ROOT, shown
-from launcher.runtime.engine import Job
+from tests.stage_runs import begin_run, stage_environment
 
 FOLDER = CACHE / "benchmarks"
 ROWS_FILE = FOLDER / "gsm8k.jsonl"
@@ -145,24 +143,13 @@ def environment(folder: Path, threads: int, **more: str) -> dict[str, str]:
     Args:
         folder: takes the place of a home: what a trainer keeps for its next start is not kept.
     """
-    variables = _stage_variables() | {
+    variables = stage_environment() | {
         "HOME": str(folder),
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": str(threads),
         "DO_NOT_TRACK": "1",
     }
     return child_environment(Purpose.STAGE, **variables, **more)
-
-
-def _stage_variables() -> dict[str, str]:
-    """What every engine sets for a stage: among it, how threads wait where a core is taken."""
-    stage = Job(module="trainer.train", lock="rtx", mounts=(), log=Path(os.devnull))
-    return {
-        name: value
-        for name, value in stage.environment_variables().items()
-        # A stage that is told of its launcher listens to it.
-        if not name.startswith("AFFINEUR_")
-    }
 
 
 def probe(counts: Path) -> dict[str, str]:
@@ -212,13 +199,7 @@ def make(
     copied = folder / "base"
     run_step([sys.executable, "-m", "benchmarks.peers.models", "copy", find(base), copied], "base")
 
-    run = folder / "run"
-    run.mkdir()
-    recipe.write(run / paths.RECIPE)
-    identity = BaseIdentity(
-        source=recipe.model_to_fine_tune, revision=None, digest="0" * 64, files={}
-    )
-    identity.write(run / paths.BASE_RECORD)
+    run = begin_run(folder / "run", recipe)
     command: list[str | Path] = [python, "-m", "trainer.prepare", "--run", run, "--base", copied]
     usage = run_step([*command, "--data", files[0], "--evaluation", files[1]], "prepare")
     held_out = (run / paths.PREPARED_HELD_OUT).rename(folder / "held_out_prepared.jsonl")
@@ -249,7 +230,7 @@ def run_step(command: Sequence[str | Path], name: str) -> Usage:
     usage = measure(
         [str(word) for word in command],
         folder=ROOT,
-        environment=child_environment(Purpose.STAGE, **_stage_variables()),
+        environment=child_environment(Purpose.STAGE, **stage_environment()),
         log=log,
         timeout_s=_STEP_S,
     )

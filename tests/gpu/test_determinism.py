@@ -10,6 +10,7 @@ import pytest
 
 from contract.recipe import TrainSection
 from launcher.configuration import resolve
+from tests import stage_runs
 from tests.gpu import trainings
 
 OPTIMIZERS = get_args(TrainSection.model_fields["optim"].annotation)
@@ -25,7 +26,7 @@ def trained(four_layers, tmp_path_factory) -> dict[str, list[Future[trainings.Tr
     def train(optimizer: str, number: int) -> trainings.Training:
         run = folder / f"{optimizer}-{number}"
         recipe = resolve("rtx", settings=["epochs=1", "logging_steps=1", f"optim={optimizer}"])
-        trainings.write_rows(trainings.begin_run(run, recipe), LENGTHS)
+        trainings.write_rows(stage_runs.begin_run(run, recipe), LENGTHS)
         return trainings.train(run, four_layers)
 
     with ThreadPoolExecutor(2 * len(OPTIMIZERS)) as pool:

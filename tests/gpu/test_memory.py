@@ -11,6 +11,7 @@ from contract.errors import UserError
 from contract.paths import StagePaths
 from contract.results.train import TrainResult
 from launcher.configuration import resolve
+from tests import stage_runs
 from tests.gpu import trainings
 from trainer.entrypoint import Reporter
 from trainer.train.stage import train
@@ -24,7 +25,7 @@ def test_a_base_of_the_size_of_qwen_1_5b_trains_in_8_gb(qwen_shaped, tmp_path, f
     assert (recipe.quantize_base, recipe.precision) == ("nf4", "bf16")
     rows = STEPS * recipe.batch_size * recipe.gradient_accumulation_steps
     # The worst that can come: every row is as long as one may be.
-    trainings.write_rows(trainings.begin_run(tmp_path / "run", recipe), [recipe.max_length] * rows)
+    trainings.write_rows(stage_runs.begin_run(tmp_path / "run", recipe), [recipe.max_length] * rows)
     measured = measure(
         tmp_path / "run",
         qwen_shaped,
@@ -44,7 +45,7 @@ def test_a_base_of_the_size_of_qwen_1_5b_trains_in_8_gb(qwen_shaped, tmp_path, f
 
 def test_less_memory_than_it_needs_is_said_in_a_sentence(qwen_shaped, tmp_path):
     recipe = resolve("rtx", settings=["epochs=1", "logging_steps=1"])
-    trainings.write_rows(trainings.begin_run(tmp_path / "run", recipe), [recipe.max_length] * 16)
+    trainings.write_rows(stage_runs.begin_run(tmp_path / "run", recipe), [recipe.max_length] * 16)
     with pytest.raises(UserError) as stopped:
         # Room for the weights, and not for a step.
         measure(
@@ -78,7 +79,7 @@ def test_what_does_not_fit_is_divided(settings, smaller, qwen_shaped, tmp_path, 
     """128 rows of 1,024 tokens, an update: real memory runs out, and as many rows are learned."""
     batch = ["batch_size=128", "gradient_accumulation_steps=1"]
     recipe = resolve("rtx", settings=["epochs=1", "logging_steps=1", *batch, *settings])
-    run = trainings.begin_run(tmp_path / "run", recipe)
+    run = stage_runs.begin_run(tmp_path / "run", recipe)
     trainings.write_rows(run, [recipe.max_length] * 128 * STEPS)
     events = io.StringIO()
     train(StagePaths(run=run, base=qwen_shaped), Reporter(events))
@@ -95,7 +96,7 @@ def test_what_does_not_fit_is_divided(settings, smaller, qwen_shaped, tmp_path, 
 
 def test_estimate_probe_and_peak_agree(qwen_shaped, tmp_path, figure):
     recipe = resolve("rtx", settings=["epochs=1", "logging_steps=1"])
-    run = trainings.begin_run(tmp_path / "run", recipe)
+    run = stage_runs.begin_run(tmp_path / "run", recipe)
     rows = STEPS * recipe.batch_size * recipe.gradient_accumulation_steps
     trainings.write_rows(run, [recipe.max_length] * rows)
     # In a process of its own: what another test left on the card is no part of the peak.

@@ -11,6 +11,7 @@ from trl import SFTTrainer
 
 from contract.paths import StagePaths
 from launcher.configuration import resolve
+from tests import stage_runs
 from tests.gpu import trainings
 from trainer.entrypoint import Reporter
 from trainer.train.stage import train
@@ -31,7 +32,7 @@ def trainer(request, four_layers, tmp_path_factory):
 
     recipe = resolve(request.param, settings=["epochs=1"])
     rows = STEPS * recipe.batch_size * recipe.gradient_accumulation_steps
-    trainings.write_rows(trainings.begin_run(run, recipe), [100] * rows)
+    trainings.write_rows(stage_runs.begin_run(run, recipe), [100] * rows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SFTTrainer, "train", train_and_keep)
         train(StagePaths(run=run, base=four_layers), Reporter(io.StringIO()))

@@ -12,6 +12,7 @@ from contract import paths
 from contract.events import MemoryFallback
 from contract.recipe import Recipe
 from launcher.configuration import resolve
+from tests import stage_runs
 from tests.conftest import start_stage
 from tests.gpu import trainings
 
@@ -26,7 +27,7 @@ SETTINGS = [
 def begin(folder, profile, *settings):
     """A run of random rows, to be trained as the profile says."""
     recipe = resolve(profile, settings=[*SETTINGS, *settings])
-    run = trainings.begin_run(folder, recipe)
+    run = stage_runs.begin_run(folder, recipe)
     trainings.write_rows(run, LENGTHS)
     return run
 

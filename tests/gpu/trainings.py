@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,11 @@ import torch
 
 from contract import paths
 from contract.atomic_write import atomic_write
-from contract.base import BaseIdentity
 from contract.chat_format import ChatFormat
 from contract.recipe import Recipe
 from contract.results.train import TrainResult
 from launcher.project import ROOT
-from launcher.runtime.engine import Job
+from tests import stage_runs
 from tests.conftest import stage
 from trainer.prepared import PreparedRow
 
@@ -59,32 +57,9 @@ class Training:
         return {file.name: file.read_bytes() for file in files}
 
 
-def stage_environment() -> dict[str, str]:
-    """What every engine sets for a stage.
-
-    cuBLAS looks once, at its first call: without its variable, which transformers sets too late,
-    training fails where the base was scored before.
-    """
-    job = Job(module="trainer.train", lock="rtx", mounts=(), log=Path(os.devnull))
-    variables = job.environment_variables()
-    # A stage that is told of its launcher listens to it.
-    return {name: value for name, value in variables.items() if not name.startswith("AFFINEUR_")}
-
-
-def begin_run(folder: Path, recipe: Recipe) -> Path:
-    """A run's folder as the launcher leaves it to the first stage."""
-    folder.mkdir(parents=True)
-    recipe.write(folder / paths.RECIPE)
-    identity = BaseIdentity(
-        source=recipe.model_to_fine_tune, revision=None, digest="0" * 64, files={}
-    )
-    identity.write(folder / paths.BASE_RECORD)
-    return folder
-
-
 def prepare(folder: Path, recipe: Recipe, base: Path) -> Path:
     """A run with its prepared rows, by the stage `prepare`."""
-    begin_run(folder, recipe)
+    stage_runs.begin_run(folder, recipe)
     flags = ["--run", str(folder), "--base", str(base), "--data", str(ROOT / recipe.dataset_path)]
     if recipe.evaluation_path:
         flags += ["--evaluation", str(ROOT / recipe.evaluation_path)]

@@ -15,7 +15,7 @@ from benchmarks.gpu import SETTINGS, Line, Measured, row_lengths, table
 from launcher.configuration import resolve
 from launcher.project import ROOT
 from launcher.runtime.dependency_locks import pinned
-from tests.gpu.trainings import stage_environment
+from tests.stage_runs import stage_environment
 
 
 @pytest.mark.parametrize("lock", gpu_machine.PACKAGES)

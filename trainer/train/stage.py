@@ -117,7 +117,9 @@ def train(stage_paths: StagePaths, reporter: Reporter) -> None:
             resumed_after=trained.resumed_after,
             changed=trained.changed,
             memory=MemoryFigures(
-                estimate_bytes=estimated_bytes(stage_paths.require("base"), recipe, rows),
+                estimate_bytes=estimated_bytes(
+                    stage_paths.require("base"), recipe, trained.longest_row
+                ),
                 probe_bytes=trained.probe_bytes,
                 peak_bytes=trained.peak_bytes,
             ),

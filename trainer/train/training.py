@@ -58,6 +58,7 @@ class TrainedAdapter:
     held_out_loss: float | None
     resumed_after: list[int]
     changed: dict[str, Any]
+    longest_row: int
     probe_bytes: int | None
     peak_bytes: int | None
 
@@ -78,7 +79,7 @@ def train_adapter(
         UserError: the loss is no number, or an adapted module cannot be merged.
     """
     dataset = training_dataset(rows)
-    longest = max(len(ids) for ids, _ in longest_rows(dataset, 1))
+    [(ids, _)] = longest_rows(dataset, 1)
     with stop_requests() as stop:
         attempt = _Attempt(
             stage_paths,
@@ -86,7 +87,7 @@ def train_adapter(
             dataset,
             held_out,
             # What no row has is not waited for on the memory ladder.
-            recipe=recipe.model_copy(update={"max_length": longest}),
+            recipe=recipe.model_copy(update={"max_length": len(ids)}),
             stop=stop,
             reporter=reporter,
             changed=changed_by_kills(stage_paths.run),
@@ -207,6 +208,7 @@ class _Attempt:
             held_out_loss=evaluation.best.loss if evaluation.best.step is not None else None,
             resumed_after=checkpoints.resumed_after,
             changed=self.changed,
+            longest_row=self.recipe.max_length,
             probe_bytes=probe.probe_bytes,
             peak_bytes=probe.peak_bytes,
         )
