@@ -18,7 +18,7 @@ from contract.reference import Reference
 from contract.serving import Serving
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.model_files import ModelFiles
-from launcher.project import MODELS, shown
+from launcher.project import MODELS, shown, user_path
 
 # In a model's folder: the name of the run that was brought up to date last. The time of a manifest
 # is no measure of it: a run to which one returns writes none, and clocks are set back.
@@ -35,8 +35,33 @@ class Run:
         self.folder = folder
 
     @classmethod
-    def find(cls, model: str, key: str = "") -> Run:
+    def named(cls, name: str) -> Run:
+        """The run that a person means by one word.
+
+        That is a model's name, `NAME@KEY` with the start of a run's key, a run's folder or its
+        manifest, which may lie in another clone, or a model's folder here.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        path = user_path(name, "RUN")
+        if path.name == paths.MANIFEST.name and path.is_file():
+            return cls(path.resolve().parent)
+        if (path / paths.MANIFEST).is_file():
+            return cls(path.resolve())
+        if path.is_dir() and path.resolve().parent == MODELS.resolve():
+            return cls.find(model_name(path.resolve()), flags=("RUN", "RUN"))
+        model, _, key = name.partition("@")
+        return cls.find(model, key, flags=("RUN", "RUN"))
+
+    @classmethod
+    def find(
+        cls, model: str, key: str = "", *, flags: tuple[str, str] = ("--model", "--run")
+    ) -> Run:
         """The model's run that was brought up to date last, or the one whose key begins so.
+
+        Args:
+            flags: by which a person named the model and the key.
 
         Raises:
             UserError: there is no such model here, or no such finished run of it.
@@ -50,12 +75,12 @@ class Run:
             remedy = (
                 f"Known: {', '.join(sorted(found))}." if found else "Train one: ./invoke train."
             )
-            raise UserError.one("--model", f"{model} has no finished run here", remedy)
+            raise UserError.one(flags[0], f"{model} has no finished run here", remedy)
         matching = [cls(path) for path in finished if path.name.startswith(key)]
         if not matching:
             runs = ", ".join(sorted(path.name for path in finished))
             raise UserError.one(
-                "--run", f"{shown(folder)} has no finished run {key}", f"Finished runs: {runs}."
+                flags[1], f"{shown(folder)} has no finished run {key}", f"Finished runs: {runs}."
             )
         readable = [run for run in matching if run.is_finished]
         last = _read_name(folder / _LATEST)

@@ -122,6 +122,28 @@ def test_known_models_are_listed_by_their_names(finished):
         Run.find("nobody")
 
 
+def test_a_run_is_named_by_one_word(finished, models, tmp_path):
+    older = finished("m", "aaaa", created="2026-01-01T00:00:00+00:00")
+    newer = finished("m", "bbbb", created="2026-01-02T00:00:00+00:00")
+    elsewhere = tmp_path / "other clone" / "é"
+    shutil.copytree(older, elsewhere)
+    for name, folder in {
+        "m": newer,
+        "m:latest": newer,
+        "m@aa": older,
+        str(older): older,
+        str(older / "manifest.json"): older,
+        str(models / "m"): newer,
+        str(elsewhere): elsewhere,
+        str(elsewhere / "manifest.json"): elsewhere,
+    }.items():
+        assert Run.named(name).folder == folder, name
+    with pytest.raises(UserError, match=r"RUN: nobody has no finished run here. Known: m"):
+        Run.named("nobody")
+    with pytest.raises(UserError, match=r"RUN: .*m has no finished run cc"):
+        Run.named("m@cc")
+
+
 def test_its_files_are_compared_with_what_the_run_made(finished):
     folder = finished("m", "aaaa")
     files = Run(folder).files
