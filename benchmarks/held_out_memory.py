@@ -75,12 +75,13 @@ def train(folder: Path) -> None:
     from trainer.lora import lora_config
     from trainer.prepared import labels_of
     from trainer.train.completion_loss import CompletionTrainer
+    from trainer.train.loading import policy_of
     from trainer.train.micro_batches import MicroBatchLimits
     from trainer.train.training import training_arguments
 
     model, recipe = load(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        arguments = training_arguments(recipe, scratch)
+        arguments = training_arguments(recipe, policy_of(folder, recipe), scratch)
         arguments.max_steps = 1
         CompletionTrainer(
             limits=MicroBatchLimits(recipe.batch_size),

@@ -37,6 +37,7 @@ from launcher.error_messages import exit_on_error
 from launcher.project import ROOT, shown
 from launcher.runtime.dependency_locks import pinned
 from launcher.runtime.environment import ensure_environment
+from launcher.runtime.gpus import detect_gpus
 
 _ONE_TRAINING_S = 3 * 3600.0
 
@@ -49,6 +50,7 @@ class Counts(Record):
     tokens: int
     padded_tokens: int
     training_s: float
+    gpu_peak_bytes: int
 
 
 @dataclass
@@ -102,7 +104,10 @@ class Comparison:
                     [str(path), *words],
                     folder=ROOT if tool.in_project else folder,
                     environment=workspace.environment(
-                        folder, self.threads, **workspace.probe(counts)
+                        folder,
+                        self.work.task.recipe.device,
+                        self.threads,
+                        **workspace.probe(counts),
                     ),
                     log=log,
                     timeout_s=_ONE_TRAINING_S,
@@ -129,7 +134,7 @@ class Comparison:
             wall_s=usage.wall_s,
             cpu_s=usage.cpu_s,
             training_s=counted.training_s,
-            peak_bytes=usage.peak_bytes,
+            peak_bytes=counted.gpu_peak_bytes or usage.peak_bytes,
             trained_tokens=counted.trained_tokens,
             tokens=counted.tokens,
             padded_tokens=counted.padded_tokens,
@@ -198,6 +203,7 @@ def main() -> int:
     parser.add_argument("--base", choices=BASES, default="smoke")
     parser.add_argument("--rounds", type=_at_least_one, default=5)
     parser.add_argument("--rows", type=_at_least_one, default=512, help="to train on")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=_at_least_one, default=2)
     parser.add_argument("--only", default="", metavar="NAMES", help="trainers, parted by commas")
     parser.add_argument("--data", type=Path, default=ROWS_FILE, help="gsm8k's training split")
@@ -235,17 +241,19 @@ def _compare(given: argparse.Namespace, tools: list[Tool]) -> int:
             base,
             rows,
             python=_own_python(),
+            device=given.device,
             threads=given.threads,
             own=given.set,
         )
-        pythons, lines = _environments(tools)
+        pythons, lines = _environments(tools, given.device)
         found = Figures(
             base=base.name,
             settings=given.set,
             rows=given.rows,
             rounds=given.rounds,
+            device=given.device,
             threads=given.threads,
-            machine=_machine(),
+            machine=_machine(given.device),
             torch=pinned("rtx")["torch"],
             base_loss=score(work, None).loss,
             prepare_wall_s=work.prepare.wall_s,
@@ -257,7 +265,7 @@ def _compare(given: argparse.Namespace, tools: list[Tool]) -> int:
 
         def keep() -> Figures:
             whole = found.model_copy(update={"lines": list(lines.values())})
-            name = workspace.FOLDER / f"train-{base.name}"
+            name = _files(whole)
             whole.write(name.with_suffix(".json"))
             atomic_write(name.with_suffix(".md"), figures.markdown(whole))
             return whole
@@ -272,11 +280,11 @@ def _compare(given: argparse.Namespace, tools: list[Tool]) -> int:
     return int(code)
 
 
-def _environments(tools: Sequence[Tool]) -> tuple[dict[str, Path], dict[str, Line]]:
+def _environments(tools: Sequence[Tool], device: str) -> tuple[dict[str, Path], dict[str, Line]]:
     """Each tool's Python, and its line: with a failure where it has none."""
     pythons, lines = {}, {}
     for tool in tools:
-        failure = tool.impossible
+        failure = tool.impossible(device)
         if failure is None:
             try:
                 pythons[tool.name] = (
@@ -294,13 +302,23 @@ def _own_python() -> Path:
     return ensure_environment("rtx", ["rtx"], Display())
 
 
-def _machine() -> str:
+def _machine(device: str) -> str:
+    cards = ", ".join(gpu.name for gpu in detect_gpus()) if device == "cuda" else ""
+    return f"{cards}; {_processor()}" if cards else _processor()
+
+
+def _processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
     return f"{len(names)} x {names[0]}" if names else platform.machine()
+
+
+def _files(whole: Figures) -> Path:
+    """Where the figures are written, without a suffix."""
+    return workspace.FOLDER / f"train-{whole.base}{'-gpu' if whole.device == 'cuda' else ''}"
 
 
 def _print(console: Console, whole: Figures, prepared_tokens: int) -> None:
@@ -310,7 +328,7 @@ def _print(console: Console, whole: Figures, prepared_tokens: int) -> None:
         console.print(text, soft_wrap=True)
     for text in figures.differences(whole.lines, prepared_tokens):
         console.print(text, soft_wrap=True)
-    name = workspace.FOLDER / f"train-{whole.base}"
+    name = _files(whole)
     console.print(f"medians; ratios to {REFERENCE} within a round", soft_wrap=True)
     console.print(
         f"affineur's rows were prepared in {whole.prepare_wall_s:.1f} s before "

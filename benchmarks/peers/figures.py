@@ -18,7 +18,8 @@ class Training(Record):
         wall_s: of the process, from its start to its end.
         cpu_s: user and system time, of what it started as well.
         training_s: of the trainer's own loop, without imports, loading and tokenizing.
-        peak_bytes: the largest resident set of any of its processes.
+        peak_bytes: the largest resident set of any of its processes; on a GPU, the most that torch
+            held there.
         trained_tokens: that bore loss, over all epochs.
         tokens: that were no padding.
         padded_tokens: all positions that went through the model.
@@ -68,6 +69,7 @@ class Figures(Record):
     settings: list[str]
     rows: int
     rounds: int
+    device: str
     threads: int
     machine: str
     torch: str
@@ -179,7 +181,8 @@ def failures(lines: Sequence[Line]) -> list[str]:
 def markdown(figures: Figures) -> str:
     """The table for BENCHMARKS.md, with what it was measured on above it."""
     said = (
-        f"{figures.base}, {figures.rows} rows, {figures.threads} threads, {figures.rounds} rounds; "
+        f"{figures.base}, {figures.rows} rows, {figures.device}, {figures.threads} threads, "
+        f"{figures.rounds} rounds; "
         f"{figures.machine}, torch {figures.torch}"
     )
     if figures.settings:

@@ -1,6 +1,6 @@
 """What the benchmark does with models, each in a process of its own: the benchmark's stays small.
 
-python -m benchmarks.peers.models copy BASE FOLDER            a base with its weights in fp32
+python -m benchmarks.peers.models copy BASE FOLDER TYPE       a base with its weights in a type
 python -m benchmarks.peers.models score BASE ROWS [ADAPTER]   a line of JSON: `Score`
 """
 
@@ -22,21 +22,23 @@ class Score(Record):
     adapter_parameters: int
 
 
-def copy(base: Path, folder: Path) -> None:
-    """Copy a base, its weights in fp32.
+def copy(base: Path, folder: Path, kind: str) -> None:
+    """Copy a base, its weights in the type of this name in torch.
 
     Some trainers compute in the type that the files have, and fp16 takes a processor many times as
     long.
     """
+    import torch
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(base, folder)
     for file in folder.glob("*.safetensors"):
-        tensors = {name: weight.float() for name, weight in load_file(file).items()}
+        read = load_file(file).items()
+        tensors = {name: weight.to(getattr(torch, kind)) for name, weight in read}
         save_file(tensors, file, {"format": "pt"})
     config = json.loads((folder / "config.json").read_bytes())
     config.pop("torch_dtype", None)
-    config["dtype"] = "float32"
+    config["dtype"] = kind
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
@@ -62,8 +64,8 @@ def score(base: Path, rows: Path, adapter: Path | None) -> Score:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["copy", base, folder]:
-            copy(Path(base), Path(folder))
+        case ["copy", base, folder, kind]:
+            copy(Path(base), Path(folder), kind)
         case ["score", base, rows]:
             print(score(Path(base), Path(rows), None).model_dump_json())
         case ["score", base, rows, adapter]:

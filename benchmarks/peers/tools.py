@@ -23,6 +23,7 @@ from launcher.runtime.dependency_locks import pinned
 
 # The ratios are to it.
 REFERENCE = "trl sft"
+_UNSLOTH = Path(__file__).resolve().parent / "unsloth_training.py"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Task:
     """What is trained on, and how it is to be learned.
 
     Attributes:
-        base: the base's folder, its weights in fp32.
+        base: the base's folder, its weights in fp32; in bf16 for a GPU.
         system: the turn that the base's chat template writes first by itself, for a trainer that
             cannot read the template.
         rows: `question` and `answer`, in order.
@@ -45,6 +46,11 @@ class Task:
     recipe: TrainSection
     max_length: int
 
+    @property
+    def on_gpu(self) -> bool:
+        """Where it trains."""
+        return self.recipe.device == "cuda"
+
 
 @dataclass(frozen=True)
 class Tool:
@@ -55,21 +61,25 @@ class Tool:
         package: its lock in `benchmarks/peers/`; None where it is in this project's own.
         begin: write what it needs into a folder; its command, whose first word is a program of
             its environment. Below that folder it leaves its adapter.
-        impossible: why it cannot be measured here at all.
+        gpu_alone: it trains nowhere else.
         in_project: its command is started in the project's folder, not in its own.
     """
 
     name: str
     package: str | None
     begin: Callable[[Task, Path], list[str]]
-    impossible: str | None = None
+    gpu_alone: bool = False
     in_project: bool = False
+
+    def impossible(self, device: str) -> str | None:
+        """Why it cannot be measured on this device at all."""
+        if self.gpu_alone and device == "cpu":
+            return "trains on a GPU alone, and this is the CPU's table"
+        return None
 
     @property
     def version(self) -> str:
         """Of the trainer itself."""
-        if self.impossible:
-            return ""
         if self.package:
             return environments.version(self.package)
         return pinned("rtx")["trl"] if self.name == REFERENCE else VERSION
@@ -91,7 +101,7 @@ def _trl(task: Task, folder: Path) -> list[str]:
         "lora_r": task.recipe.lora_rank,
         "lora_alpha": int(task.recipe.lora_alpha),
         "lora_target_modules": "all-linear",
-        "use_cpu": True,
+        "use_cpu": not task.on_gpu,
         "max_length": task.max_length,
         "warmup_steps": task.recipe.warmup_ratio,
         **_shared(task),
@@ -182,8 +192,27 @@ def _oumi(task: Task, folder: Path) -> list[str]:
     return ["oumi", "train", "-c", str(_write_yaml(folder / "train.yaml", values))]
 
 
-def _never(task: Task, folder: Path) -> list[str]:
-    raise LookupError(f"it is not run at all ({task.base}, {folder})")
+def _unsloth(task: Task, folder: Path) -> list[str]:
+    """By the way of its guides: its model and adapter, and TRL's trainer, which it patches."""
+    _write_rows(
+        folder / "rows.jsonl",
+        [{"prompt": turns[:-1], "completion": turns[-1:]} for turns in _conversations(task)],
+    )
+    values = {
+        "base": str(task.base),
+        "rows": str(folder / "rows.jsonl"),
+        "max_length": task.max_length,
+        "lora_r": task.recipe.lora_rank,
+        "lora_alpha": task.recipe.lora_alpha,
+        "lora_dropout": task.recipe.lora_dropout,
+        "arguments": {
+            "output_dir": str(folder / "out"),
+            "warmup_ratio": task.recipe.warmup_ratio,
+            **{name: value for name, value in _shared(task).items() if name != "lora_dropout"},
+        },
+    }
+    (folder / "task.json").write_text(json.dumps(values), encoding="utf-8")
+    return ["python", str(_UNSLOTH), str(folder / "task.json")]
 
 
 TOOLS = (
@@ -192,7 +221,7 @@ TOOLS = (
     Tool("LLaMA-Factory", "llamafactory", _llamafactory),
     Tool("ms-swift", "ms-swift", _ms_swift),
     Tool("Oumi", "oumi", _oumi),
-    Tool("Unsloth", None, _never, impossible="trains on a GPU alone, and this is the CPU's table"),
+    Tool("Unsloth", "unsloth", _unsloth, gpu_alone=True),
 )
 
 

@@ -1,4 +1,4 @@
-"""What all trainers are given: rows, a base in fp32, and a run of ours with its prepared rows."""
+"""What all trainers are given: rows, a base in one type, and a run of ours with prepared rows."""
 
 from __future__ import annotations
 
@@ -54,8 +54,11 @@ BASES = {
 }
 
 
-def settings(rows: Path, held_out: Path, *, threads: int, own: Sequence[str]) -> list[str]:
+def settings(
+    rows: Path, held_out: Path, *, device: str, threads: int, own: Sequence[str]
+) -> list[str]:
     """What is set beside the profile's own keys; `own` are a person's, and come last."""
+    on_gpu = ["precision=bf16"] if device == "cuda" else []
     return [
         f"dataset_path={rows}",
         f"evaluation_path={held_out}",
@@ -68,7 +71,8 @@ def settings(rows: Path, held_out: Path, *, threads: int, own: Sequence[str]) ->
         "lora_dropout=0",
         "lora_target_modules=all-linear",
         "quantize_base=none",
-        "device=cpu",
+        f"device={device}",
+        *on_gpu,
         f"cpu_threads={threads}",
         # Training is compared with training.
         "eval_steps=null",
@@ -137,7 +141,7 @@ def find(base: BenchmarkBase) -> Path:
     return found.model
 
 
-def environment(folder: Path, threads: int, **more: str) -> dict[str, str]:
+def environment(folder: Path, device: str, threads: int, **more: str) -> dict[str, str]:
     """The environment variables of every trainer, ours among them: those of our stages.
 
     Args:
@@ -145,7 +149,8 @@ def environment(folder: Path, threads: int, **more: str) -> dict[str, str]:
     """
     variables = stage_environment() | {
         "HOME": str(folder),
-        "CUDA_VISIBLE_DEVICES": "",
+        # Two GPUs would make two trainings of one.
+        "CUDA_VISIBLE_DEVICES": "0" if device == "cuda" else "",
         "OMP_NUM_THREADS": str(threads),
         "DO_NOT_TRACK": "1",
     }
@@ -180,6 +185,7 @@ def make(
     rows: tuple[list[dict[str, str]], list[dict[str, str]]],
     *,
     python: Path,
+    device: str,
     threads: int,
     own: Sequence[str],
 ) -> Workspace:
@@ -195,9 +201,11 @@ def make(
     for file, those in zip(files, rows, strict=True):
         pairs = ({"instruction": row["question"], "output": row["answer"]} for row in those)
         file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
-    recipe = resolve(base.profile, settings=settings(*files, threads=threads, own=own))
-    copied = folder / "base"
-    run_step([sys.executable, "-m", "benchmarks.peers.models", "copy", find(base), copied], "base")
+    told = settings(*files, device=device, threads=threads, own=own)
+    recipe = resolve(base.profile, settings=told)
+    copied, kind = folder / "base", "bfloat16" if device == "cuda" else "float32"
+    models = [sys.executable, "-m", "benchmarks.peers.models"]
+    run_step([*models, "copy", find(base), copied, kind], "base")
 
     run = begin_run(folder / "run", recipe)
     command: list[str | Path] = [python, "-m", "trainer.prepare", "--run", run, "--base", copied]

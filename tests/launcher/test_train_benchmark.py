@@ -55,6 +55,7 @@ def figures_of(lines):
         settings=["precision=bf16"],
         rows=512,
         rounds=3,
+        device="cpu",
         threads=2,
         machine="2 x processor",
         torch="2.13.0",
@@ -197,11 +198,13 @@ def test_rows_are_those_asked_for_and_the_next_are_held_out(tmp_path):
     assert held_out == rows[30 : 30 + workspace.HELD_OUT_ROWS]
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("base", workspace.BASES.values(), ids=lambda base: base.name)
-def test_every_trainer_is_told_the_same_task(tmp_path, base):
+def test_every_trainer_is_told_the_same_task(tmp_path, base, device):
     files = [tmp_path / "train.jsonl", tmp_path / "held_out.jsonl"]
     own = ["learning_rate=7.5e-4", "lora_rank=24", "seed=1234567", "weight_decay=0.0125"]
-    recipe = resolve(base.profile, settings=workspace.settings(*files, threads=2, own=own))
+    settings = workspace.settings(*files, device=device, threads=2, own=own)
+    recipe = resolve(base.profile, settings=settings)
     run = tmp_path / "run"
     run.mkdir()
     recipe.write(run / "recipe.json")
@@ -213,7 +216,10 @@ def test_every_trainer_is_told_the_same_task(tmp_path, base):
         recipe=recipe.section(TrainSection),
         max_length=recipe.max_length,
     )
-    for number, tool in enumerate(tool for tool in TOOLS if not tool.impossible):
+    assert task.on_gpu == (device == "cuda")
+    tools = [tool for tool in TOOLS if not tool.impossible(device)]
+    assert len(tools) == (len(TOOLS) if task.on_gpu else len(TOOLS) - 1)
+    for number, tool in enumerate(tools):
         folder = tmp_path / str(number)
         folder.mkdir()
         command = tool.begin(task, folder)
@@ -228,7 +234,7 @@ def test_every_trainer_is_told_the_same_task(tmp_path, base):
 
 def test_every_trainer_of_its_own_environment_has_a_lock_that_names_it():
     versions = {tool.name: tool.version for tool in TOOLS}
-    assert all(versions[tool.name] for tool in TOOLS if not tool.impossible)
+    assert all(versions.values())
     locks = {path.stem for path in environments.LOCKS.glob("*.lock")}
     assert locks == {tool.package for tool in TOOLS if tool.package}
 
@@ -361,7 +367,8 @@ def test_tokens_are_counted_from_inside_a_process_however_batches_are_made(tmp_p
 
 
 def test_ours_and_the_others_run_in_one_environment_without_a_launcher(tmp_path):
-    found = workspace.environment(tmp_path, 2, **workspace.probe(tmp_path / "counts"))
+    found = workspace.environment(tmp_path, "cpu", 2, **workspace.probe(tmp_path / "counts"))
+    assert found["CUDA_VISIBLE_DEVICES"] == ""
     assert found["OMP_NUM_THREADS"] == "2"
     assert found["HOME"] == str(tmp_path)
     assert found["HF_HUB_OFFLINE"] == "1"
@@ -379,7 +386,12 @@ def test_a_tool_that_fails_is_a_line_and_is_not_tried_again(tmp_path, monkeypatc
             begun.append(name)
             if name == "forgets":
                 counted = train.Counts(
-                    batches=1, trained_tokens=3, tokens=4, padded_tokens=5, training_s=1
+                    batches=1,
+                    trained_tokens=3,
+                    tokens=4,
+                    padded_tokens=5,
+                    training_s=1,
+                    gpu_peak_bytes=0,
                 )
                 counted.write(folder / "counts.json")
             return ["moved" if name == "moved" else "python", "-c", code]
@@ -393,7 +405,8 @@ def test_a_tool_that_fails_is_a_line_and_is_not_tried_again(tmp_path, monkeypatc
         broken("moved", "pass"),
     ]
     (tmp_path / "base").mkdir()
-    task = Task(tmp_path / "base", None, [], tmp_path, TrainSection.model_construct(), 8)
+    recipe = TrainSection.model_construct(device="cpu")
+    task = Task(tmp_path / "base", None, [], tmp_path, recipe, 8)
     usage = process.Usage(0, 1.0, 1.0, 1, timed_out=False)
     comparison = train.Comparison(
         tools,

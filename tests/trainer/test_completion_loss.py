@@ -10,7 +10,7 @@ from trainer.lora import lora_config
 from trainer.prepared import IGNORED
 from trainer.train import chunked_head
 from trainer.train.completion_loss import CompletionTrainer
-from trainer.train.loading import load_base
+from trainer.train.loading import load_base, policy_of
 from trainer.train.micro_batches import MicroBatchLimits, joined_rows
 from trainer.train.training import training_arguments
 
@@ -26,7 +26,7 @@ def trainer(request, untrained, tokenizer, tmp_path):
     return CompletionTrainer(
         limits=MicroBatchLimits(recipe.batch_size),
         model=load_base(untrained, recipe),
-        args=training_arguments(recipe, str(tmp_path)),
+        args=training_arguments(recipe, policy_of(untrained, recipe), str(tmp_path)),
         train_dataset=rows,
         processing_class=tokenizer,
         peft_config=lora_config(recipe),

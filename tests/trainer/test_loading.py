@@ -9,7 +9,7 @@ from contract.errors import UserError
 from contract.recipe import TrainSection
 from launcher.configuration import resolve
 from tests import bases
-from trainer.train.loading import check_device, computing_in, load_base
+from trainer.train.loading import check_device, computing_in, load_base, policy_of
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_on_a_cpu_bf16_is_what_the_operations_round_to_and_not_the_weights(untra
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     ids = torch.tensor([[1, 2, 3, 4]])
     exact = model(input_ids=ids).logits
-    with computing_in(settings):
+    with computing_in(policy_of(base, settings)):
         rounded = model(input_ids=ids).logits.float()
     assert not torch.equal(exact, rounded)
     assert torch.allclose(exact, rounded, atol=0.05)

@@ -49,13 +49,14 @@ def policy_of(base: Path, recipe: TrainSection) -> PrecisionPolicy:
     return precision_policy(recipe, card, attention_of(load_config(base)))
 
 
-def computing_in(recipe: TrainSection) -> torch.autocast:
-    """Where a base computes in the recipe's precision, as it does later inside the trainer.
+def computing_in(policy: PrecisionPolicy) -> torch.autocast:
+    """Where a base computes in the policy's type, as it does later inside the trainer.
 
-    On a GPU its weights are in that precision already, and this changes nothing.
+    On a GPU its weights are in that type already, and this changes nothing.
     """
-    rounds = recipe.device == "cpu" and recipe.precision == "bf16"
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=rounds)
+    if policy.weights == policy.computing:
+        return torch.autocast("cpu", enabled=False)
+    return torch.autocast("cpu", dtype=DTYPES[policy.computing])
 
 
 def load_base(base: Path, recipe: TrainSection) -> PreTrainedModel:

@@ -38,7 +38,7 @@ from trainer.loading import load_tokenizer
 from trainer.memory import give_back_freed_blocks
 from trainer.prepared import PreparedRow, read_prepared
 from trainer.train.estimate import estimated_bytes
-from trainer.train.loading import check_device, computing_in, load_base
+from trainer.train.loading import check_device, computing_in, load_base, policy_of
 from trainer.train.memory_ladder import first_line, is_out_of_memory
 from trainer.train.scoring import Scores, expected_answer, score
 from trainer.train.training import train_adapter
@@ -167,7 +167,7 @@ def _score_base(stage_paths: StagePaths, scorer: _Scorer) -> Scores | None:
     base = stage_paths.require("base")
     # Loaded only for this and dropped: see load_base on 4-bit models that have generated.
     model = load_base(base, scorer.recipe) if scorer.held_out else None
-    with computing_in(scorer.recipe):
+    with computing_in(policy_of(base, scorer.recipe)):
         scores = scorer.score(model, who="base")
     del model
     gc.collect()

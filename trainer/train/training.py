@@ -20,7 +20,7 @@ from trainer.train.callbacks import EvaluationCallback, MetricsCallback
 from trainer.train.checkpoint_callback import CheckpointCallback
 from trainer.train.checkpoints import CheckpointStore
 from trainer.train.dataset import longest_rows, training_dataset
-from trainer.train.loading import load_base
+from trainer.train.loading import load_base, policy_of
 from trainer.train.memory_fallback import FallbackCallback, changed_by_kills
 from trainer.train.memory_ladder import (
     first_line,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from contract.precision_policy import PrecisionPolicy
     from trainer.train.completion_loss import CompletionTrainer
 
 
@@ -150,7 +151,8 @@ class _Attempt:
             self.reporter.note(f"resuming after step {step}, from its checkpoint")
             # What memory had run out for then, it would run out for again.
             self.changed = further(self.recipe, resumed.state.changed, self.changed)
-        model = load_base(self.stage_paths.require("base"), self.section)
+        base = self.stage_paths.require("base")
+        model = load_base(base, self.section)
         if self.recipe_now.packing and not keeps_rows_apart(model):
             self.reporter.note(
                 "packing false: this base's layers look across the ends of rows, which are padded"
@@ -184,11 +186,12 @@ class _Attempt:
                 self.tokenizer,
                 self.dataset,
                 section=section,
+                policy=policy_of(base, section),
                 fallback=FallbackCallback(self.recipe_now, self.changed, self.reporter),
                 callbacks=(evaluation, metrics, checkpoints),
                 scratch=scratch,
             )
-            check_mergeable(adapted_modules(trainer.model), self.stage_paths.require("base"))
+            check_mergeable(adapted_modules(trainer.model), base)
             trainer.train(resume_from_checkpoint=checkpoints.resume_from)
         if self.stop.made:
             raise KeyboardInterrupt
@@ -220,6 +223,7 @@ def _trainer(
     dataset: Dataset,
     *,
     section: TrainSection,
+    policy: PrecisionPolicy,
     fallback: FallbackCallback,
     callbacks: tuple[EvaluationCallback, MetricsCallback, CheckpointCallback],
     scratch: str,
@@ -241,7 +245,7 @@ def _trainer(
         limits=limits,
         checkpoints=callbacks[-1],
         model=model,
-        args=training_arguments(section, scratch),
+        args=training_arguments(section, policy, scratch),
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=lora_config(section),
@@ -262,7 +266,7 @@ def _trainer(
     return trainer, probe
 
 
-def training_arguments(recipe: TrainSection, scratch: str) -> Any:
+def training_arguments(recipe: TrainSection, policy: PrecisionPolicy, scratch: str) -> Any:
     """What TRL's trainer is told of a recipe; `scratch` is a folder that it wants to have."""
     from trl import SFTConfig
 
@@ -278,8 +282,8 @@ def training_arguments(recipe: TrainSection, scratch: str) -> Any:
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         optim=recipe.optim,
-        bf16=recipe.precision == "bf16",
-        fp16=recipe.precision == "fp16",
+        bf16=policy.computing == "bf16",
+        fp16=policy.scaled,
         use_cpu=recipe.device == "cpu",
         gradient_checkpointing=bool(recipe.gradient_checkpointing),
         activation_offloading=recipe.activation_offloading,
