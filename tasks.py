@@ -202,19 +202,30 @@ def evaluate(
         "model": "output_model_name of a finished run",
         "run": _RUN,
         "output": "file or folder to write it to (default: data/packages/NAME-RUN.zip)",
+        "oci": "write an OCI artifact (a folder, NAME-RUN.oci) instead of a zip, as registries, "
+        "ORAS and Docker's model tools take it",
+        "push": "push that artifact to a registry as HOST/NAME:TAG, logged in by docker login",
     }
 )
-def package(_context: Context, model: str, run: str = "", output: str = "") -> None:
+def package(
+    _context: Context,
+    model: str,
+    run: str = "",
+    output: str = "",
+    oci: bool = False,
+    push: str = "",
+) -> None:
     """Put a model, its adapter and its records into one zip, for a machine without this project.
 
     Examples:
       ./invoke package --model affineur-smoke
       ./invoke package --model affineur-smoke --output ~/Downloads
+      ./invoke package --model affineur-smoke --push registry.example.org/me/smoke:1.0
     """
     with _exit_on_error():
         from launcher.cli import commands
 
-        commands.package(model, run=run, output=output)
+        commands.package(model, run=run, output=output, oci=oci, push=push)
 
 
 @task(

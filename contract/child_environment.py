@@ -33,6 +33,7 @@ class Purpose(Enum):
     DOCKER = auto()
     LLAMA_CPP = auto()
     GPU_QUERY = auto()
+    TRACKING = auto()
 
 
 # The names that each may see besides those above.
@@ -50,11 +51,14 @@ _NAMES: Mapping[Purpose, tuple[str, ...]] = {
     ),
     Purpose.LLAMA_CPP: (*_PERSON, *_THREADS),
     Purpose.GPU_QUERY: (*_PERSON, *_GPU),
+    # Of these two, a server's credentials are among their own settings.
+    Purpose.TRACKING: (*_PERSON, *_NETWORK),
 }
 # Settings of the programs' own: indexes and credentials for them, caches, engines, builders.
 _BEGINNINGS: Mapping[Purpose, tuple[str, ...]] = {
     Purpose.PACKAGES: ("UV_", "PIP_"),
     Purpose.DOCKER: ("DOCKER_", "BUILDX_", "BUILDKIT_"),
+    Purpose.TRACKING: ("MLFLOW_", "WANDB_"),
 }
 
 

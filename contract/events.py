@@ -32,6 +32,17 @@ class Progress(Record):
     figures: dict[str, float] = Field(default_factory=dict)
 
 
+class Metrics(Record):
+    """What was measured up to a training's step, under the names that trackers show.
+
+    A training that goes on from a checkpoint says those of the steps before it again.
+    """
+
+    event: Literal["metrics"] = "metrics"
+    step: int
+    values: dict[str, float]
+
+
 class Note(Record):
     """A line for people that they should see even when all goes well."""
 
@@ -74,7 +85,7 @@ class MemoryFallback(Record):
     text: str = ""
 
 
-_Events = Started | Progress | Note | Result | Failed | MemoryFallback
+_Events = Started | Progress | Metrics | Note | Result | Failed | MemoryFallback
 Event = Annotated[_Events, Field(discriminator="event")]
 _EVENT: TypeAdapter[_Events] = TypeAdapter(Event)
 

@@ -64,6 +64,8 @@ class StagePaths(BaseModel):
 # Where stages write while they run, each into a folder of its own.
 WORK = Path(".work")
 RECIPE = Path("recipe.json")
+# What trackers write into a run; no output of a stage.
+TRACKING = Path("tracking")
 PREPARED = Path("prepared")
 PREPARED_TRAIN = PREPARED / "train.jsonl"
 PREPARED_HELD_OUT = PREPARED / "held_out.jsonl"

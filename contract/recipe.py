@@ -77,6 +77,10 @@ def _switch(value: object) -> object:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+# W&B writes an offline folder alone.
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
+
+
 class SectionKind(Record):
     """What all sections have in common: every number is finite."""
 
@@ -169,6 +173,12 @@ class CheckpointSection(SectionKind):
     checkpoints_kept: int = Field(ge=1)
 
 
+class TrackingSection(SectionKind):
+    """Where the launcher writes a training's metrics. It is part of no stage's key."""
+
+    trackers: list[TrackerName]
+
+
 class ConvertSection(SectionKind):
     """Which GGUF files are made, in which form, and the model name that they carry.
 
@@ -233,6 +243,7 @@ class Recipe(
     PrepareSection,
     TrainSection,
     CheckpointSection,
+    TrackingSection,
     QuantizeSection,
     ModelfileSection,
     VerifySection,

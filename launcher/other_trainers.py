@@ -277,7 +277,7 @@ _TRANSLATED = (
     ForeignKey("output_dir", "output_model_name", _model_name_of_folder, fallback=True),
 )
 
-_TRACKED = "losses are in metrics.jsonl and in the summary"
+_TRACKED = "losses are in metrics.jsonl and in the summary; trackers names who else gets them"
 _SAVED = "checkpoint_steps, checkpoint_minutes and checkpoints_kept say when a training is saved"
 _FAST = "speed and memory alone"
 _ONE_DEVICE = "one process on one device"

@@ -17,6 +17,8 @@ MODELS_FILE = CONFIGS / "models.yaml"
 MODELS = ROOT / "data" / "models"
 CACHE = ROOT / "data" / "cache"
 PACKAGES = ROOT / "data" / "packages"
+# Where no server is named.
+MLFLOW_STORE = ROOT / "data" / "tracking" / "mlflow.db"
 
 
 def lock_file(name: str) -> Path:

@@ -6,6 +6,7 @@ Every `trainer/<stage>/__main__.py` hands its function to `run_stage`, or to
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import signal
@@ -19,7 +20,7 @@ from typing import NoReturn, TextIO
 
 from contract.disk_space import full_disk
 from contract.errors import ExitCode, UserError
-from contract.events import Event, Failed, MemoryFallback, Note, Progress, Result, Started
+from contract.events import Event, Failed, MemoryFallback, Metrics, Note, Progress, Result, Started
 from contract.launch import LAUNCHED, Launch
 from contract.paths import StagePaths
 from contract.results.stage_result import StageResult
@@ -76,6 +77,11 @@ class Reporter:
             self.progress(doing, done=done, total=total, unit=unit)
 
         return report
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Say what was measured up to a step; what is no finite number is left out."""
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._emit(Metrics(step=step, values=finite))
 
     def note(self, text: str) -> None:
         """Say a line that people should see."""

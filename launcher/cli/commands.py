@@ -21,6 +21,8 @@ from launcher.gate.policy import POLICY_FILE, Policy, read_policy
 from launcher.pipeline import training
 from launcher.pipeline.finished_run import Run, canonical_name
 from launcher.pipeline.inputs import find_data
+from launcher.pipeline.oci_artifact import default_layout, write_layout
+from launcher.pipeline.oci_push import Reference, push_layout
 from launcher.pipeline.package import check_target, default_package, write_package
 from launcher.project import shown, user_path
 from launcher.promote import promotion
@@ -105,15 +107,26 @@ def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
         display.note(line)
 
 
-def package(model: str, *, run: str, output: str) -> None:
-    """Write one file with a finished run's model and adapter, and print its path."""
+def package(model: str, *, run: str, output: str, oci: bool, push: str) -> None:
+    """Write one file, or an OCI artifact, with a finished run's model and adapter, and print its
+    path; or push it, and print its reference with its digest.
+    """
     found = Run.find(canonical_name(model), run)
     display = Display()
-    target = default_package(found)
+    # What can be wrong about it is said before anything is copied.
+    reference = Reference.parse(push) if push else None
+    default = default_layout(found) if oci or push else default_package(found)
+    target = default
     if output:
         target = user_path(output, "--output")
-        target = target / default_package(found).name if target.is_dir() else target
+        target = target / default.name if target.is_dir() else target
         check_target(target)
+    if oci or push:
+        digest = write_layout(found, target, display)
+        if reference is not None:
+            push_layout(target, reference, display)
+        print(f"{reference}@{digest}" if reference is not None else shown(target))
+        return
     write_package(found, target, display)
     print(shown(target))
     display.note(

@@ -17,6 +17,7 @@ class HeardEvents:
 
     Attributes:
         on_started: is called when it runs.
+        on_metrics: is told what a training measured.
         on_other: is told of what is only shown.
         python: the version that it runs on.
         result: what it found out.
@@ -25,6 +26,7 @@ class HeardEvents:
     """
 
     on_started: Callable[[], None]
+    on_metrics: Callable[[events.Metrics], None]
     on_other: Callable[[events.Event], None]
     python: str | None = None
     result: dict[str, JsonValue] = field(default_factory=dict)
@@ -40,6 +42,8 @@ class HeardEvents:
             self.failed = UserError(event.problems, event.more)
         elif isinstance(event, events.Result):
             self.result.update(event.values)
+        elif isinstance(event, events.Metrics):
+            self.on_metrics(event)
         elif isinstance(event, events.MemoryFallback):
             self.fallback = event if event.changed is not None else None
         else:

@@ -5,6 +5,7 @@ and what says how it was made.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +28,7 @@ _OVERHEAD_BYTES = 1 << 16
 
 def default_package(run: Run) -> Path:
     """`data/packages/<model>-<run>.zip`."""
-    return PACKAGES / f"{_name(run)}.zip"
+    return PACKAGES / f"{package_name(run)}.zip"
 
 
 def write_package(run: Run, target: Path, display: Display) -> None:
@@ -39,16 +40,8 @@ def write_package(run: Run, target: Path, display: Display) -> None:
     Raises:
         UserError: a file is not what the run made, or the disk has no room.
     """
-    files = _files(run)
-    total_bytes = sum((run.folder / name).stat().st_size for name in files)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    check_disk_space(
-        target.parent,
-        total_bytes + _OVERHEAD_BYTES,
-        where=shown(target.parent),
-        purpose="the package takes",
-        remedy="Free some space, or choose another place: --output PATH.",
-    )
+    files = packaged_files(run)
+    total_bytes = check_space(run, files, target)
     with (
         display.working("package", shown(target)) as line,
         atomic_writer(target) as file,
@@ -56,13 +49,13 @@ def write_package(run: Run, target: Path, display: Display) -> None:
     ):
         done_bytes = 0
         for name in files:
-            entry = zipfile.ZipInfo(f"{_name(run)}/{name}", _DATE)
+            entry = zipfile.ZipInfo(f"{package_name(run)}/{name}", _DATE)
             entry.external_attr = _MODE
             with (
                 (run.folder / name).open("rb") as source,
                 package.open(entry, "w", force_zip64=True) as part,
             ):
-                done_bytes = _copy(source, part, line, done_bytes, total_bytes)
+                done_bytes = copy(source, part, line, done_bytes, total_bytes)
 
 
 def check_target(target: Path) -> None:
@@ -79,11 +72,30 @@ def check_target(target: Path) -> None:
         raise UserError.one("--output", f"{target.parent} is no folder", "Make it first: mkdir -p.")
 
 
-def _name(run: Run) -> str:
+def package_name(run: Run) -> str:
+    """`<model>-<run>`."""
     return f"{run.folder.parent.name}-{run.name}"
 
 
-def _files(run: Run) -> list[str]:
+def check_space(run: Run, files: Sequence[str], target: Path) -> int:
+    """See that the disk has space for a package of these files, and return their bytes.
+
+    Raises:
+        UserError: it has not.
+    """
+    total_bytes = sum((run.folder / name).stat().st_size for name in files)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    check_disk_space(
+        target.parent,
+        total_bytes + _OVERHEAD_BYTES,
+        where=shown(target.parent),
+        purpose="the package takes",
+        remedy="Free some space, or choose another place: --output PATH.",
+    )
+    return total_bytes
+
+
+def packaged_files(run: Run) -> list[str]:
     """What goes into it, relative to the run's folder; compared with what the run made.
 
     Raises:
@@ -96,9 +108,10 @@ def _files(run: Run) -> list[str]:
     return sorted({*made, *(str(name) for name in told if (run.folder / name).is_file())})
 
 
-def _copy(
+def copy(
     source: IO[bytes], part: IO[bytes], line: StageLine, done_bytes: int, total_bytes: int
 ) -> int:
+    """Copy one of the files, and return how much is done of all of them."""
     while piece := source.read(_PIECE_BYTES):
         part.write(piece)
         done_bytes += len(piece)

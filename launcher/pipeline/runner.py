@@ -10,7 +10,7 @@ it wrote is checked and moved into its folder when it ended well, with what it r
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic import JsonValue, ValidationError
 from contract import paths
 from contract.digest import digest_of_value, files_below
 from contract.errors import ExitCode, UserError
+from contract.events import Metrics
 from contract.manifest import ImageRecord, StageRecord
 from contract.results.table import RESULTS
 from launcher.display import Display
@@ -46,6 +47,7 @@ class StageContext:
         network: whether they may use the network.
         secrets: what they are told by name, and what stands in no record.
         labels: are put on containers, for people.
+        on_metrics: is told what a training measures.
     """
 
     lock: str
@@ -56,6 +58,7 @@ class StageContext:
     network: bool = False
     secrets: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    on_metrics: Callable[[Metrics], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -310,7 +313,9 @@ class StageRunner:
         with self._display.working(name) as line:
             while True:
                 # Once it has started, the image or the copy that it runs from is there.
-                heard = HeardEvents(lambda: self._sources.check(name), line.on_event)
+                heard = HeardEvents(
+                    lambda: self._sources.check(name), self._context.on_metrics, line.on_event
+                )
                 ending = self._engine.run(job, heard.on_event, self._display)
                 if ending.code == ExitCode.DONE:
                     return _Said(heard.result, heard.python)

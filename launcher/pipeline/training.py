@@ -7,7 +7,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from contract.memory_fit import PlannedTraining
 from contract.recipe import Recipe
 from contract.results.preflight import PreflightResult
 from contract.results.prepare import PrepareResult
+from contract.results.train import TrainResult
 from launcher.display import Display
 from launcher.pipeline.code_digest import code_digest
 from launcher.pipeline.file_digests import FileDigests
@@ -51,6 +52,7 @@ from launcher.runtime.dependency_locks import lock_digest, pinned
 from launcher.runtime.engine import Engine
 from launcher.runtime.exclusive_lock import exclusive_lock
 from launcher.runtime.llama_cpp_sources import is_fetched
+from launcher.tracking.tracking import listener, tracked
 
 # The run's folder is named after this stage's key: what comes after it is rebuilt in place.
 _NAMING_STAGE = TRAIN.name
@@ -101,24 +103,44 @@ def train(
     keys = _keys(parts)
     folder = StageFolder(run_folder(recipe, keys), digests)
     context = _context(recipe, inputs, parts)
-    runner = StageRunner(folder, context, engine=engine, display=display)
     with exclusive_lock(folder.path):
         recipe.write(folder.path / paths.RECIPE)
         inputs.base.write(folder.path / paths.BASE_RECORD)
         ran = []
-        for stage in training_stages(recipe):
-            # The disk and the memory are other ones at every start.
-            if stage == PREFLIGHT and not folder.is_current(TRAIN, keys[TRAIN.name]):
-                runner.run(stage, keys[stage.name])
-                ran.append(stage.name)
-            elif runner.bring_up_to_date(stage, keys[stage.name]):
-                ran.append(stage.name)
-            check_templates(_needs_template_engine(stage, folder))
+        tags = {"base": inputs.base.digest, **inputs.digests("data", "evaluation")}
+        with tracked(recipe, folder.path, tags, display) as tracking:
+            context = replace(context, on_metrics=listener(tracking))
+            runner = StageRunner(folder, context, engine=engine, display=display)
+            for stage in training_stages(recipe):
+                # The disk and the memory are other ones at every start.
+                if stage == PREFLIGHT and not folder.is_current(TRAIN, keys[TRAIN.name]):
+                    runner.run(stage, keys[stage.name])
+                    ran.append(stage.name)
+                elif runner.bring_up_to_date(stage, keys[stage.name]):
+                    ran.append(stage.name)
+                check_templates(_needs_template_engine(stage, folder))
+            if tracking is not None:
+                tracking.scores = _scores(folder)
         run = Run(folder.path)
         _write_manifest(run, recipe, inputs=inputs, keys=keys, folder=folder)
         run.name_latest()
     digests.save()
     return Outcome(run, tuple(ran))
+
+
+def _scores(folder: StageFolder) -> dict[str, float]:
+    """What trackers show of a training's end, by the names under which they show it."""
+    record = folder.record(TRAIN.name)
+    if record is None:
+        return {}
+    held_out = record.typed_result(TrainResult).held_out
+    measured = {"loss": held_out.loss, "exact_match": held_out.exact_match}
+    return {
+        f"eval/{name}_{model}": value
+        for name, both in measured.items()
+        if both is not None
+        for model, value in (("base", both.base), ("tuned", both.tuned))
+    }
 
 
 def _needs_template_engine(stage: Stage, folder: StageFolder) -> str | None:

@@ -31,7 +31,12 @@ def test_nobody_is_given_what_is_not_named(monkeypatch, purpose):
         ("UV_INDEX_URL", {Purpose.PACKAGES}),
         ("PIP_INDEX_URL", {Purpose.PACKAGES}),
         ("DOCKER_HOST", {Purpose.DOCKER}),
-        ("https_proxy", {Purpose.PACKAGES, Purpose.DOCKER, Purpose.NETWORK_STAGE}),
+        (
+            "https_proxy",
+            {Purpose.PACKAGES, Purpose.DOCKER, Purpose.NETWORK_STAGE, Purpose.TRACKING},
+        ),
+        ("MLFLOW_TRACKING_TOKEN", {Purpose.TRACKING}),
+        ("WANDB_API_KEY", {Purpose.TRACKING}),
         ("CUDA_VISIBLE_DEVICES", {Purpose.STAGE, Purpose.NETWORK_STAGE, Purpose.GPU_QUERY}),
         ("GOMP_SPINCOUNT", {Purpose.LLAMA_CPP}),
         ("LANG", set(Purpose)),

@@ -98,6 +98,8 @@ class MetricsCallback(TrainerCallback):
         """Start the clock, now that the model is loaded."""
         del args, state, control
         self._metrics.write_text("".join(f"{line.model_dump_json()}\n" for line in self.lines))
+        for line in self.lines:
+            self._reporter.metrics(line.step, _tracked(line))
         self._started_s = time.monotonic()
 
     def on_step_end(
@@ -149,6 +151,7 @@ class MetricsCallback(TrainerCallback):
         )
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json() + "\n")
+        self._reporter.metrics(line.step, _tracked(line))
         if not math.isfinite(loss):
             raise UserError.one(
                 f"step {state.global_step}",
@@ -157,3 +160,16 @@ class MetricsCallback(TrainerCallback):
             )
         self.lines.append(line)
         self._figures = {"loss": loss, "tokens/s": line.tokens_per_s}
+
+
+def _tracked(line: TrainingMetrics) -> dict[str, float]:
+    """A line's figures by the names that transformers gives them in trackers."""
+    held_out = {} if line.held_out_loss is None else {"eval/loss": line.held_out_loss}
+    return {
+        "train/loss": line.loss,
+        "train/learning_rate": line.learning_rate,
+        "train/grad_norm": line.grad_norm,
+        "train/epoch": line.epoch,
+        "train/tokens_per_s": line.tokens_per_s,
+        **held_out,
+    }
