@@ -77,9 +77,8 @@ def _watch(trainer: Any, file: str) -> None:
         finally:
             found = {**counts, "training_s": time.monotonic() - started_s}
             # The trainer imported it long ago; what its allocator holds is what a GPU must have.
-            cuda = sys.modules["torch"].cuda if "torch" in sys.modules else None
-            on_gpu = cuda is not None and cuda.is_available()
-            found["gpu_peak_bytes"] = cuda.max_memory_reserved() if on_gpu else 0
+            cuda = sys.modules["torch"].cuda
+            found["gpu_peak_bytes"] = cuda.max_memory_reserved() if cuda.is_available() else 0
             Path(file).write_text(json.dumps(found), encoding="utf-8")
 
     trainer.train = watched_train
