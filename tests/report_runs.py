@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 from contract.manifest import Check, Manifest, StageRecord, Verification
 from contract.results.prepare import LengthFigures, PrepareResult, TruncatedRow
@@ -39,9 +38,7 @@ QUESTION = (
 )
 
 
-def training(
-    *, steps: int = 60, evaluated: bool = True, hostile: bool = True
-) -> tuple[TrainResult, list[TrainingMetrics]]:
+def training(*, steps=60, evaluated=True, hostile=True):
     """A training that learns, and its lines of metrics, one for each five steps."""
     lines = []
     for step in range(5, steps + 1, 5):
@@ -108,7 +105,7 @@ def training(
     return result, lines
 
 
-def preparation() -> PrepareResult:
+def preparation():
     """Rows of which two are cut."""
     lengths = sorted([39 + (number * number) % 97 for number in range(434)] + [600, 640, 90, 91])
     return PrepareResult(
@@ -132,7 +129,7 @@ def preparation() -> PrepareResult:
     )
 
 
-def stage(name: str, seconds: float, result: object = None, **outputs: str) -> StageRecord:
+def stage(name, seconds, result=None, **outputs):
     """A finished stage."""
     digest = f"{len(name):02x}" * 32
     return StageRecord(
@@ -150,7 +147,7 @@ def stage(name: str, seconds: float, result: object = None, **outputs: str) -> S
     )
 
 
-def make_run(folder: Path, *, steps: int = 60, whole: bool = True, hostile: bool = True) -> Run:
+def make_run(folder, *, steps=60, whole=True, hostile=True):
     """A finished run; `whole` has it evaluated, proved and decided on, else none of it was."""
     folder.mkdir(parents=True)
     trained, lines = training(steps=steps, evaluated=whole, hostile=hostile)
@@ -192,7 +189,7 @@ def make_run(folder: Path, *, steps: int = 60, whole: bool = True, hostile: bool
     return run
 
 
-def proof(run: Run, *, passed: bool = True, of: str | None = None) -> Verification:
+def proof(run, *, passed=True, of=None):
     """A verification of the run's model, or of another digest."""
     found = "32 of 32 match the merged model <em>"
     return Verification(
@@ -209,7 +206,7 @@ def proof(run: Run, *, passed: bool = True, of: str | None = None) -> Verificati
     )
 
 
-def evaluation(run: Run, *, outcome: str | None = "passed") -> record.Evaluation:
+def evaluation(run, *, outcome="passed"):
     """A task that was learned and a skill that was kept; no `outcome` leaves it undecided."""
     sets = [_set("demo", "task", ours=0.9, theirs=0.0), _set("arithmetic", "skill", 0.4, 0.25)]
     identity = record.ModelIdentity(
@@ -242,7 +239,7 @@ def evaluation(run: Run, *, outcome: str | None = "passed") -> record.Evaluation
     )
 
 
-def _set(name: str, kind: str, ours: float, theirs: float, rows: int = 32) -> record.SetResult:
+def _set(name, kind, ours, theirs, rows=32):
     scores = [
         [1.0] * round(share * rows) + [0.0] * (rows - round(share * rows))
         for share in (ours, theirs)

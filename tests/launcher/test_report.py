@@ -18,7 +18,60 @@ from launcher.runtime import dependency_locks
 from tests.conftest import invoke
 from tests.report_runs import HOSTILE, evaluation, make_run, proof
 
-_VOID = {"meta", "path", "rect"}
+_VOID = {"meta", "path"}
+# What the templates write; the data's own are b, em, i, img and script.
+_OURS = set(
+    [
+        "a",
+        "article",
+        "bdi",
+        "body",
+        "caption",
+        "code",
+        "data",
+        "dd",
+        "desc",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "figcaption",
+        "figure",
+        "footer",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "head",
+        "header",
+        "html",
+        "li",
+        "main",
+        "mark",
+        "meta",
+        "nav",
+        "ol",
+        "p",
+        "path",
+        "q",
+        "rect",
+        "section",
+        "span",
+        "strong",
+        "style",
+        "summary",
+        "svg",
+        "table",
+        "tbody",
+        "td",
+        "th",
+        "thead",
+        "time",
+        "title",
+        "tr",
+        "ul",
+    ]
+)
 
 
 class Page(HTMLParser):
@@ -148,12 +201,9 @@ def test_every_figure_is_the_records(run, language):
     ]
 
 
-def test_no_markup_of_the_data_is_any_of_the_page(run, bare):
+def test_no_markup_of_the_data_is_any_of_the_page(run):
     found = page(run)
-    assert found.all("script") == found.all("img") == found.all("b") == found.all("i") == []
-    assert found.all("em") == []
-    clean = {one["tag"] for one in page(bare).elements} | {"mark", "q", "article", "bdi", "data"}
-    assert {one["tag"] for one in found.elements} <= clean | {"figure", "desc", "table", "caption"}
+    assert {one["tag"] for one in found.elements} <= _OURS
     assert not [name for one in found.elements for name in one if name.startswith("@on")]
     seen = HOSTILE.replace("\x00", "\u2400").replace("\x1b", "\u241b")
     texts = [one["text"] for one in found.all("div") if "text" in one.get("@class", "").split()]
