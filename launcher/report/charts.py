@@ -17,7 +17,7 @@ SIDE = 1000.0
 # Two to a pixel or so, on a screen; more are not seen.
 MOST_POINTS = 800
 _MOST_TICKS = 5
-_MOST_BINS = 24
+_MOST_BINS = 40
 _NICE = (1.0, 2.0, 2.5, 5.0, 10.0)
 # Farther away than any figure of a training; beyond it differences overflow.
 _MOST = 1e100
