@@ -42,7 +42,7 @@ class Comparison:
 def compare(expected: str, answer: str) -> Comparison:
     """Compare word by word."""
     ours, theirs = _WORDS.findall(answer), _WORDS.findall(expected)
-    whole = (Piece(expected, False),), (Piece(answer, False),)
+    whole = _filled([Piece(expected, False)]), _filled([Piece(answer, False)])
     if answer == expected:
         return Comparison("equal", *whole, words=0)
     if max(len(ours), len(theirs)) > _MOST_WORDS:

@@ -102,7 +102,7 @@ def render(facts: Facts, language: Language) -> str:
         widest=widest,
     )
     recipe = facts.manifest.recipe
-    return environment.get_template("report.html.jinja").render(
+    text: str = environment.get_template("report.html.jinja").render(
         css=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         generator=f"{_GENERATOR} {VERSION}",
         facts=facts,
@@ -126,6 +126,7 @@ def render(facts: Facts, language: Language) -> str:
         materials={**facts.inputs, **facts.manifest.locks},
         most_named=_MOST_NAMED,
     )
+    return text
 
 
 def _check_target(path: Path) -> None:

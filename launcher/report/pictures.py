@@ -166,10 +166,10 @@ def _of_metrics(
     return line_chart([Series(name, points)], from_zero=True)
 
 
-def _described_losses(facts: Facts, language: Language) -> str:
+def _described_losses(facts: Facts, language: Language) -> Markup:
     trained = facts.trained
     if not trained.losses:
-        return ""
+        return Markup()
     said = [
         language.count(
             "described_losses",
@@ -185,9 +185,9 @@ def _described_losses(facts: Facts, language: Language) -> str:
     return Markup(" ").join(said)
 
 
-def _described(values: Sequence[float], form: Callable[[float], str], language: Language) -> str:
+def _described(values: Sequence[float], form: Callable[[float], str], language: Language) -> Markup:
     if not values:
-        return ""
+        return Markup()
     first, last, least, most = map(form, (values[0], values[-1], min(values), max(values)))
     return language.say("described", first=first, last=last, least=least, most=most)
 

@@ -159,6 +159,7 @@ def test_no_markup_of_the_data_is_any_of_the_page(run):
     assert texts.count(seen) == 3
     assert f"{seen} <b>" in texts
     assert "{{ 7*7 }}" in "".join(texts)
+    assert texts.count("(no answer)") == 1
     assert "<i>:9" in found.section("data")
 
 
