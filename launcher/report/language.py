@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from contract.errors import UserError, unknown_name
@@ -71,7 +71,7 @@ class Language:
 
     def say(self, key: str, /, **words: object) -> Markup:
         """A sentence, with each word in its `{place}`; what is no markup is escaped."""
-        return Markup(escape(self.sentences[key]).format(**words))
+        return Markup.escape(self.sentences[key]).format(**words)
 
     def count(self, key: str, number: int, /, **words: object) -> Markup:
         """The sentence `key_one` or `key_other`, as the number asks for."""
