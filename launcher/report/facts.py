@@ -11,13 +11,14 @@ from typing import Literal
 from pydantic import ValidationError
 
 from contract import paths
+from contract.errors import UserError
 from contract.manifest import ImageRecord, Manifest, Verification
 from contract.record import other_version
 from contract.results.prepare import PrepareResult
 from contract.results.train import TrainingMetrics, TrainResult
 from launcher.evaluate.record import Evaluation, EvaluationAttempt
 from launcher.pipeline.finished_run import Run
-from launcher.project import lock_file
+from launcher.project import lock_file, shown
 from launcher.runtime.dependency_locks import lock_digest, pinned
 
 # `outdated`: of a model that the run made earlier.
@@ -58,9 +59,11 @@ class Facts:
         """Read them.
 
         Raises:
-            UserError: another version of this project wrote one of them.
+            UserError: one is not there, or another version of this project wrote it.
         """
-        evaluation = run.folder / paths.EVALUATION
+        serving, evaluation = run.folder / paths.SERVING, run.folder / paths.EVALUATION
+        if not serving.exists():
+            raise UserError.one(shown(serving), "does not exist", "Run ./invoke train again.")
         return cls(
             run=run.name,
             manifest=run.manifest,

@@ -400,6 +400,12 @@ def test_a_report_is_written_where_a_person_wants_it(run, tmp_path):
     assert (tmp_path / "thesis.html").read_text() == "mine"
 
 
+def test_a_manifest_without_its_run_is_a_sentence(run):
+    (run.folder / "serving.json").unlink()
+    with pytest.raises(UserError, match=r"serving\.json: does not exist\. Run \./invoke train"):
+        report_run(str(run.folder / "manifest.json"), output="", language="en")
+
+
 def test_a_language_that_it_is_not_written_in_is_refused(run):
     with pytest.raises(UserError, match=r"no language 'de'.* Known: en, fr"):
         report_run(str(run.folder), output="", language="de")
