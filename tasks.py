@@ -38,6 +38,7 @@ _OLLAMA = (
 )
 _POLICY = "gate policy to use instead of configs/gate.yaml"
 _RUN = "run key, or the start of one (default: the run that was brought up to date last)"
+_NAMED_RUN = "a model's name, NAME@KEY, or a run's folder or manifest, also of another clone"
 _ENGINE = "where the stages run: auto, local or docker"
 _FLAGS = {"profile": _AUTO, "config": _CONFIG, "set": _SET, "data": _DATA}
 
@@ -226,6 +227,27 @@ def package(
         from launcher.cli import commands
 
         commands.package(model, run=run, output=output, oci=oci, push=push)
+
+
+@task(
+    positional=["run"],
+    help={
+        "run": _NAMED_RUN,
+        "output": "file or folder to write it to (default: report.html in the run's folder)",
+        "language": "en (default) or fr",
+    },
+)
+def report(_context: Context, run: str, output: str = "", language: str = "en") -> None:
+    """Write a finished run's report: one HTML file that loads nothing, for any browser.
+
+    Examples:
+      ./invoke report affineur-smoke
+      ./invoke report affineur-demo --language fr --output ~/Documents
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        commands.report_of(run, output=output, language=language)
 
 
 @task(
@@ -430,6 +452,7 @@ def doctor(_context: Context, profile: str = "auto", engine: str = "auto") -> No
         "gpu": "run the tests that need a GPU; they fail without one",
         "container": "run the tests that need a Docker engine; they fail without one",
         "serving": "run the tests that need Ollama; they fail without it",
+        "browser": "run the tests that need Chromium; they fail without it",
         "faults": "run the fault campaign (hours): kills, damaged files, full disks, odd servers",
         "model": "served model for the accuracy and regression tests (default: the smoke model)",
         "base": "served model to compare it with (default: the base that it was trained from)",
@@ -446,6 +469,7 @@ def test(
     gpu: bool = False,
     container: bool = False,
     serving: bool = False,
+    browser: bool = False,
     faults: bool = False,
 ) -> None:
     """Run the tests.
@@ -460,7 +484,13 @@ def test(
     with _exit_on_error():
         from launcher.cli import checks
 
-        asked = {"gpu": gpu, "container": container, "serving": serving, "faults": faults}
+        asked = {
+            "gpu": gpu,
+            "container": container,
+            "serving": serving,
+            "browser": browser,
+            "faults": faults,
+        }
         chosen = [name for name, wanted in asked.items() if wanted]
         checks.test(only, match=match, asked=chosen, model=model, base=base, fast=fast, slow=slow)
 

@@ -31,9 +31,15 @@ from launcher.runtime import llama_cpp_sources
 from launcher.runtime.exclusive_lock import exclusive_lock
 from launcher.runtime.llama_cpp_tools import tools as compiled
 
-MARKERS = {"trains", "compiles", "container", "serves", "gpu", "faults"}
+MARKERS = {"trains", "compiles", "container", "serves", "browser", "gpu", "faults"}
 # Everything in these needs what it is about.
-_FOLDERS = {"container": "container", "serving": "serves", "gpu": "gpu", "faults": "faults"}
+_FOLDERS = {
+    "container": "container",
+    "serving": "serves",
+    "browser": "browser",
+    "gpu": "gpu",
+    "faults": "faults",
+}
 Fixture = TypeVar("Fixture", bound=Callable[..., object])
 
 

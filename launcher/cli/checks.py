@@ -17,9 +17,9 @@ from launcher.project import ROOT
 from launcher.runtime.environment import ensure_environment
 
 _SOURCES = ("tasks.py", "contract", "launcher", "trainer", "benchmarks", "notebooks", "tests")
-# Run only when named: they fail without an engine, a GPU or a server, and never skip; or they take
-# hours.
-_NEEDS_MORE = "container or serves or gpu or faults"
+# Run only when named: they fail without an engine, a GPU, a server or a browser, and never skip; or
+# they take hours.
+_NEEDS_MORE = "container or serves or browser or gpu or faults"
 _NEEDS_TIME = "trains or compiles or slow"
 _SHELL = re.compile(rb"#!\S*[ /](?:ba|da)?sh\b")
 

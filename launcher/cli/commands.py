@@ -28,6 +28,7 @@ from launcher.project import shown, user_path
 from launcher.promote import promotion
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.models_file import RoleEntry
+from launcher.report.upkeep import report_kept
 from launcher.runtime import dependency_locks, gpus, images, processor
 from launcher.runtime.engine_choice import choose_engine
 from launcher.runtime.llama_cpp_tools import tools
@@ -79,15 +80,16 @@ def train(
         check_templates=check_server,
     )
     imported = None
-    if chosen is not None:
-        with chosen.running() as server:
-            imported = _import(
-                outcome.run,
-                recipe.output_model_name,
-                server=server,
-                display=display,
-                replace=replace,
-            )
+    with report_kept(outcome.run, display):
+        if chosen is not None:
+            with chosen.running() as server:
+                imported = _import(
+                    outcome.run,
+                    recipe.output_model_name,
+                    server=server,
+                    display=display,
+                    replace=replace,
+                )
     if quiet:
         print(outcome.run.folder)
     else:
@@ -100,7 +102,7 @@ def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
     found = Run.find(model, run)
     display = Display()
     chosen = demand_server(ollama, display)
-    with chosen.running() as server:
+    with chosen.running() as server, report_kept(found, display):
         imported = _import(found, model, server=server, display=display, replace=replace)
     print(f"{imported.name}  {imported.digest}")
     for line in chosen.how_to_ask(model):
@@ -135,12 +137,20 @@ def package(model: str, *, run: str, output: str, oci: bool, push: str) -> None:
     )
 
 
+def report_of(run: str, *, output: str, language: str) -> None:
+    """Write a finished run's report as one HTML file, and print its path."""
+    # Templates take a while to import.
+    from launcher.report.document import report_run
+
+    print(shown(report_run(run, output=output, language=language)))
+
+
 def verify(model: str, *, run: str, ollama: str) -> None:
     """Prove that what the server serves under the name is the run's model; print the table."""
     model = canonical_name(model)
     found = Run.find(model, run)
     display = Display()
-    with demand_server(ollama, display).running() as server:
+    with demand_server(ollama, display).running() as server, report_kept(found, display):
         by = "" if ollama == "host" else f" --ollama {ollama}"
         checks = verification.prove_named(found, server, model, display=display, how=by)
     verification.show(checks, terminal())
@@ -174,7 +184,8 @@ def evaluate(
         engine=choose_engine(engine, "", display),
         display=display,
     )
-    home, evaluation = evaluator.evaluate()
+    with report_kept(found, display):
+        home, evaluation = evaluator.evaluate()
     if quiet:
         print(home / paths.EVALUATION)
         return
@@ -191,8 +202,9 @@ def gate(model: str, *, run: str, policy: str) -> None:
     evaluation = Evaluation.of_run(found.folder, model)
     _note_unfinished(found)
     decision = decide(found, evaluation, _policy(policy))
-    evaluation.model_copy(update={"gate": decision}).write(found.folder / paths.EVALUATION)
-    atomic_write(found.folder / paths.CARD, card.markdown(evaluation, decision))
+    with report_kept(found, Display()):
+        evaluation.model_copy(update={"gate": decision}).write(found.folder / paths.EVALUATION)
+        atomic_write(found.folder / paths.CARD, card.markdown(evaluation, decision))
     card.show(evaluation, decision, terminal())
     Display().note(f"Markdown for a pull request: {shown(found.folder / paths.CARD)}")
     if not decision.ship:

@@ -18,6 +18,7 @@ from launcher.cli.loss_chart import Curve, loss_chart
 from launcher.display import distinct_parts, shortened, styled
 from launcher.pipeline.finished_run import Run
 from launcher.project import shown
+from launcher.report.upkeep import REPORT
 from launcher.serving.model_import import Imported
 from launcher.serving.ollama_address import address
 from launcher.serving.server_choice import Ollama
@@ -41,6 +42,9 @@ def show(run: Run, console: Console, *, imported: Imported | None, ollama: Ollam
     _examples(trained.held_out.examples, console)
     for line in next_steps(run, imported, ollama):
         console.print(Text(line), soft_wrap=True)
+    report = run.folder / REPORT
+    if report.exists():
+        console.print(Text(f"The report, for any browser: {shown(report)}"), soft_wrap=True)
 
 
 def next_steps(run: Run, imported: Imported | None, ollama: Ollama | None) -> list[str]:

@@ -165,6 +165,17 @@ class Run:
         """The digest of its served model, the same on every server."""
         return self.files.digest
 
+    @property
+    def recorded_model_digest(self) -> str:
+        """`model_digest` by what the run recorded: no file of the model is looked at."""
+        made = {
+            name: one for record in self.manifest.stages for name, one in record.outputs.items()
+        }
+        serving = self.serving
+        named = [name for name in (serving.gguf, serving.adapter) if name is not None]
+        recorded = {name: f"sha256:{made[name]}" for name in named}
+        return ModelFiles(self.recipe.output_model_name, self.folder, serving, recorded).digest
+
     def files_as(self, serving: Serving) -> ModelFiles:
         """Its files in another form than the served one, compared with what the run made.
 

@@ -1,0 +1,69 @@
+"""Questions with the answers of base and tuned model beside the expected one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from launcher.display import distinct_parts, shortened
+from launcher.report.differences import Comparison, compare
+from launcher.report.facts import Facts
+
+# What is shown of a question without being asked for.
+_MOST_CHARACTERS, _MOST_LINES = 300, 6
+
+
+@dataclass(frozen=True)
+class ExampleRow:
+    """One of them.
+
+    Attributes:
+        where: the row's file and line, where it is known.
+        short: what tells the question from the others, in a line.
+        base: None where no base was asked.
+    """
+
+    where: str | None
+    question: str
+    short: str
+    tuned: Comparison
+    base: Comparison | None
+
+    @property
+    def is_long(self) -> bool:
+        """Whether only a short form of the question is shown at first."""
+        return len(self.question) > _MOST_CHARACTERS or self.question.count("\n") >= _MOST_LINES
+
+
+def held_out_examples(facts: Facts) -> list[ExampleRow]:
+    """Those that the training answered before and after."""
+    found = facts.trained.held_out.examples
+    return [
+        ExampleRow(
+            where=None,
+            question=example.prompt,
+            short=short,
+            tuned=compare(example.expected, example.tuned),
+            base=compare(example.expected, example.base),
+        )
+        for example, short in zip(found, _short([one.prompt for one in found]), strict=True)
+    ]
+
+
+def wrong_answers(facts: Facts) -> list[ExampleRow]:
+    """Those that the evaluation kept for people to look at."""
+    found = facts.evaluation.examples if facts.evaluation is not None else []
+    return [
+        ExampleRow(
+            where=example.where,
+            question=example.question,
+            short=short,
+            tuned=compare(example.expected, example.model),
+            base=compare(example.expected, example.base) if example.base is not None else None,
+        )
+        for example, short in zip(found, _short([one.question for one in found]), strict=True)
+    ]
+
+
+def _short(questions: Sequence[str]) -> list[str]:
+    return [shortened(part) for part in distinct_parts(questions)]
