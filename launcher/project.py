@@ -17,6 +17,7 @@ MODELS_FILE = CONFIGS / "models.yaml"
 MODELS = ROOT / "data" / "models"
 CACHE = ROOT / "data" / "cache"
 PACKAGES = ROOT / "data" / "packages"
+REPRODUCED = ROOT / "data" / "reproduced"
 
 
 def lock_file(name: str) -> Path:

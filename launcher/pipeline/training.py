@@ -96,28 +96,50 @@ def train(
     """
     digests = FileDigests()
     inputs = gather(recipe, engine=engine, display=display, digests=digests, server=server)
+    folder = run_folder(inputs.recipe, training_keys(inputs.recipe, inputs))
+    with exclusive_lock(folder):
+        outcome = run_stages(
+            folder, inputs, engine, display, digests=digests, check_templates=check_templates
+        )
+        outcome.run.name_latest()
+    digests.save()
+    return outcome
+
+
+def run_stages(
+    path: Path,
+    inputs: RunInputs,
+    engine: Engine,
+    display: Display,
+    *,
+    digests: FileDigests,
+    check_templates: Callable[[str | None], None] = lambda _: None,
+) -> Outcome:
+    """Bring every stage up to date in a folder that the caller holds, and write its manifest.
+
+    Raises:
+        UserError: bad input, or a condition that a person can fix.
+        StageCrashed: a stage ended by a bug or was killed.
+    """
     recipe = inputs.recipe
     parts = training_key_parts(recipe, inputs)
     keys = _keys(parts)
-    folder = StageFolder(run_folder(recipe, keys), digests)
+    folder = StageFolder(path, digests)
     context = _context(recipe, inputs, parts)
     runner = StageRunner(folder, context, engine=engine, display=display)
-    with exclusive_lock(folder.path):
-        recipe.write(folder.path / paths.RECIPE)
-        inputs.base.write(folder.path / paths.BASE_RECORD)
-        ran = []
-        for stage in training_stages(recipe):
-            # The disk and the memory are other ones at every start.
-            if stage == PREFLIGHT and not folder.is_current(TRAIN, keys[TRAIN.name]):
-                runner.run(stage, keys[stage.name])
-                ran.append(stage.name)
-            elif runner.bring_up_to_date(stage, keys[stage.name]):
-                ran.append(stage.name)
-            check_templates(_needs_template_engine(stage, folder))
-        run = Run(folder.path)
-        _write_manifest(run, recipe, inputs=inputs, keys=keys, folder=folder)
-        run.name_latest()
-    digests.save()
+    recipe.write(folder.path / paths.RECIPE)
+    inputs.base.write(folder.path / paths.BASE_RECORD)
+    ran = []
+    for stage in training_stages(recipe):
+        # The disk and the memory are other ones at every start.
+        if stage == PREFLIGHT and not folder.is_current(TRAIN, keys[TRAIN.name]):
+            runner.run(stage, keys[stage.name])
+            ran.append(stage.name)
+        elif runner.bring_up_to_date(stage, keys[stage.name]):
+            ran.append(stage.name)
+        check_templates(_needs_template_engine(stage, folder))
+    run = Run(folder.path)
+    _write_manifest(run, recipe, inputs=inputs, keys=keys, folder=folder)
     return Outcome(run, tuple(ran))
 
 
@@ -362,7 +384,7 @@ def _write_manifest(
         locks={lock_file(lock).name: lock_digest(lock) for lock in (recipe.lock, "llama-cpp")},
         code={stage.name: code_digest(f"trainer.{stage.name}") for stage in stages},
         versions={name: versions[name] for name in _VERSIONS_OF},
-        machine=_machine(),
+        machine=this_machine(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         stages=records,
         # It names the digest of the model that it is of.
@@ -371,7 +393,8 @@ def _write_manifest(
     run.write_manifest(manifest)
 
 
-def _machine() -> Machine:
+def this_machine() -> Machine:
+    """What a digest may depend on, as it is here."""
     return Machine(platform=platform.platform(), processor=_processor(), cores=os.cpu_count())
 
 

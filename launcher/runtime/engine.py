@@ -131,6 +131,10 @@ class Engine(Protocol):
         """Whether this lock's jobs can run at once, with nothing to be built or fetched first."""
         ...
 
+    def has_image(self, digest: str) -> bool:
+        """Whether the image of this digest is there."""
+        ...
+
     def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
         """Run the job to its end.
 
