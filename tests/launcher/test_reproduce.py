@@ -13,6 +13,7 @@ from contract import paths
 from contract.digest import digest_of_file, files_below
 from contract.errors import ExitCode, UserError
 from contract.manifest import ImageRecord, Manifest
+from contract.precision_policy import Card
 from launcher.cli import reproduction_report
 from launcher.configuration import resolve
 from launcher.display import Display, terminal
@@ -20,7 +21,7 @@ from launcher.pipeline import finished_run, inputs, training
 from launcher.pipeline.finished_run import Run
 from launcher.pipeline.stages import Input
 from launcher.reproduce import reproduction
-from launcher.reproduce.conditions import in_words
+from launcher.reproduce.conditions import conditions, in_words
 from launcher.reproduce.record import Condition, Reproduction
 from launcher.reproduce.recorded_images import RecordedImages
 from launcher.reproduce.recorded_inputs import GivenPlaces
@@ -355,14 +356,25 @@ def test_the_images_of_the_run_are_taken_by_digest_where_they_are_there(original
     engine = Docker(name="docker")
     pinned = RecordedImages.of(manifest, engine, use=True)
     assert pinned.image("rtx", QUIET) == built
-    conditions = pinned.conditions(manifest, QUIET)
-    assert [condition.same for condition in conditions] == [False, False]
-    assert "BuildKit 2, and it was sha256:aaaa" in in_words(conditions[0])
+    of_images = pinned.conditions(manifest, QUIET)
+    assert [condition.same for condition in of_images] == [False, False]
+    assert "BuildKit 2, and it was sha256:aaaa" in in_words(of_images[0])
     engine.has = (there.digest,)
     assert pinned.image("rtx", QUIET, exporter=True) == there
     assert all(condition.same for condition in pinned.conditions(manifest, QUIET))
     # The code that is asked for is not in them.
     assert RecordedImages.of(manifest, engine, use=False).image("rtx", QUIET) == built
+
+
+def test_another_gpu_than_it_trained_on_is_said(original, monkeypatch):
+    monkeypatch.setattr(
+        "launcher.reproduce.conditions.training_card",
+        lambda *_: Card((9, 0), "NVIDIA H100", None),
+    )
+    recipe = original.recipe.model_copy(update={"device": "cuda"})
+    manifest = original.manifest.model_copy(update={"recipe": recipe})
+    (gpu,) = (c for c in conditions(manifest, InstantEngine()) if c.name == "GPU")
+    assert (gpu.there, gpu.here, gpu.same) == ("cpu", "NVIDIA H100", False)
 
 
 def test_a_condition_is_the_same_or_it_is_not():
