@@ -36,7 +36,7 @@ def compare_runs(
     """
     made, found = _outputs(original.manifest), _outputs(rebuilt.manifest)
     names = list(dict.fromkeys([*made, *found]))
-    comparisons = []
+    comparisons: list[FileComparison] = []
     with display.working("compare", shown(original.folder)) as line:
 
         def on_doing(doing: str) -> None:

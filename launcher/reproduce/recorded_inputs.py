@@ -255,7 +255,7 @@ def _other_base(recorded: BaseIdentity, what: str) -> UserError:
 
 def _check_keys(manifest: Manifest, inputs: RunInputs) -> None:
     """See that nothing else decides a stage otherwise: llama.cpp's converters and tools, say."""
-    problems = []
+    problems: list[Problem] = []
     for stage, parts in training_key_parts(inputs.recipe, inputs).items():
         record = next((record for record in manifest.stages if record.stage == stage), None)
         if record is not None and record.key == digest_of_value(parts):

@@ -121,7 +121,10 @@ class Ending:
 class Engine(Protocol):
     """Runs jobs, one at a time."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Which engine it is, as it stands in records."""
+        ...
 
     def image(self, lock: str, display: Display, *, exporter: bool = False) -> ImageRecord | None:
         """The image that this lock's jobs run in, built where it must be; None without images."""

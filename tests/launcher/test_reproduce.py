@@ -5,6 +5,7 @@ real one, and tests/container the images.
 """
 
 import json
+import re
 import shutil
 
 import pytest
@@ -329,11 +330,13 @@ def test_the_report_names_the_first_stage_that_differs_and_what_is_not_as_it_was
     machine = original.manifest.machine.model_copy(update={"processor": "a VAX"})
     run = edited(original, machine=machine)
     found = reproduce(run, InstantEngine(weights=2.0))
-    console = terminal(width=100, record=True)
-    with console.capture():
+    console = terminal(width=100)
+    with console.capture() as captured:
         reproduction_report.show(found, console)
-    shown = console.export_text()
-    assert "differs     adapter/adapter_model.safetensors" in " ".join(shown.split("\n"))
+    shown = captured.get()
+    assert re.search(r"^differs +adapter/adapter_model.safetensors +1 of 2 tensors", shown, re.M)
+    assert re.search(r"^identical +prepared/train.jsonl +sha256 [0-9a-f]{16} *$", shown, re.M)
+    assert "differs  4 of 11 files" in shown
     assert "the first stage that made another is train" in shown
     assert "not as it was: processor (a VAX; here " in shown
 
