@@ -251,6 +251,51 @@ def report(_context: Context, run: str, output: str = "", language: str = "en") 
 
 
 @task(
+    positional=["run"],
+    help={
+        "run": "a model's name, NAME@KEY, a run's folder or its manifest, also another clone's",
+        "into": "free folder to rebuild it in (default: data/reproduced/NAME-KEY)",
+        "data": "where the dataset lies, if not where the run read it",
+        "evaluation": "where the evaluation set lies, if not where the run read it",
+        "base": "where the base lies, if not where the run read it",
+        "engine": _ENGINE,
+        "with-this-code": "use this clone's code and locks where they are not those of the run",
+        "json": "file to write the comparison to as well (always: reproduction.json in the folder)",
+    },
+)
+def reproduce(
+    _context: Context,
+    run: str,
+    into: str = "",
+    data: str = "",
+    evaluation: str = "",
+    base: str = "",
+    engine: str = "auto",
+    with_this_code: bool = False,
+    json: str = "",
+) -> None:
+    """Rebuild a run from its manifest alone and compare each file: exit code 0 or 3.
+
+    Examples:
+      ./invoke reproduce affineur-smoke
+      ./invoke reproduce ../other-clone/data/models/affineur-smoke/0123456789ab/manifest.json
+      ./invoke reproduce affineur-smoke --data ~/moved.jsonl --into /tmp/rebuilt
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+        from launcher.project import user_path
+        from launcher.reproduce.recorded_inputs import GivenPlaces
+        from launcher.reproduce.reproduction import ReproductionRequest
+
+        request = ReproductionRequest(
+            into=user_path(into, "--into") if into else None,
+            given=GivenPlaces(data=data, evaluation=evaluation, base=base),
+            with_this_code=with_this_code,
+        )
+        commands.reproduce(run, request, engine=engine, json=json)
+
+
+@task(
     help={
         "model": "output_model_name of an evaluated run",
         "run": _RUN,

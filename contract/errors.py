@@ -18,12 +18,16 @@ _MAX_KEPT = 1000
 
 
 class ExitCode(IntEnum):
-    """The exit codes of this project's processes."""
+    """The exit codes of this project's processes.
+
+    3 is an answer and no error: the gate refuses the model, or the rebuilt run differs.
+    """
 
     DONE = 0
     BUG = 1
     USER_ERROR = 2
     GATE_REFUSED = 3
+    DIFFERS = 3
     INTERRUPTED = 130
 
 

@@ -102,9 +102,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """A file's settings by name, without the arrays (their lengths instead), and its tensors."""
+    """A file's settings by name, without the arrays (their lengths instead), and its tensors.
+
+    `places` are the bytes of each setting in the file, its type included.
+    """
 
     settings: Mapping[str, str | float | bool]
+    places: Mapping[str, range]
     tensors: tuple[Tensor, ...]
     data_start: int
 
@@ -115,17 +119,26 @@ class GgufHeader:
         Raises:
             UserError: it is no GGUF file, is cut, or is no whole language model that can be read.
         """
+        header = cls.of_any(file)
+        header._check(file)
+        return header
+
+    @classmethod
+    def of_any(cls, file: Path) -> GgufHeader:
+        """The header of a file, whatever it holds: an adapter, an importance matrix.
+
+        Raises:
+            UserError: it is no GGUF file, or is cut within its header.
+        """
         try:
             with file.open("rb") as opened:
-                header = _read(opened)
+                return _read(opened)
         except OSError as error:
             raise _refusal(file, f"cannot be read: {error.strerror}", "") from None
         except _Foreign as error:
             raise _refusal(file, f"is not a GGUF file: {error}", _WHOLE_FILE) from None
         except (struct.error, EOFError):
             raise _refusal(file, "is cut off within its header", _WHOLE_FILE) from None
-        header._check(file)
-        return header
 
     @property
     def architecture(self) -> str:
@@ -247,15 +260,18 @@ def _read(file: BinaryIO) -> GgufHeader:
     if max(tensor_count, setting_count) > _MAX_ENTRIES:
         raise _Foreign(f"its header counts {max(tensor_count, setting_count):,} entries")
     settings: dict[str, str | float | bool] = {}
+    places: dict[str, range] = {}
     for _ in range(setting_count):
         name = _string(file)
+        begin = file.tell()
         (kind,) = _unpack(file, "<I")
         settings[name] = _value(file, kind)
+        places[name] = range(begin, file.tell())
     tensors = tuple(_tensor(file) for _ in range(tensor_count))
     alignment = settings.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT:
         raise _Foreign(f"its alignment is {alignment!r}")
-    return GgufHeader(settings, tensors, -(-file.tell() // alignment) * alignment)
+    return GgufHeader(settings, places, tensors, -(-file.tell() // alignment) * alignment)
 
 
 def _value(file: BinaryIO, kind: int) -> str | float | bool:

@@ -19,6 +19,7 @@ CACHE = ROOT / "data" / "cache"
 PACKAGES = ROOT / "data" / "packages"
 # Where no server is named.
 MLFLOW_STORE = ROOT / "data" / "tracking" / "mlflow.db"
+REPRODUCED = ROOT / "data" / "reproduced"
 
 
 def lock_file(name: str) -> Path:

@@ -123,7 +123,7 @@ def fresh_copy(folder: Path) -> Path:
     """The project as a stranger's clone has it: nothing of what ./invoke makes."""
 
     def made(place: str, entries: list[str]) -> set[str]:
-        below_data = {"models", "cache"} if Path(place) == ROOT / "data" else set()
+        below_data = {"models", "cache", "reproduced"} if Path(place) == ROOT / "data" else set()
         return set(_MADE(place, entries)) | below_data
 
     shutil.copytree(ROOT, folder, ignore=made)

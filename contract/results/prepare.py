@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from contract.data_rows import DataRows
 from contract.record import Record
 from contract.results.stage_result import StageResult
 
@@ -38,6 +39,9 @@ class PrepareResult(StageResult):
     which each answer is a row of its own, since the base's template writes earlier turns in another
     way than it wrote them when they were answered.
 
+    `files` has the rows of the dataset and of the evaluation set, as `data` and `evaluation`, by
+    which one that is changed later is found.
+
     Of a dataset with very many findings of a kind, the first thousand are listed; `not_named` has
     how many there are beside them, by the field's name. `count` is of all.
     """
@@ -58,6 +62,7 @@ class PrepareResult(StageResult):
     in_both: list[tuple[str, str]]
     laid_out: list[str]
     unread: dict[str, int] = Field(default_factory=dict)
+    files: dict[str, DataRows] = Field(default_factory=dict)
     not_named: dict[str, int] = Field(default_factory=dict, exclude_if=operator.not_)
 
     def count(self, kind: str) -> int:

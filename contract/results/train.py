@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, JsonValue
 
 from contract.record import Record
@@ -13,8 +15,10 @@ class TrainingMetrics(Record):
 
     `held_out_loss` is that of the adapter as it is after this step, over all held-out rows; None
     where it was not measured. `tokens` and `seconds` count from the start of the training, without
-    loading the model.
+    loading the model. `times` are the keys that differ from one training to its repetition.
     """
+
+    times: ClassVar[tuple[str, ...]] = ("tokens_per_s", "seconds")
 
     step: int
     epoch: float

@@ -9,7 +9,7 @@ from contract import paths
 from contract.atomic_write import atomic_write
 from contract.errors import ExitCode, UserError
 from contract.recipe import Recipe
-from launcher.cli import data_report, plan_report, summary
+from launcher.cli import data_report, plan_report, reproduction_report, summary
 from launcher.configuration import profile_values, resolve
 from launcher.display import Display, terminal
 from launcher.evaluate import report
@@ -29,6 +29,8 @@ from launcher.promote import promotion
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.models_file import RoleEntry
 from launcher.report.upkeep import report_kept
+from launcher.reproduce.reproduction import ReproductionRequest, reproduction_folder
+from launcher.reproduce.reproduction import reproduce as rebuild
 from launcher.runtime import dependency_locks, gpus, images, processor
 from launcher.runtime.engine_choice import choose_engine
 from launcher.runtime.llama_cpp_tools import tools
@@ -143,6 +145,28 @@ def report_of(run: str, *, output: str, language: str) -> None:
     from launcher.report.document import report_run
 
     print(shown(report_run(run, output=output, language=language)))
+
+
+def reproduce(name: str, request: ReproductionRequest, *, engine: str, json: str) -> None:
+    """Rebuild a run from its manifest, print how each file compares, and exit 3 where one differs.
+
+    Args:
+        json: where the comparison is written beside the rebuilt run's folder; empty for nowhere.
+    """
+    run = Run.named(name)
+    target = user_path(json, "--json") if json else None
+    if target is not None and (target.is_dir() or not target.parent.is_dir()):
+        raise UserError.one("--json", f"{target} cannot be a file", "Name a file in a folder.")
+    display = Display()
+    reproduction = rebuild(
+        run, request, choose_engine(engine, "", display), display, server=_served_bases(display)
+    )
+    if target is not None:
+        reproduction.write(target)
+    reproduction_report.show(reproduction, terminal())
+    display.note(f"rebuilt in {shown(request.into or reproduction_folder(run.manifest))}")
+    if not reproduction.identical:
+        raise SystemExit(int(ExitCode.DIFFERS))
 
 
 def verify(model: str, *, run: str, ollama: str) -> None:

@@ -65,14 +65,28 @@ def gather(
     """
     find_data(recipe)
     base = base_of(recipe, digests, server)
-    if isinstance(base, CachedBase):
-        identity = _bring_base_up_to_date(
-            base, recipe, engine=engine, display=display, digests=digests
-        )
-        _note_rounding(identity, display)
-    else:
-        identity = base.identity(digests)
+    identity = found_base(base, recipe, engine=engine, display=display, digests=digests)
     return _run_inputs(recipe, base, identity, display=display, digests=digests)
+
+
+def found_base(
+    base: CachedBase | LocalBase,
+    recipe: Recipe,
+    *,
+    engine: Engine,
+    display: Display,
+    digests: FileDigests,
+) -> BaseIdentity:
+    """Which base it turned out to be, put into the cache where it was not.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    if isinstance(base, LocalBase):
+        return base.identity(digests)
+    identity = _bring_base_up_to_date(base, recipe, engine=engine, display=display, digests=digests)
+    _note_rounding(identity, display)
+    return identity
 
 
 def inputs_at_hand(
@@ -200,16 +214,35 @@ def _run_inputs(
     recipe = _with_system_prompt(recipe, base, display)
     recipe = with_memory_decided(recipe, shape_of(base))
     data, evaluation = find_data(recipe)
+    files = {"data": data} if evaluation is None else {"data": data, "evaluation": evaluation}
+    return inputs_of(
+        recipe, identity, model=base.model, files=files, display=display, digests=digests
+    )
+
+
+def inputs_of(
+    recipe: Recipe,
+    base: BaseIdentity,
+    *,
+    model: Path,
+    files: Mapping[str, Path],
+    display: Display,
+    digests: FileDigests,
+) -> RunInputs:
+    """The inputs of a recipe of which nothing is left to be decided.
+
+    Args:
+        model: the folder of the base, whose files were compared with its identity.
+        files: the dataset as `data`, and the evaluation set as `evaluation` where there is one.
+    """
     found = {
-        "data": file_input(data, digests),
-        "base": base_input(identity, base.model, digests),
+        "base": base_input(base, model, digests),
         **llama_cpp_inputs(display),
+        **{name: file_input(path, digests) for name, path in files.items()},
     }
     if not needs_tools(recipe):
         del found["tools"]
-    if evaluation is not None:
-        found["evaluation"] = file_input(evaluation, digests)
-    return RunInputs(recipe, identity, found)
+    return RunInputs(recipe, base, found)
 
 
 def _bring_base_up_to_date(

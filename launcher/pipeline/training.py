@@ -15,6 +15,7 @@ from contract import paths
 from contract.chat_format import ChatFormat
 from contract.digest import digest_of_value
 from contract.errors import UserError
+from contract.events import Metrics
 from contract.manifest import Machine, Manifest, StageRecord
 from contract.memory_fit import PlannedTraining
 from contract.recipe import Recipe
@@ -98,42 +99,67 @@ def train(
     """
     digests = FileDigests()
     inputs = gather(recipe, engine=engine, display=display, digests=digests, server=server)
+    folder = run_folder(inputs.recipe, training_keys(inputs.recipe, inputs))
+    tags = {"base": inputs.base.digest, **inputs.digests("data", "evaluation")}
+    with exclusive_lock(folder):
+        with tracked(inputs.recipe, folder, tags, display) as tracking:
+            outcome = run_stages(
+                folder,
+                inputs,
+                engine,
+                display,
+                digests=digests,
+                check_templates=check_templates,
+                on_metrics=listener(tracking),
+            )
+            if tracking is not None:
+                tracking.scores = _scores(outcome.run)
+        outcome.run.name_latest()
+    digests.save()
+    return outcome
+
+
+def run_stages(
+    path: Path,
+    inputs: RunInputs,
+    engine: Engine,
+    display: Display,
+    *,
+    digests: FileDigests,
+    check_templates: Callable[[str | None], None] = lambda _: None,
+    on_metrics: Callable[[Metrics], None] = lambda _: None,
+) -> Outcome:
+    """Bring every stage up to date in a folder that the caller holds, and write its manifest.
+
+    Raises:
+        UserError: bad input, or a condition that a person can fix.
+        StageCrashed: a stage ended by a bug or was killed.
+    """
     recipe = inputs.recipe
     parts = training_key_parts(recipe, inputs)
     keys = _keys(parts)
-    folder = StageFolder(run_folder(recipe, keys), digests)
-    context = _context(recipe, inputs, parts)
-    with exclusive_lock(folder.path):
-        recipe.write(folder.path / paths.RECIPE)
-        inputs.base.write(folder.path / paths.BASE_RECORD)
-        ran = []
-        tags = {"base": inputs.base.digest, **inputs.digests("data", "evaluation")}
-        with tracked(recipe, folder.path, tags, display) as tracking:
-            context = replace(context, on_metrics=listener(tracking))
-            runner = StageRunner(folder, context, engine=engine, display=display)
-            for stage in training_stages(recipe):
-                # The disk and the memory are other ones at every start.
-                if stage == PREFLIGHT and not folder.is_current(TRAIN, keys[TRAIN.name]):
-                    runner.run(stage, keys[stage.name])
-                    ran.append(stage.name)
-                elif runner.bring_up_to_date(stage, keys[stage.name]):
-                    ran.append(stage.name)
-                check_templates(_needs_template_engine(stage, folder))
-            if tracking is not None:
-                tracking.scores = _scores(folder)
-        run = Run(folder.path)
-        _write_manifest(run, recipe, inputs=inputs, keys=keys, folder=folder)
-        run.name_latest()
-    digests.save()
+    folder = StageFolder(path, digests)
+    context = replace(_context(recipe, inputs, parts), on_metrics=on_metrics)
+    runner = StageRunner(folder, context, engine=engine, display=display)
+    recipe.write(folder.path / paths.RECIPE)
+    inputs.base.write(folder.path / paths.BASE_RECORD)
+    ran = []
+    for stage in training_stages(recipe):
+        # The disk and the memory are other ones at every start.
+        if stage == PREFLIGHT and not folder.is_current(TRAIN, keys[TRAIN.name]):
+            runner.run(stage, keys[stage.name])
+            ran.append(stage.name)
+        elif runner.bring_up_to_date(stage, keys[stage.name]):
+            ran.append(stage.name)
+        check_templates(_needs_template_engine(stage, folder))
+    run = Run(folder.path)
+    _write_manifest(run, recipe, inputs=inputs, keys=keys, folder=folder)
     return Outcome(run, tuple(ran))
 
 
-def _scores(folder: StageFolder) -> dict[str, float]:
+def _scores(run: Run) -> dict[str, float]:
     """What trackers show of a training's end, by the names under which they show it."""
-    record = folder.record(TRAIN.name)
-    if record is None:
-        return {}
-    held_out = record.typed_result(TrainResult).held_out
+    held_out = run.manifest.result(TrainResult).held_out
     measured = {"loss": held_out.loss, "exact_match": held_out.exact_match}
     return {
         f"eval/{name}_{model}": value
@@ -384,7 +410,7 @@ def _write_manifest(
         locks={lock_file(lock).name: lock_digest(lock) for lock in (recipe.lock, "llama-cpp")},
         code={stage.name: code_digest(f"trainer.{stage.name}") for stage in stages},
         versions={name: versions[name] for name in _VERSIONS_OF},
-        machine=_machine(),
+        machine=this_machine(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         stages=records,
         # It names the digest of the model that it is of.
@@ -393,7 +419,8 @@ def _write_manifest(
     run.write_manifest(manifest)
 
 
-def _machine() -> Machine:
+def this_machine() -> Machine:
+    """What a digest may depend on, as it is here."""
     return Machine(platform=platform.platform(), processor=_processor(), cores=os.cpu_count())
 
 

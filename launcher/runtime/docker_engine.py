@@ -166,6 +166,10 @@ class DockerEngine:
         """See `Engine.is_ready`."""
         return self.has_current(images.exporter(lock) if exporter else lock)
 
+    def has_image(self, digest: str) -> bool:
+        """See `Engine.has_image`."""
+        return self._find(digest) is not None
+
     def has_current(self, target: str) -> bool:
         """Whether the target's image is there, made from the sources as they are."""
         return self._current(target) is not None

@@ -16,6 +16,8 @@ from launcher.runtime.engine import Mount
 
 # Where containers write: a link that lies there is never followed.
 _WRITTEN_BY_STAGES = (CACHE, MODELS)
+# The mount of a run's folder, which may lie anywhere.
+_RUN = "run"
 _ACCESS_LIST = "system.posix_acl_access"
 
 
@@ -77,7 +79,7 @@ def certificates() -> list[Mount]:
 
 def _binds(mount: Mount) -> list[Bind]:
     whole = Bind(mount.source, mount.inside, mount.writable)
-    if mount.writable or not mount.source.is_dir() or not _is_a_persons(mount.source):
+    if mount.writable or not mount.source.is_dir() or not _is_a_persons(mount):
         return [whole]
     files = list(_below(mount.source))
     if not any(_leads_out(file, mount.source) for file in files):
@@ -92,7 +94,7 @@ def _binds(mount: Mount) -> list[Bind]:
 def _refused_access(mount: Mount, user: ContainerUser) -> Problem | None:
     if mount.writable:
         refused = mount.source if _refuses_writing(mount.source, user) else None
-    elif _is_a_persons(mount.source):
+    elif _is_a_persons(mount):
         refused = next((path for path in _all_of(mount.source) if not _readable(path, user)), None)
     else:
         return None
@@ -148,9 +150,10 @@ def _leads_out(path: Path, folder: Path) -> bool:
     return path.is_symlink() and not path.resolve().is_relative_to(folder.resolve())
 
 
-def _is_a_persons(path: Path) -> bool:
-    resolved = path.resolve()
-    return not any(resolved.is_relative_to(place.resolve()) for place in _WRITTEN_BY_STAGES)
+def _is_a_persons(mount: Mount) -> bool:
+    resolved = mount.source.resolve()
+    written = any(resolved.is_relative_to(place.resolve()) for place in _WRITTEN_BY_STAGES)
+    return mount.name != _RUN and not written
 
 
 def _has_access_list(path: Path) -> bool:

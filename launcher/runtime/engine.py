@@ -121,7 +121,10 @@ class Ending:
 class Engine(Protocol):
     """Runs jobs, one at a time."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Which engine it is, as it stands in records."""
+        ...
 
     def image(self, lock: str, display: Display, *, exporter: bool = False) -> ImageRecord | None:
         """The image that this lock's jobs run in, built where it must be; None without images."""
@@ -129,6 +132,10 @@ class Engine(Protocol):
 
     def is_ready(self, lock: str, *, exporter: bool = False) -> bool:
         """Whether this lock's jobs can run at once, with nothing to be built or fetched first."""
+        ...
+
+    def has_image(self, digest: str) -> bool:
+        """Whether the image of this digest is there."""
         ...
 
     def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:

@@ -36,6 +36,10 @@ class LocalEngine:
         del exporter
         return has_environment(lock, [lock])
 
+    def has_image(self, _digest: str) -> bool:
+        """See `Engine.has_image`."""
+        return False
+
     def run(self, job: Job, on_event: Callable[[Event], None], display: Display) -> Ending:
         """See `Engine.run`. Standard error goes to the job's log."""
         python = ensure_environment(job.lock, [job.lock], display)

@@ -10,8 +10,9 @@ import pytest
 
 from contract import paths
 from contract.digest import digest_of_file
-from contract.manifest import StageRecord
+from contract.manifest import Manifest, StageRecord
 from contract.results.train import TrainResult
+from launcher.reproduce.record import Reproduction
 from tests.conftest import (
     SmokeRun,
     bare_clone,
@@ -108,6 +109,25 @@ def test_the_manifest_names_the_image_by_digest_and_what_built_it(engine, contai
         assert record.engine == "docker"
         assert record.image.digest == digest
         assert record.image.builder
+
+
+def test_a_second_clone_reproduces_a_run_in_the_images_that_it_had(contained, project, tmp_path):
+    words = ("--engine", "docker", "--json", str(tmp_path / "found.json"))
+    done = invoke(project, "reproduce", str(contained.folder / "manifest.json"), *words, **ENGINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = Reproduction.read(tmp_path / "found.json")
+    assert found.engine == "docker"
+    conditions = {condition.name: condition for condition in found.conditions}
+    assert conditions.keys() == {"processor", "threads", "engine", "image"}
+    assert all(condition.same for condition in conditions.values())
+    image = contained.manifest.stages[0].image.digest
+    assert image.startswith(conditions["image"].here.partition(",")[0])
+    made = {name for record in contained.manifest.stages for name in record.outputs}
+    assert {file.file for file in found.files} == made
+    assert {file.file for file in found.files if file.state != "identical"} == {"metrics.jsonl"}
+    (folder,) = (project / "data" / "reproduced").iterdir()
+    for record in Manifest.read(folder / "manifest.json").stages:
+        assert record.image.digest == image
 
 
 def test_what_ran_in_containers_is_up_to_date_without_them(contained):

@@ -58,6 +58,11 @@ def test_a_link_that_a_stage_may_have_made_is_not_followed(snapshot, tmp_path, m
     assert not bind.writable
 
 
+def test_a_runs_folder_is_written_by_stages_wherever_it_lies(snapshot):
+    (bind,) = binds_of([Mount("run", snapshot)])
+    assert bind.source == snapshot
+
+
 def test_what_the_containers_user_cannot_read_is_named_before_it_starts(tmp_path):
     data = tmp_path / "données.jsonl"
     data.write_text("{}")

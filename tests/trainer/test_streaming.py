@@ -180,6 +180,15 @@ def test_findings_are_named_up_to_a_number_and_all_are_counted(prepared):
     assert "not_named" not in (folder / paths.PREPARED_REPORT).read_text()
 
 
+def test_of_each_row_is_kept_by_what_a_changed_one_is_found(prepared):
+    stage_paths = prepared.ready([row("Un ?"), row("Deux ?")], evaluation=[row("Trois ?")])
+    prepare(stage_paths, Reporter(io.StringIO()))
+    files = PrepareResult.read(stage_paths.run / paths.PREPARED_REPORT).files
+    assert {name: kept.count for name, kept in files.items()} == {"data": 2, "evaluation": 1}
+    stage_paths.data.write_text("\n".join([row("Un ?"), row("Doux ?")]) + "\n")
+    assert files["data"].first_difference(stage_paths.data) == "rows.jsonl:2 differs"
+
+
 def test_rows_of_two_files_of_one_name_are_told_apart(prepared):
     trained, asked = [row("Un ?"), row("Deux ?")], [row("Trois ?"), row("Deux ?"), row("Trois ?")]
     folder, report = prepared(trained, evaluation=asked)

@@ -13,6 +13,7 @@ import numpy as np
 
 from contract import paths
 from contract.atomic_write import atomic_writer
+from contract.data_rows import DataRows
 from contract.errors import Problem, Problems, UserError
 from contract.paths import StagePaths
 from contract.recipe import PrepareSection, Recipe
@@ -74,6 +75,7 @@ def prepare(stage_paths: StagePaths, reporter: Reporter) -> None:
                     "Raise max_length, or shorten the rows.",
                 )
         report = _report(writer.report, trained, train, held_out, both=both, leaked=leaked)
+    report = report.model_copy(update={"files": _files(stage_paths)})
     report.write(stage_paths.output / paths.PREPARED_REPORT)
     found = found.model_copy(update={"needs_template_engine": writer.needs_template_engine})
     found.write(stage_paths.output / paths.CHAT_FORMAT)
@@ -106,6 +108,13 @@ def _read_all(
     if problems:
         raise problems.error()
     return reasoning
+
+
+def _files(stage_paths: StagePaths) -> dict[str, DataRows]:
+    found = {"data": stage_paths.require("data")}
+    if stage_paths.evaluation is not None:
+        found["evaluation"] = stage_paths.evaluation
+    return {name: DataRows.of(path) for name, path in found.items()}
 
 
 def _read(path: Path, recipe: PrepareSection, problems: Problems) -> Iterator[DatasetRow]:
