@@ -136,7 +136,7 @@ def _base(manifest: Manifest) -> Part:
 def _datasets(manifest: Manifest) -> Iterator[Part]:
     named = {"data": manifest.recipe.dataset_path, "evaluation": manifest.recipe.evaluation_path}
     for name, digest in sorted(manifest.data.items()):
-        # A path of somebody's machine is nobody else's business.
+        # As the recipe among the model's properties has it, without its folder.
         file = Path(named.get(name) or name).name
         yield Part(
             ref=f"data:{name}",

@@ -227,6 +227,31 @@ def test_any_bit_of_any_byte_of_the_envelope_fails_it(attested, keys):
 
 
 @pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda text: json.dumps(json.loads(text), indent=1),
+        lambda text: json.dumps({**json.loads(text), "more": 1}),
+        lambda text: text.rstrip("\n"),
+        lambda text: text.replace('"payload":"', '"payload":"!'),
+        lambda text: text.replace('"sig":"', '"sig":"-'),
+        lambda text: text.replace('"payload":', '"payload":"","payload":'),
+    ],
+)
+def test_an_envelope_that_says_the_same_in_another_writing_is_refused(attested, keys, rewrite):
+    """Its signature fits: readers of JSON and base64 pass over what was changed."""
+    whole = envelope_of(attested).read_text()
+    envelope_of(attested).write_text(rewrite(whole))
+    assert envelope_of(attested).read_text() != whole
+    assert "is no envelope as ./invoke attest writes it" in failure(attested, keys["own"])
+
+
+def test_a_models_signature_in_another_writing_is_refused(attested, keys):
+    signature = attested.folder / "model.sig"
+    signature.write_text(json.dumps(json.loads(signature.read_text()), indent=3))
+    assert "is not the model's signature that the statement names" in failure(attested, keys["own"])
+
+
+@pytest.mark.parametrize(
     "name", ["manifest.json", "model.sig", str(attestation.ENVELOPE), GGUF, "Modelfile"]
 )
 @pytest.mark.parametrize("seed", range(2))
