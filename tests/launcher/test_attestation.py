@@ -304,6 +304,19 @@ def test_what_another_statement_says_in_the_same_form_is_no_statement_of_ours(at
     assert "is no statement of ./invoke attest (predicateType: " in failure(attested, keys["own"])
 
 
+def test_a_models_signature_by_another_key_does_not_fit(attested, keys, tmp_path):
+    """The statement names it, and is signed by the right key."""
+    other = attest(attested, keys["other"], tmp_path / "other.jsonl", QUIET)
+    shutil.copy(other.model_signature, attested.folder / "model.sig")
+    told = json.loads(payload(attested))
+    (named,) = (
+        one for one in told["predicate"]["runDetails"]["byproducts"] if one["name"] == "model.sig"
+    )
+    named["digest"]["sha256"] = digest_of_file(attested.folder / "model.sig")
+    resign(attested, json.dumps(told, sort_keys=True, separators=(",", ":")), keys["own"])
+    assert "does not fit by OpenSSF model signing: Key mismatch" in failure(attested, keys["own"])
+
+
 def resign(run, text, key):
     signed = in_environment(
         "import sys\n"
