@@ -394,6 +394,111 @@ def plan(
 
 @task(
     iterable=["set"],
+    help={
+        "run": f"{_NAMED_RUN} (default: what `train` would run with these flags)",
+        **_FLAGS,
+        "engine": _ENGINE,
+        "ollama": "as for train: with container, the server's image is an input as well",
+        "bom": "with --run: file to write its bill of materials to (CycloneDX 1.6, JSON)",
+        "json": "print all inputs, pinned or not, as JSON",
+    },
+)
+def audit(
+    _context: Context,
+    run: str = "",
+    profile: str = "auto",
+    config: str = "",
+    set: list[str] | None = None,
+    data: str = "",
+    engine: str = "auto",
+    ollama: str = "auto",
+    bom: str = "",
+    json: bool = False,
+) -> None:
+    """List every input that is not pinned by digest; exit code 3 where there is one.
+
+    Examples:
+      ./invoke audit --profile smoke
+      ./invoke audit --run affineur-smoke --bom affineur-smoke.cdx.json
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        if run:
+            commands.audit_run(run, bom=bom, as_json=json)
+            return
+        commands.audit(
+            profile=profile,
+            config=config,
+            settings=set or [],
+            data=data,
+            engine=engine,
+            ollama=ollama,
+            bom=bom,
+            as_json=json,
+        )
+
+
+@task(
+    name="make-key",
+    positional=["file"],
+    help={"file": "the private key, which only you may read; the public one is FILE.pub"},
+)
+def make_key(_context: Context, file: str) -> None:
+    """Make a key pair for `attest`. AFFINEUR_KEY_PASSPHRASE, or what you type, encrypts it.
+
+    Example:
+      ./invoke make-key ~/affineur.key
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        commands.make_key(file)
+
+
+@task(
+    positional=["run"],
+    help={
+        "run": _NAMED_RUN,
+        "key": "private key in PEM form: ECDSA on P-256 (as make-key makes it), or Ed25519",
+        "output": "file to write the signed statement to (default: in the run's folder)",
+    },
+)
+def attest(_context: Context, run: str, key: str, output: str = "") -> None:
+    """Sign a statement of how a run's model was made, and the model's files.
+
+    Examples:
+      ./invoke attest affineur-smoke --key ~/affineur.key
+      ./invoke attest affineur-smoke@1a2b3c --key ~/affineur.key --output provenance.intoto.jsonl
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        commands.attest(run, key=key, output=output)
+
+
+@task(
+    name="verify-attestation",
+    positional=["run"],
+    help={
+        "run": f"{_NAMED_RUN}, or the file of a signed statement",
+        "key": "public key in PEM form of the one whom you trust",
+    },
+)
+def verify_attestation(_context: Context, run: str, key: str) -> None:
+    """Check a signed statement and every file that it is of, offline; exit code 3 where it fails.
+
+    Example:
+      ./invoke verify-attestation affineur-smoke --key ~/affineur.key.pub
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        commands.verify_attestation(run, key=key)
+
+
+@task(
+    iterable=["set"],
     help={**_FLAGS, "engine": _ENGINE, "quiet": _QUIET},
 )
 def data(

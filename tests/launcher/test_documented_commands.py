@@ -10,8 +10,8 @@ from invoke.parser import Parser
 import tasks
 from launcher.project import ROOT
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "docs/reliability.md"]
-DOCUMENTS += ["docs/reproduce.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md"]
+DOCUMENTS += ["docs/reliability.md", "docs/reproduce.md"]
 # What a sentence may leave out: the model, and the value behind a flag that it is about.
 _UNDERSTOOD = r"did not receive required positional|needed value and was not given one"
 _BLOCK = r"^ *```sh\n(.*?)^ *```"
