@@ -214,6 +214,6 @@ class Chat:
             took = duration(time.monotonic() - started_s)
             one.messages += [turn, {"role": "assistant", "content": answer.text}]
             self._console.print(styled("[bold cyan]{}[/]  [dim]{}[/]", name, took))
-            self._console.print(Padding(Text(printable(answer.text) or "(empty)"), (0, 0, 0, 2)))
+            self._console.print(Padding(Text(printable(answer.text) or "(empty)"), (0, 0, 0, 2), expand=False))
             if said := _ENDS.get(answer.ended):
                 self._console.print(styled("  [yellow]({})[/]", said))

@@ -55,7 +55,7 @@ def _show(plan: RemovalPlan, console: Console) -> None:
 
 def _entry(console: Console, name: str, size_bytes: int, why: str) -> None:
     console.print(styled("  {}  {}", f"{byte_size(size_bytes):>8}", printable(name)))
-    console.print(Padding(Text(printable(why), "dim"), (0, 0, 0, _INDENT + 4)))
+    console.print(Padding(Text(printable(why), "dim"), (0, 0, 0, _INDENT + 4), expand=False))
 
 
 def _asked(question: str) -> bool:

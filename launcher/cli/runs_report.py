@@ -15,8 +15,9 @@ from launcher.display import byte_size, printable, styled
 from launcher.runs.run_summary import RunSummary
 
 NO_RUNS = "No runs here yet. Make one: ./invoke train --profile smoke"
-_HEADS = ("run", "", "when", "size", "rows", "held-out loss", "exact", "gate")
-_GAP = "  "
+_HEADS = ("run", "when", "size", "rows", "held-out loss", "exact", "gate")
+# From there on, in thousands.
+_MANY_ROWS = 100_000
 _INDENT = 4
 _GATE_COLOURS = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
 
@@ -24,12 +25,14 @@ _GATE_COLOURS = {"passed": "green", "failed": "red", "inconclusive": "yellow"}
 def show(runs: Sequence[RunSummary], console: Console) -> None:
     """Print each model's runs, the last one below the others, and what the marks mean."""
     rows = {run.folder: _cells(run) for run in runs}
-    table = [Text.assemble(*((head, "dim"),)) for head in _HEADS]
+    table = [Text(head, "dim") for head in _HEADS]
     widths = [
         max(cell_len(cells[column].plain) for cells in (table, *rows.values()))
         for column in range(len(_HEADS))
     ]
-    console.print(_line(table, widths), soft_wrap=True)
+    roomy = sum(widths) + 2 * (len(widths) - 1) <= console.width
+    gap = "  " if roomy else " "
+    console.print(_line(table, widths, gap), soft_wrap=True)
     for model, group in groupby(runs, key=lambda run: run.model):
         of_model = list(group)
         bases = {run.base for run in of_model if run.base}
@@ -37,25 +40,29 @@ def show(runs: Sequence[RunSummary], console: Console) -> None:
         base = f"  base {printable(bases.pop())}" if len(bases) == 1 else ""
         console.print(styled("[bold]{}[/][dim]{}[/]", printable(model), base))
         for run in of_model:
-            console.print(_line(rows[run.folder], widths), soft_wrap=True)
+            console.print(_line(rows[run.folder], widths, gap), soft_wrap=True)
             for text in _remarks(run, with_base=not base):
-                console.print(Padding(text, (0, 0, 0, _INDENT)))
+                console.print(Padding(text, (0, 0, 0, _INDENT), expand=False))
     console.print()
     console.print(styled("[dim]{}[/]", _legend(runs)))
 
 
 def _cells(run: RunSummary) -> list[Text]:
-    rows = "" if run.train_rows is None else f"{run.train_rows:,}"
     return [
-        Text(printable(run.key)),
-        Text("*" if run.latest else "", "bold green"),
+        Text.assemble(printable(run.key), ("*" if run.latest else "", "bold green")),
         Text((run.created or "")[:10]),
         Text(byte_size(run.size_bytes)),
-        Text(rows),
-        Text(_from_to(run.held_out_loss, "{:.3f}")),
+        Text(_rows(run.train_rows)),
+        Text(_from_to(run.held_out_loss, "{:.3g}")),
         Text(_from_to(run.exact_match, "{:.0%}")),
         Text(run.gate or "", _GATE_COLOURS.get(run.gate or "", "")),
     ]
+
+
+def _rows(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"{count:,}" if count < _MANY_ROWS else f"{round(count / 1000):,}k"
 
 
 def _from_to(measured: BaseAndTuned | None, form: str) -> str:
@@ -64,11 +71,11 @@ def _from_to(measured: BaseAndTuned | None, form: str) -> str:
     return f"{form.format(measured.base)} -> {form.format(measured.tuned)}"
 
 
-def _line(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+def _line(cells: Sequence[Text], widths: Sequence[int], gap: str) -> Text:
     line = Text()
     for cell, width in zip(cells, widths, strict=True):
         line.append_text(cell)
-        line.append(" " * (width - cell_len(cell.plain)) + _GAP)
+        line.append(" " * (width - cell_len(cell.plain)) + gap)
     line.rstrip()
     return line
 

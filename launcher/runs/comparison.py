@@ -194,10 +194,9 @@ def _inputs(manifest: Manifest) -> Iterator[tuple[str, JsonValue]]:
         yield INPUT_NAMES.get(name, name), digest
     for record in manifest.stages:
         inputs = record.decided_by.get("inputs")
-        for name, digest in inputs.items() if isinstance(inputs, dict) else ():
-            yield INPUT_NAMES.get(name, name), digest
-    for name, digest in manifest.locks.items():
-        yield name, digest
+        for name, value in inputs.items() if isinstance(inputs, dict) else ():
+            yield INPUT_NAMES.get(name, name), value
+    yield from manifest.locks.items()
     yield from manifest.versions.items()
     for stage, digest in manifest.code.items():
         yield f"code of {stage}", digest

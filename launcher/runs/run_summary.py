@@ -82,7 +82,7 @@ def summaries(promoted: Sequence[PromotedRun], model: str = "") -> list[RunSumma
         remedy = f"Known: {', '.join(known)}." if known else "Train one: ./invoke train."
         raise UserError.one("--model", f"{model} has no run here", remedy)
     latest = {folder.parent: _latest(folder.parent) for folder in folders}
-    opened = open_files()
+    opened = open_files(folders[0].parent.parent) if folders else {}
     found = [
         _summary(folder, latest[folder.parent] == folder, promoted, opened) for folder in folders
     ]

@@ -8,18 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def open_files() -> dict[Path, int]:
-    """Every file that another process has open or mapped into its memory, and that process.
+def open_files(folder: Path) -> dict[Path, int]:
+    """Every file below a folder that another process has open or mapped into its memory, and that
+    process.
 
     Of another user's processes, and of another container's, nothing shows.
     """
+    below = f"{folder.resolve()}{os.sep}"
     found: dict[Path, int] = {}
     for process in Path("/proc").glob("[0-9]*"):
         if int(process.name) == os.getpid():
             continue
-        # It may end while it is looked at, or be another user's.
-        with suppress(OSError):
-            found.update(dict.fromkeys(_files_of(process), int(process.name)))
+        files = [Path(file) for file in _files_of(process) if file.startswith(below)]
+        found.update(dict.fromkeys(files, int(process.name)))
     return found
 
 
@@ -29,12 +30,15 @@ def user_of(folder: Path, opened: Mapping[Path, int]) -> int | None:
     return next((user for file, user in opened.items() if file.is_relative_to(place)), None)
 
 
-def _files_of(process: Path) -> Iterator[Path]:
-    for link in (process / "fd").iterdir():
-        with suppress(OSError):
-            yield link.readlink()
+def _files_of(process: Path) -> Iterator[str]:
+    """As far as they show: it may end while it is looked at, or be another user's."""
+    with suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with suppress(OSError):
+                yield str(link.readlink())
     # A model's weights are mapped, and their file closed.
-    for line in (process / "maps").read_bytes().splitlines():
-        _, slash, rest = line.partition(b" /")
-        if slash:
-            yield Path(os.fsdecode(b"/" + rest))
+    with suppress(OSError):
+        for line in (process / "maps").read_bytes().splitlines():
+            _, slash, rest = line.partition(b" /")
+            if slash:
+                yield os.fsdecode(b"/" + rest)

@@ -53,7 +53,8 @@ def clone(plain_project, tmp_path_factory) -> Path:
     """A clone for runs that a module's tests make, and for commands that look at them."""
     assert invoke(plain_project, "--list").returncode == 0
     (plain_project / "data" / "cache").mkdir(exist_ok=True)
-    return bare_clone(plain_project, tmp_path_factory.mktemp("à part") / "clone d'été")
+    folder: Path = tmp_path_factory.mktemp("à part") / "clone d'été"
+    return bare_clone(plain_project, folder)
 
 
 class MadeRun:

@@ -245,7 +245,7 @@ def evaluate(
     cache.ask(_Knows(said), 1, lambda done, total: None)
     decision = None
     if gate is not None:
-        decision = GateDecision.of([GateLine(name="task", outcome=gate, found="x")])
+        decision = GateDecision.of([GateLine(name="task", outcome=gate, found="x")], [])
     found = Evaluation(
         model=model,
         base=None,

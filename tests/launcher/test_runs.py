@@ -46,8 +46,8 @@ def test_a_finished_run_has_its_figures(models):
     said = shown([run])
     line = next(line for line in said.splitlines() if line.startswith("aaaa"))
     cells = [cell.strip() for cell in line.split("  ") if cell.strip()]
-    figures = ["3", "5.000 -> 0.500", "0% -> 100%", "inconclusive"]
-    assert cells == ["aaaa", "*", "2026-01-01", "3.0 MB", *figures]
+    figures = ["3", "5 -> 0.5", "0% -> 100%", "inconclusive"]
+    assert cells == ["aaaa*", "2026-01-01", "3.0 MB", *figures]
     assert "base smoke" in said
 
 
@@ -70,8 +70,8 @@ def test_an_unfinished_run_says_how_far_it_came(models):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"{", "another version of Affineur (invalid json"),
-        (b"\xff\xfe", "another version of Affineur (invalid json"),
+        (b"{", "another version of Affineur (Invalid JSON"),
+        (b"\xff\xfe", "another version of Affineur (Invalid JSON"),
         (b'{"contract_version": 1}', "another version of Affineur (affineur_version: field req"),
         (None, "Is a directory"),
     ],
@@ -141,7 +141,7 @@ def test_the_list_fits_80_columns_and_cuts_nothing_off(models):
     promoted = [PromotedRun(f"role-of-{number}", long, "0123456789ab", True) for number in range(9)]
     said = shown(summaries(promoted))
     assert max(cell_len(line) for line in said.splitlines()) <= 80
-    for whole in ("1,234,567", "12.500 -> 10.123", "inconclusive", "0123456789ab", "123456"):
+    for whole in ("1,235k", "12.5 -> 10.1", "inconclusive", "0123456789ab", "123456"):
         assert whole in said
     for role in promoted:
         assert role.role in said
