@@ -206,6 +206,13 @@ def printable(text: str) -> str:
     )
 
 
+def print_indented(console: Console, text: Text, indent: int) -> None:
+    """Print a text behind so many columns, wrapped at words; no white space ends its lines."""
+    for line in text.wrap(console, max(console.width - indent, 1)):
+        line.rstrip()
+        console.print(Text(" " * indent) + line, soft_wrap=True)
+
+
 def byte_size(size_bytes: int) -> str:
     """`12.3 MB`."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from contract.conversation import Message
 from contract.errors import UserError
-from launcher.display import Display, duration, printable, styled
+from launcher.display import Display, duration, print_indented, printable, styled
 from launcher.evaluate.baseline import make_baseline
 from launcher.evaluate.evaluated_models import base_on_server
 from launcher.interruption import CtrlC, ctrl_c_ends_block
@@ -214,6 +213,6 @@ class Chat:
             took = duration(time.monotonic() - started_s)
             one.messages += [turn, {"role": "assistant", "content": answer.text}]
             self._console.print(styled("[bold cyan]{}[/]  [dim]{}[/]", name, took))
-            self._console.print(Padding(Text(printable(answer.text) or "(empty)"), (0, 0, 0, 2), expand=False))
+            print_indented(self._console, Text(printable(answer.text) or "(empty)"), 2)
             if said := _ENDS.get(answer.ended):
                 self._console.print(styled("  [yellow]({})[/]", said))

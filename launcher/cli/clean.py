@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from contract.errors import ExitCode
-from launcher.display import byte_size, printable, styled
+from launcher.display import byte_size, print_indented, printable, styled
 from launcher.promote.log import PromotionLog
 from launcher.promote.promoted_runs import promoted_runs
 from launcher.runs.removal_plan import RemovalPlan, removal_plan, remove_all
 
-_INDENT = 8
+_INDENT = 12
 
 
 def clean(model: str, *, yes: bool, console: Console) -> None:
@@ -55,7 +54,7 @@ def _show(plan: RemovalPlan, console: Console) -> None:
 
 def _entry(console: Console, name: str, size_bytes: int, why: str) -> None:
     console.print(styled("  {}  {}", f"{byte_size(size_bytes):>8}", printable(name)))
-    console.print(Padding(Text(printable(why), "dim"), (0, 0, 0, _INDENT + 4), expand=False))
+    print_indented(console, Text(printable(why), "dim"), _INDENT)
 
 
 def _asked(question: str) -> bool:

@@ -7,11 +7,10 @@ from itertools import groupby
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from contract.results.train import BaseAndTuned
-from launcher.display import byte_size, printable, styled
+from launcher.display import byte_size, print_indented, printable, styled
 from launcher.runs.run_summary import RunSummary
 
 NO_RUNS = "No runs here yet. Make one: ./invoke train --profile smoke"
@@ -42,7 +41,7 @@ def show(runs: Sequence[RunSummary], console: Console) -> None:
         for run in of_model:
             console.print(_line(rows[run.folder], widths, gap), soft_wrap=True)
             for text in _remarks(run, with_base=not base):
-                console.print(Padding(text, (0, 0, 0, _INDENT), expand=False))
+                print_indented(console, text, _INDENT)
     console.print()
     console.print(styled("[dim]{}[/]", _legend(runs)))
 

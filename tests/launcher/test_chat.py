@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from tests.conftest import clean_environment
 from tests.launcher.made_runs import make_run
 from tests.stand_in import SILENCE, says
 
-PATIENCE_S = 60
+PATIENCE_S = 20
 # As tasks.py calls it, in the tests' own environment.
 CHAT = """
 import sys
@@ -198,13 +199,15 @@ class Terminal:
     """Somebody's terminal."""
 
     def __init__(self, process, end):
-        self.process, self.end, self.said = process, end, b""
+        self.process, self.end, self.said, self.seen = process, end, b"", 0
 
     def until(self, text):
-        """Read on until something is there that was not before."""
-        seen = len(self.said)
-        while text not in self.said[seen:]:
+        """Read on until something is there, behind what was read so before."""
+        while text not in self.said[self.seen :]:
+            there, _, _ = select.select([self.end], [], [], PATIENCE_S)
+            assert there, f"{text!r} did not come behind {self.said!r}"
             self.said += os.read(self.end, 4096)
+        self.seen = self.said.index(text, self.seen) + len(text)
 
     def type(self, text):
         os.write(self.end, text)
