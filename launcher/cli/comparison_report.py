@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import JsonValue
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +18,7 @@ from launcher.evaluate.report import percent
 from launcher.runs.changed_answers import ChangedAnswer, ComparedAnswers
 from launcher.runs.comparison import ComparedRun, ComparedSet, Comparison, Difference, Figure
 
-_NAME_WIDTH, _VALUE_WIDTH = 28, 23
+_NAME_WIDTH, _VALUE_WIDTH = 35, 20
 _DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}")
 _DIGEST_CHARACTERS = 12
 # Of two long texts, how much is shown of what both begin with.
@@ -71,9 +72,13 @@ def _section(console: Console, title: str, rows: Sequence[tuple[str, str, str]])
         table.add_column(max_width=_VALUE_WIDTH, overflow="fold")
     table.add_row(Text(title, "bold"), Text("A", "dim"), Text("B", "dim"))
     for name, a, b in rows:
-        table.add_row(Text(f"  {printable(name)}"), Text(printable(a)), Text(printable(b)))
+        table.add_row(_indented(name), Text(printable(a)), Text(printable(b)))
     console.print()
     console.print(table)
+
+
+def _indented(name: str) -> Padding:
+    return Padding(Text(printable(name)), (0, 0, 0, 2))
 
 
 def _difference(one: Difference) -> tuple[str, str, str]:
@@ -157,7 +162,7 @@ def _number(value: float | None, unit: str) -> str:
     if unit == "seconds":
         return duration(value)
     forms = {
-        "nats": "{:.4f}",
+        "nats": "{:.4g}",
         "share": "{:.1%}",
         "count": "{:,.0f}",
         "tokens/s": "{:,.0f} tokens/s",

@@ -41,7 +41,7 @@ def ollama_server(serve, ollama, monkeypatch, tmp_path_factory) -> StandIn:
 
 
 @pytest.fixture
-def models(tmp_path, monkeypatch) -> Path:
+def models(tmp_path: Path, monkeypatch) -> Path:
     """The folder of all models, for runs that a test makes."""
     folder = tmp_path / "modèles d'été"
     monkeypatch.setattr(finished_run, "MODELS", folder)

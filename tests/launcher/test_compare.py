@@ -75,7 +75,7 @@ def test_the_learning_rate_is_named_and_the_answers_that_changed(models):
     assert (second.question, second.a_score, second.b_score) == ("Rome?", 0, 0)
     said = words(shown(found))
     assert "learning_rate 0.002 0.001" in said
-    assert "held-out loss, tuned 0.5000 0.7500" in said
+    assert "held-out loss, tuned 0.5 0.75" in said
     assert "2 changed 2 of 3 of the training's examples" in said
     assert "asked 2+2? expected 4 A 4 ✓ B 22 ✗" in said
     assert "Nothing differs" not in said
