@@ -190,8 +190,6 @@ class Chat:
                 self._ask_all(question)
             return
         except CtrlC:
-            for one in self._conversations:
-                one.model.abort()
             self._console.print(Text("Stopped; this question is forgotten.", "dim"))
         except UserError as error:
             self._console.print(Text(error.text(), "red"), soft_wrap=True)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from launcher.interruption import CtrlC, ctrl_c_ends_block
 from launcher.project import ROOT
 from tests.conftest import clean_environment
 from tests.launcher.made_runs import make_run
@@ -95,12 +96,18 @@ def asked_of(server, model):
 
 
 def test_each_line_of_a_pipe_is_a_question_of_one_conversation(chat, answers, ollama_server):
-    done = piped(chat, "où ?\n\n  et là ?\r\n")
+    done = piped(chat, "où ?\n\n  et là ?\r\net ici ?")
     assert done.returncode == 0, done.stderr
     said = done.stdout.decode()
     assert "m says 1: où ?" in said
     assert "m says 3: et là ?" in said
-    assert asked_of(ollama_server, "m") == [["où ?"], ["où ?", "m says 1: où ?", "et là ?"]]
+    first = ["où ?", "m says 1: où ?"]
+    second = ["et là ?", "m says 3: et là ?"]
+    assert asked_of(ollama_server, "m") == [
+        first[:1],
+        [*first, second[0]],
+        [*first, *second, "et ici ?"],
+    ]
     assert "> " not in said
     # As everything that is compared is asked.
     options = ollama_server.asked[-1].json["options"]
@@ -195,6 +202,21 @@ def test_a_refusal_ends_what_nobody_types(chat, answers):
     assert done.stderr.decode().count("no room") == 1
 
 
+def test_ctrl_c_ends_a_block_as_often_as_it_comes_and_nothing_else():
+    before = signal.getsignal(signal.SIGINT)
+    for _ in range(2):
+        with pytest.raises(CtrlC), ctrl_c_ends_block():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ctrl_c_ends_block():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Terminal:
     """Somebody's terminal."""
 
@@ -211,6 +233,14 @@ class Terminal:
 
     def type(self, text):
         os.write(self.end, text)
+
+    def insist(self, key, text):
+        """Press a key until something is there: readline may be about to read, and not hear it."""
+        while text not in self.said[self.seen :]:
+            self.type(key)
+            if select.select([self.end], [], [], 1)[0]:
+                self.said += os.read(self.end, 4096)
+        self.until(text)
 
     def leave(self):
         """The exit code, once all is read."""
@@ -264,8 +294,9 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_ends(chat, answers, ollama_server):
         terminal.until(b"b says 1: q2")
         terminal.until(b"> ")
         # At the prompt it takes the line back, and ends nothing.
-        terminal.type(b"half\x03")
-        terminal.until(b"> ")
+        terminal.type(b"half")
+        terminal.until(b"half")
+        terminal.insist(b"\x03", b"> ")
         terminal.type(b"q3\n")
         terminal.until(b"b says 3: q3")
         terminal.until(b"> ")

@@ -45,14 +45,14 @@ def pair(models, **b):
 
 def test_the_learning_rate_is_named_and_the_answers_that_changed(models):
     answers = [
+        ("Rome?", "oui", "x", "n"),
         ("2+2?", "4", "five", "4"),
         ("Paris?", "oui", "non", "oui"),
-        ("Rome?", "oui", "x", "n"),
     ]
     others = [
+        ("Rome?", "oui", "x", "o"),
         ("2+2?", "4", "five", "22"),
         ("Paris?", "oui", "non", "oui"),
-        ("Rome?", "oui", "x", "o"),
     ]
     runs = [
         make_run(
@@ -255,7 +255,7 @@ def test_the_references_answers_are_right_or_wrong_by_the_held_out_rows(models):
 
 def test_it_is_readable_in_80_columns_and_moves_no_cursor(models):
     long = "\x1b[2J" + "très long " * 60
-    asked = [(long, long, long, "a" * 300), ("q", "a", "b", "c")]
+    asked = [(long, long, long, "\x1b" + "a" * 300), ("q", "a", "b", "c")]
     other = [(long, long, long, "b" * 300), ("q", "a", "b", "d")]
     a, b = (
         make_run(
