@@ -39,6 +39,7 @@ _OLLAMA = (
 _POLICY = "gate policy to use instead of configs/gate.yaml"
 _RUN = "run key, or the start of one (default: the run that was brought up to date last)"
 _NAMED_RUN = "a model's name, NAME@KEY, or a run's folder or manifest, also of another clone"
+_JSON = "print JSON, for programs"
 _ENGINE = "where the stages run: auto, local or docker"
 _FLAGS = {"profile": _AUTO, "config": _CONFIG, "set": _SET, "data": _DATA}
 
@@ -293,6 +294,80 @@ def reproduce(
             with_this_code=with_this_code,
         )
         commands.reproduce(run, request, engine=engine, json=json)
+
+
+@task(help={"model": "list the runs of this model alone", "json": _JSON})
+def runs(_context: Context, model: str = "", json: bool = False) -> None:
+    """List the runs here: state, size, rows, losses, the gate's decision, promoted roles.
+
+    Examples:
+      ./invoke runs
+      ./invoke runs --model affineur-smoke --json
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        commands.runs(model, as_json=json)
+
+
+@task(help={"a": _NAMED_RUN, "b": _NAMED_RUN, "json": _JSON})
+def compare(_context: Context, a: str, b: str, json: bool = False) -> None:
+    """Compare two runs: recipe, inputs, rows, results, and the answers that changed.
+
+    Examples:
+      ./invoke compare affineur-smoke@c146 affineur-smoke
+      ./invoke compare affineur-demo ../other-clone/data/models/affineur-demo/12fc523e7244
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        commands.compare(a, b, as_json=json)
+
+
+@task(
+    help={
+        "model": "look at the runs of this model alone",
+        "yes": "remove what is listed, without asking",
+    }
+)
+def clean(_context: Context, model: str = "", yes: bool = False) -> None:
+    """Say which runs can go and how much that is; remove them with --yes.
+
+    Older finished runs, unfinished ones and what killed launchers left. What is promoted, a model's
+    latest finished run, and what is in use always stay.
+
+    Examples:
+      ./invoke clean
+      ./invoke clean --model affineur-smoke --yes
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        commands.clean(model, yes=yes)
+
+
+@task(
+    help={
+        "model": "a model that the server has",
+        "beside": "another one to ask the same, or base: what the model's run was trained from",
+        "ollama": _OLLAMA,
+        "engine": _ENGINE + "; for --beside base, where it has to be converted first",
+    }
+)
+def chat(
+    _context: Context, model: str, beside: str = "", ollama: str = "host", engine: str = "auto"
+) -> None:
+    """Ask a served model in the terminal, and another one beside it.
+
+    Examples:
+      ./invoke chat --model affineur-smoke
+      ./invoke chat --model affineur-smoke --beside base
+      ./invoke chat --model affineur-demo --beside smollm2:135m < questions.txt
+    """
+    with _exit_on_error():
+        from launcher.cli import commands
+
+        commands.chat(model, beside=beside, ollama=ollama, engine=engine)
 
 
 @task(

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unicodedata import category
 
 from rich.console import Console
 from rich.progress import (
@@ -32,6 +33,8 @@ _SHOWN_CHARACTERS = 160
 _LONG_OPENING = 50
 # A character for private use, in which no terminal has anything to show.
 _PLACE = "\ue000"
+# Unicode's categories of what has no form: controls, and halves of surrogate pairs.
+_FORMLESS = ("Cc", "Cs")
 
 
 def terminal(**options: Any) -> Console:
@@ -191,6 +194,31 @@ def distinct_parts(texts: Sequence[str]) -> list[str]:
     if len(texts) < 2 or len(" ".join(lines[0][:shared])) < _LONG_OPENING:
         return list(texts)
     return ["… " + "\n".join(rest[shared:]).strip() for rest in lines]
+
+
+def printable(text: str) -> str:
+    """The text with a replacement character for each that a terminal may act upon: what a model
+    says, and what a name holds, must move no cursor.
+    """
+    return "".join(
+        "\ufffd" if category(letter) in _FORMLESS and letter not in "\n\t" else letter
+        for letter in text.replace("\r\n", "\n")
+    )
+
+
+def print_indented(console: Console, text: Text, indent: int) -> None:
+    """Print a text behind so many columns, wrapped at words; no white space ends its lines."""
+    for line in text.wrap(console, max(console.width - indent, 1)):
+        line.rstrip()
+        console.print(Text(" " * indent) + line, soft_wrap=True)
+
+
+def byte_size(size_bytes: int) -> str:
+    """`12.3 MB`."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} B"
 
 
 def duration(seconds: float) -> str:

@@ -69,6 +69,26 @@ def deferred() -> Iterator[None]:
             raise KeyboardInterrupt
 
 
+class CtrlC(KeyboardInterrupt):
+    """Ctrl-C in a block of `ctrl_c_ends_block`."""
+
+
+@contextmanager
+def ctrl_c_ends_block() -> Iterator[None]:
+    """Let Ctrl-C raise `CtrlC`, as often as it comes, and not stop the command: for an answer that
+    a person waits for, after which the next one is asked for.
+
+    Where it is ignored, it stays ignored. Other signals stop the command as ever.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _on_ctrl_c)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @contextmanager
 def killed_at_once(kill: Callable[[], None]) -> Iterator[None]:
     """Say how to kill what runs in the block, where somebody will not wait for its good order.
@@ -80,6 +100,10 @@ def killed_at_once(kill: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _state.kills.remove(kill)
+
+
+def _on_ctrl_c(_number: int, _frame: object) -> None:
+    raise CtrlC
 
 
 def _on_signal(number: int, _frame: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,18 @@ from contract.recipe import Recipe
 from launcher.attest import attestation
 from launcher.attest.audit import inputs_of_recipe, inputs_of_run
 from launcher.attest.bill_of_materials import write_bom
-from launcher.cli import audit_report, data_report, plan_report, reproduction_report, summary
+from launcher.cli import (
+    audit_report,
+    comparison_report,
+    data_report,
+    plan_report,
+    reproduction_report,
+    runs_report,
+    summary,
+)
+from launcher.cli import clean as clean_runs
+from launcher.cli.chat import HELP, Chat, asked_models, longest_answer, questions
+from launcher.cli.json_output import print_json
 from launcher.configuration import profile_values, resolve
 from launcher.display import Display, terminal
 from launcher.evaluate import report
@@ -31,9 +43,11 @@ from launcher.project import shown, user_path
 from launcher.promote import promotion
 from launcher.promote.env_file import EnvVariable
 from launcher.promote.models_file import RoleEntry
+from launcher.promote.promoted_runs import PromotedRun, promoted_runs
 from launcher.report.upkeep import report_kept
 from launcher.reproduce.reproduction import ReproductionRequest, reproduction_folder
 from launcher.reproduce.reproduction import reproduce as rebuild
+from launcher.runs import comparison, run_summary
 from launcher.runtime import dependency_locks, gpus, images, processor
 from launcher.runtime.engine_choice import choose_engine
 from launcher.runtime.llama_cpp_tools import tools
@@ -112,6 +126,53 @@ def import_model(model: str, *, run: str, ollama: str, replace: bool) -> None:
     print(f"{imported.name}  {imported.digest}")
     for line in chosen.how_to_ask(model):
         display.note(line)
+
+
+def runs(model: str, *, as_json: bool) -> None:
+    """Print every run here, or those of one model."""
+    promoted: list[PromotedRun] = []
+    try:
+        promoted = promoted_runs()
+    except UserError as error:
+        # A list is no worse for it, and says what is missing.
+        Display().note(f"promotions are not known: {error}")
+    found = run_summary.summaries(promoted, canonical_name(model))
+    if as_json:
+        print_json([run.model_dump(mode="json") for run in found])
+    elif found:
+        runs_report.show(found, terminal())
+    else:
+        print(runs_report.NO_RUNS)
+
+
+def compare(a: str, b: str, *, as_json: bool) -> None:
+    """Print what differs between two runs: how they were made, and what came of it."""
+    found = comparison.compare(Run.named(a), Run.named(b))
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        comparison_report.show(found, terminal())
+
+
+def clean(model: str, *, yes: bool) -> None:
+    """Print which runs can go; remove them where a person says so."""
+    clean_runs.clean(canonical_name(model), yes=yes, console=terminal())
+
+
+def chat(model: str, *, beside: str, ollama: str, engine: str) -> None:
+    """Ask a served model what a person types, and another one beside it."""
+    model = canonical_name(model)
+    display = Display()
+    with (
+        demand_server(ollama, display).running() as server,
+        asked_models(model, beside, server, lambda: choose_engine(engine, "", display)) as models,
+    ):
+        by_person = sys.stdin.isatty()
+        if by_person:
+            display.note(HELP)
+        Chat(models, terminal(), max_new_tokens=longest_answer(model), by_person=by_person).run(
+            questions()
+        )
 
 
 def package(model: str, *, run: str, output: str, oci: bool, push: str) -> None:

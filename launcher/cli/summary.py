@@ -15,7 +15,7 @@ from contract import paths
 from contract.manifest import StageRecord
 from contract.results.train import Example, TrainResult
 from launcher.cli.loss_chart import Curve, loss_chart
-from launcher.display import distinct_parts, shortened, styled
+from launcher.display import byte_size, distinct_parts, shortened, styled
 from launcher.pipeline.finished_run import Run
 from launcher.project import shown
 from launcher.report.upkeep import REPORT
@@ -72,15 +72,10 @@ def _outputs(run: Run, records: Sequence[StageRecord]) -> Table:
         for name, digest in record.outputs.items():
             if name.startswith(_SHOWN_OUTPUTS) and not name.endswith(".json"):
                 size = (run.folder / name).stat().st_size
-                table.add_row(Text(f"  {name}"), _size(size), Text(f"sha256 {digest[:16]}", "dim"))
+                table.add_row(
+                    Text(f"  {name}"), byte_size(size), Text(f"sha256 {digest[:16]}", "dim")
+                )
     return table
-
-
-def _size(size_bytes: int) -> str:
-    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} B"
 
 
 def _scores(trained: TrainResult, console: Console) -> None:
@@ -109,14 +104,14 @@ def _memory(trained: TrainResult, console: Console) -> None:
     memory = trained.memory
     if memory is not None and memory.peak_bytes is not None:
         expected = [
-            f"{name} {_size(size_bytes)}"
+            f"{name} {byte_size(size_bytes)}"
             for name, size_bytes in (
                 ("estimated", memory.estimate_bytes),
                 ("probed", memory.probe_bytes),
             )
             if size_bytes is not None
         ]
-        said = f"  memory         {_size(memory.peak_bytes)} at its peak"
+        said = f"  memory         {byte_size(memory.peak_bytes)} at its peak"
         console.print(Text(f"{said}   {', '.join(expected)}"), soft_wrap=True)
     if trained.changed:
         changed = ", ".join(f"{key} {json.dumps(value)}" for key, value in trained.changed.items())

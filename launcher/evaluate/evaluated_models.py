@@ -34,12 +34,6 @@ class EvaluatedModel:
     identity: ModelIdentity
     start: Callable[[], AbstractContextManager[ChatModel]]
 
-    @property
-    def file_name(self) -> str:
-        """Where the answers are kept: other files, settings or servers answer otherwise."""
-        by = self.identity.by.lower().replace(" ", "-")
-        return f"{self.identity.digest.removeprefix('sha256:')[:16]}-{by}.jsonl"
-
 
 def on_server(server: OllamaServer, name: str, run: Run | None) -> EvaluatedModel:
     """A model that the server has under this name.

@@ -33,7 +33,7 @@ from launcher.evaluate.record import ATTEMPT, Evaluation, EvaluationAttempt
 from launcher.evaluate.response_cache import ResponseCache
 from launcher.evaluate.sampling import sample
 from launcher.evaluate.scoring import examples, results
-from launcher.pipeline.finished_run import Run, model_folder
+from launcher.pipeline.finished_run import SERVED, Run, model_folder
 from launcher.pipeline.inputs import find_dataset
 from launcher.project import ROOT, shown, user_path
 from launcher.runtime.engine import Engine
@@ -212,7 +212,7 @@ class Evaluator:
         self, asked: EvaluatedModel, items: Sequence[Item], bounds: Sequence[int], folder: Path
     ) -> list[Answer]:
         cache = ResponseCache(
-            folder / paths.ANSWERS / asked.file_name,
+            folder / paths.ANSWERS / asked.identity.answers_file,
             [item.messages for item in items],
             bounds,
             [item.tools for item in items],
@@ -240,7 +240,7 @@ def _now() -> str:
 
 def _home_of_unknown(name: str, model: EvaluatedModel) -> Path:
     """Where the evaluation of a model is kept that was not made here."""
-    return model_folder(name) / f"served-{model.identity.digest[:12]}"
+    return model_folder(name) / f"{SERVED}{model.identity.digest[:12]}"
 
 
 @contextmanager

@@ -39,6 +39,12 @@ class ModelIdentity(Record):
         """Who answered, for people: `Ollama 0.34.1 at http://127.0.0.1:11434`."""
         return self.by if self.address is None else f"{self.by} at {self.address}"
 
+    @property
+    def answers_file(self) -> str:
+        """Where its answers are kept: other files, settings or servers answer otherwise."""
+        by = self.by.lower().replace(" ", "-")
+        return f"{self.digest.removeprefix('sha256:')[:16]}-{by}.jsonl"
+
 
 class Counts(Record):
     """Answers that are something else than an answer: scored like all, and counted apart."""

@@ -23,6 +23,8 @@ from launcher.project import MODELS, shown, user_path
 # In a model's folder: the name of the run that was brought up to date last. The time of a manifest
 # is no measure of it: a run to which one returns writes none, and clocks are set back.
 _LATEST = Path("latest")
+# Beside a model's runs: the evaluations of what a server has under its name and was not made here.
+SERVED = "served-"
 # What has another meaning in a path; '%' first, so that each name can be read back.
 _ESCAPES = {"%": "%25", "/": "%2F", ":": "%3A"}
 
@@ -83,7 +85,7 @@ class Run:
                 flags[1], f"{shown(folder)} has no finished run {key}", f"Finished runs: {runs}."
             )
         readable = [run for run in matching if run.is_finished]
-        last = _read_name(folder / _LATEST)
+        last = named_latest(folder)
         # Where none is named, by what they say: a later verification rewrites the manifest.
         return max(readable or matching, key=lambda run: (run.name == last, run.manifest.created))
 
@@ -102,7 +104,7 @@ class Run:
         """Whether there is a manifest of this version."""
         try:
             return bool(self.manifest)
-        except (FileNotFoundError, UserError):
+        except (OSError, UserError):
             return False
 
     @cached_property
@@ -259,8 +261,24 @@ def model_name(folder: Path) -> str:
     return name
 
 
-def _read_name(file: Path) -> str:
+def run_folders(model: str = "") -> list[Path]:
+    """The folders of all runs here, finished or not, or of one model's; by model, then by key."""
+    every = sorted(MODELS.iterdir()) if MODELS.is_dir() else []
+    models = [model_folder(model)] if model else every
+    return [
+        run
+        for folder in models
+        if folder.is_dir()
+        for run in sorted(folder.iterdir())
+        if run.is_dir() and not run.name.startswith((".", SERVED))
+    ]
+
+
+def named_latest(folder: Path) -> str:
+    """The name of the run in a model's folder that was brought up to date last, as it is written
+    there; empty where nothing is.
+    """
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return (folder / _LATEST).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from launcher.pipeline.stages import KeyParts
 
 _SHOWN_LETTERS = 30
-_INPUTS = {
+INPUT_NAMES = {
     "data": "the dataset",
     "evaluation": "the evaluation rows",
     "base": "the base",
@@ -53,7 +53,7 @@ def _recipe_changes(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue
 def _input_changes(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iterator[str]:
     for name in {**now, **before}:
         if before.get(name) != now.get(name):
-            yield _INPUTS.get(name, name)
+            yield INPUT_NAMES.get(name, name)
 
 
 def _shown(value: JsonValue) -> str:

@@ -104,6 +104,15 @@ class PromotionLog:
                 stack.pop()
         return stack[-1] if stack else None
 
+    def promotion_to(self, model_name: str) -> LogEntry | None:
+        """The last promotion that pointed a role at this name; None where there is none.
+
+        Raises:
+            UserError: a line is no entry.
+        """
+        promoted = [entry for entry in self._entries() if entry.did == "promote"]
+        return next((one for one in reversed(promoted) if one.after == model_name), None)
+
     def _entries(self) -> list[LogEntry]:
         if not self.path.exists():
             return []

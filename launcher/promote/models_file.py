@@ -173,6 +173,20 @@ class RoleEntry:
         )
 
 
+def role_models(path: Path = MODELS_FILE) -> dict[str, str]:
+    """The model of every role that has one.
+
+    Raises:
+        UserError: the file is not there or no YAML.
+    """
+    if not path.is_file():
+        raise UserError.one(shown(path), "does not exist")
+    said = read_yaml(path)
+    roles = said.get("models") if isinstance(said, dict) else None
+    named = {role: _name_in(said, role) for role in roles} if isinstance(roles, dict) else {}
+    return {str(role): name for role, name in named.items() if name}
+
+
 def _name_in(said: Any, role: str) -> str | None:
     """The role's model in what a text says, as a text; None where there is none."""
     roles = said.get("models") if isinstance(said, dict) else None

@@ -11,8 +11,10 @@ import pytest
 
 from contract.digest import digest_of_file
 from contract.serving import Serving
+from launcher.pipeline import finished_run
 from launcher.pipeline.model_files import ModelFiles
 from launcher.promote.log import LogEntry
+from tests.conftest import bare_clone, invoke
 from tests.stand_in import Answering, Ollama, StandIn, running
 
 
@@ -36,6 +38,23 @@ def ollama_server(serve, ollama, monkeypatch, tmp_path_factory) -> StandIn:
     monkeypatch.setenv("OLLAMA_HOST", server.address)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     return server
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch) -> Path:
+    """The folder of all models, for runs that a test makes."""
+    folder = tmp_path / "modèles d'été"
+    monkeypatch.setattr(finished_run, "MODELS", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clone(plain_project, tmp_path_factory) -> Path:
+    """A clone for runs that a module's tests make, and for commands that look at them."""
+    assert invoke(plain_project, "--list").returncode == 0
+    (plain_project / "data" / "cache").mkdir(exist_ok=True)
+    folder: Path = tmp_path_factory.mktemp("à part") / "clone d'été"
+    return bare_clone(plain_project, folder)
 
 
 class MadeRun:

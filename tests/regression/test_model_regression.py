@@ -11,7 +11,6 @@ import pytest
 from contract import paths
 from contract.evaluation import Questions
 from launcher.evaluate.answer_bounds import max_new_tokens
-from launcher.evaluate.evaluated_models import EvaluatedModel
 from launcher.evaluate.evaluation import SKILLS
 from launcher.evaluate.record import Evaluation
 from launcher.evaluate.report import percent
@@ -58,9 +57,8 @@ def answered_by_the_base(smoke_run):
     evaluation = Evaluation.of_run(smoke_run.folder, "affineur-smoke")
     folder = smoke_run.folder / paths.EVALUATION_FOLDER
     items = Questions.read(folder / paths.QUESTIONS).items
-    base = EvaluatedModel(evaluation.base, start=None)
     cache = ResponseCache(
-        folder / paths.ANSWERS / base.file_name,
+        folder / paths.ANSWERS / evaluation.base.answers_file,
         [item.messages for item in items],
         [max_new_tokens(item, evaluation.max_new_tokens) for item in items],
     )
