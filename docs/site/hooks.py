@@ -37,6 +37,7 @@ _LINK = re.compile(
 )
 # A French sign stands apart from its word and never begins a line.
 _FRENCH_SPACE = re.compile(rf"{_CODE}|(?<=\S) (?=[:;!?»%])|(?<=«) ", re.MULTILINE | re.DOTALL)
+_FOR_ENGINES = re.compile(r"<link rel=\"alternate\"[^>]*>\s*")
 _LANGUAGES = {"en": "English", "fr": "Français"}
 _FRENCH_TOGGLES = ("Passer au thème clair", "Passer au thème sombre", "Suivre le système")
 _english_toggles: list[str] = []
@@ -86,6 +87,14 @@ def on_page_context(
     ]
     context["nav"] = _navigation[language]
     return context
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Without the links for search engines, which the theme's script follows as well.
+
+    It asks for a map of the other language beside each, and a page from a disk may not.
+    """
+    return _FOR_ENGINES.sub("", output)
 
 
 def with_links_between_pages(markdown: str, source: str) -> str:

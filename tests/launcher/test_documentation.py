@@ -18,7 +18,13 @@ DOCUMENTS = [
     if path.name != "CHANGELOG.md"
 ]
 # What commands make: not there in a fresh clone.
-_MADE = ("data/models/", "data/cache/", "data/packages/", "configs/promotions.jsonl")
+_MADE = (
+    "data/models",
+    "data/cache",
+    "data/packages",
+    "data/reproduced",
+    "configs/promotions.jsonl",
+)
 
 
 def files_named(text: str) -> list[str]:
