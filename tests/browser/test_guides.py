@@ -62,7 +62,7 @@ def test_no_page_runs_over_the_edge_or_complains_or_asks_another_host(browser, s
 
 @pytest.mark.parametrize(
     ("start", "word", "page"),
-    [("index", "packing_length", "cards"), ("fr/index", "entraînements", "fr/training")],
+    [("index", "packing_length", "cards"), ("fr/index", "entraînement", "fr/training")],
 )
 def test_the_search_finds_pages_of_both_languages_without_a_server(
     browser, site, start, word, page
