@@ -30,7 +30,7 @@ new Promise((found, failed) => {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
+    folder: Path = tmp_path_factory.mktemp("site")
     guides.build(folder)
     return folder
 

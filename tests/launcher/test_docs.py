@@ -61,7 +61,7 @@ def loaded_from_elsewhere(site: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     """The site, built as `./invoke docs` does: strictly."""
-    folder = tmp_path_factory.mktemp("site")
+    folder: Path = tmp_path_factory.mktemp("site")
     guides.build(folder)
     return folder
 
