@@ -742,6 +742,23 @@ def bench(_context: Context, name: str, args: str = "") -> None:
         checks.bench(name, args)
 
 
+@task(help={"serve": "show them at 127.0.0.1:8000 instead, and again after each change"})
+def docs(_context: Context, serve: bool = False) -> None:
+    """Build the guides as a site, and print its first page.
+
+    Examples:
+      ./invoke docs
+      ./invoke docs --serve
+    """
+    with _exit_on_error():
+        from launcher.cli import guides
+
+        if serve:
+            guides.serve()
+        else:
+            guides.build()
+
+
 @task
 def check(_context: Context) -> None:
     """Check lint, formatting, types and shell scripts."""

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contract.errors import UserError
@@ -16,7 +16,16 @@ from launcher.interruption import killed_at_once
 from launcher.project import ROOT
 from launcher.runtime.environment import ensure_environment
 
-_SOURCES = ("tasks.py", "contract", "launcher", "trainer", "benchmarks", "notebooks", "tests")
+_SOURCES = (
+    "tasks.py",
+    "contract",
+    "launcher",
+    "trainer",
+    "benchmarks",
+    "notebooks",
+    "tests",
+    "docs",
+)
 # Run only when named: they fail without an engine, a GPU, a server or a browser, and never skip; or
 # they take hours.
 _NEEDS_MORE = "container or serves or browser or gpu or faults"
@@ -65,7 +74,7 @@ def test(
         command += ["-k", match]
     for flag, name in (("--model", model), ("--base", base)):
         command += [flag, name] if name else []
-    _run(command)
+    run_tool(command)
 
 
 def bench(name: str, arguments: str) -> None:
@@ -87,7 +96,7 @@ def bench(name: str, arguments: str) -> None:
         own = shlex.split(arguments)
     except ValueError as error:
         raise UserError.one("--args", f"{arguments}: {error}") from None
-    _run([str(_test_environment()), "-m", f"benchmarks.{name}", *own])
+    run_tool([str(_test_environment()), "-m", f"benchmarks.{name}", *own])
 
 
 def check() -> None:
@@ -121,6 +130,16 @@ def fix() -> None:
     _run_all([[*tools, "ruff", "check", "--fix", *_SOURCES], [*tools, "ruff", "format", *_SOURCES]])
 
 
+def run_tool(command: list[str], **environment: str) -> None:
+    """Run one of the project's tools in its folder, to its end, with these variables as well.
+
+    Raises:
+        SystemExit: with its code, where it is not 0.
+    """
+    if code := _code(command, environment):
+        raise SystemExit(code)
+
+
 def _test_environment() -> Path:
     # Both wings and the test tools together; tests/boundary holds that they can live apart.
     return ensure_environment("test", ["host", "rtx", "check"], Display())
@@ -136,14 +155,9 @@ def _run_all(commands: Sequence[list[str]]) -> None:
         raise SystemExit(failed)
 
 
-def _run(command: list[str]) -> None:
-    if code := _code(command):
-        raise SystemExit(code)
-
-
-def _code(command: list[str]) -> int:
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+def _code(command: list[str], environment: Mapping[str, str] = {}) -> int:
+    variables = {**os.environ, "PYTHONHASHSEED": "0", **environment}
+    with subprocess.Popen(command, cwd=ROOT, env=variables) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:

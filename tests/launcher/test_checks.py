@@ -37,7 +37,7 @@ def test_the_projects_own_scripts_are_among_them():
 def test_a_benchmark_is_given_its_own_arguments_as_a_shell_would(monkeypatch):
     started = []
     monkeypatch.setattr(checks, "_test_environment", lambda: "python")
-    monkeypatch.setattr(checks, "_run", started.append)
+    monkeypatch.setattr(checks, "run_tool", started.append)
     checks.bench("train", "--only 'trl sft' --rounds 1")
     checks.bench("merge", "")
     assert started[0][1:] == ["-m", "benchmarks.train", "--only", "trl sft", "--rounds", "1"]
@@ -66,7 +66,7 @@ def test_what_is_stopped_by_ctrl_c_has_time_to_print():
         "from launcher.cli import checks\n"
         "from launcher.error_messages import exit_on_error\n"
         "with exit_on_error(lambda text, code: SystemExit(code)):\n"
-        f"    checks._run([sys.executable, '-c', {_SLOW_TO_STOP!r}])\n"
+        f"    checks.run_tool([sys.executable, '-c', {_SLOW_TO_STOP!r}])\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
