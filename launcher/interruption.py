@@ -74,15 +74,29 @@ class CtrlC(KeyboardInterrupt):
 
 
 @contextmanager
+def ctrl_c_ignored() -> Iterator[None]:
+    """Let Ctrl-C do nothing but in blocks of `ctrl_c_ends_block`: in a dialogue, a person presses
+    it once more than was needed. Other signals stop the command as ever.
+    """
+    with _on_ctrl_c(lambda _number, _frame: None):
+        yield
+
+
+@contextmanager
 def ctrl_c_ends_block() -> Iterator[None]:
     """Let Ctrl-C raise `CtrlC`, as often as it comes, and not stop the command: for an answer that
     a person waits for, after which the next one is asked for.
-
-    Where it is ignored, it stays ignored. Other signals stop the command as ever.
     """
+    with _on_ctrl_c(_raise):
+        yield
+
+
+@contextmanager
+def _on_ctrl_c(handler: Callable[[int, object], None]) -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
+    # nohup and background jobs ask for that.
     if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _on_ctrl_c)
+        signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
@@ -102,7 +116,7 @@ def killed_at_once(kill: Callable[[], None]) -> Iterator[None]:
         _state.kills.remove(kill)
 
 
-def _on_ctrl_c(_number: int, _frame: object) -> None:
+def _raise(_number: int, _frame: object) -> None:
     raise CtrlC
 
 

@@ -33,6 +33,7 @@ from launcher.evaluate.record import Evaluation, EvaluationAttempt
 from launcher.gate import card
 from launcher.gate.decision import decide
 from launcher.gate.policy import POLICY_FILE, Policy, read_policy
+from launcher.interruption import ctrl_c_ignored
 from launcher.pipeline import training
 from launcher.pipeline.finished_run import Run, canonical_name
 from launcher.pipeline.inputs import find_data
@@ -167,12 +168,13 @@ def chat(model: str, *, beside: str, ollama: str, engine: str) -> None:
         demand_server(ollama, display).running() as server,
         asked_models(model, beside, server, lambda: choose_engine(engine, "", display)) as models,
     ):
-        by_person = sys.stdin.isatty()
-        if by_person:
-            display.note(HELP)
-        Chat(models, terminal(), max_new_tokens=longest_answer(model), by_person=by_person).run(
-            questions()
-        )
+        longest = longest_answer(model)
+        if not sys.stdin.isatty():
+            Chat(models, terminal(), max_new_tokens=longest, by_person=False).run(questions())
+            return
+        display.note(HELP)
+        with ctrl_c_ignored():
+            Chat(models, terminal(), max_new_tokens=longest, by_person=True).run(questions())
 
 
 def package(model: str, *, run: str, output: str, oci: bool, push: str) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from launcher.interruption import CtrlC, ctrl_c_ends_block
+from launcher.interruption import CtrlC, ctrl_c_ends_block, ctrl_c_ignored
 from launcher.project import ROOT
 from tests.conftest import clean_environment
 from tests.launcher.made_runs import make_run
@@ -208,6 +208,12 @@ def test_ctrl_c_ends_a_block_as_often_as_it_comes_and_nothing_else():
         with pytest.raises(CtrlC), ctrl_c_ends_block():
             signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is before
+    with ctrl_c_ignored():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(CtrlC), ctrl_c_ends_block():
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with ctrl_c_ends_block():
@@ -236,10 +242,12 @@ class Terminal:
 
     def insist(self, key, text):
         """Press a key until something is there: readline may be about to read, and not hear it."""
-        while text not in self.said[self.seen :]:
+        for _ in range(PATIENCE_S):
             self.type(key)
-            if select.select([self.end], [], [], 1)[0]:
+            while select.select([self.end], [], [], 1)[0]:
                 self.said += os.read(self.end, 4096)
+            if text in self.said[self.seen :]:
+                break
         self.until(text)
 
     def leave(self):
