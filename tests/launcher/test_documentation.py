@@ -23,6 +23,7 @@ _MADE = (
     "data/cache",
     "data/packages",
     "data/reproduced",
+    "data/tracking",
     "configs/promotions.jsonl",
 )
 
