@@ -225,9 +225,9 @@ def package(
       ./invoke package --model affineur-smoke --push registry.example.org/me/smoke:1.0
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
 
-        commands.package(model, run=run, output=output, oci=oci, push=push)
+        run_commands.package(model, run=run, output=output, oci=oci, push=push)
 
 
 @task(
@@ -246,9 +246,9 @@ def report(_context: Context, run: str, output: str = "", language: str = "en") 
       ./invoke report affineur-demo --language fr --output ~/Documents
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
 
-        commands.report_of(run, output=output, language=language)
+        run_commands.report_of(run, output=output, language=language)
 
 
 @task(
@@ -283,7 +283,7 @@ def reproduce(
       ./invoke reproduce affineur-smoke --data ~/moved.jsonl --into /tmp/rebuilt
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
         from launcher.project import user_path
         from launcher.reproduce.recorded_inputs import GivenPlaces
         from launcher.reproduce.reproduction import ReproductionRequest
@@ -293,7 +293,7 @@ def reproduce(
             given=GivenPlaces(data=data, evaluation=evaluation, base=base),
             with_this_code=with_this_code,
         )
-        commands.reproduce(run, request, engine=engine, json=json)
+        run_commands.reproduce(run, request, engine=engine, json=json)
 
 
 @task(help={"model": "list the runs of this model alone", "json": _JSON})
@@ -305,9 +305,9 @@ def runs(_context: Context, model: str = "", json: bool = False) -> None:
       ./invoke runs --model affineur-smoke --json
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
 
-        commands.runs(model, as_json=json)
+        run_commands.runs(model, as_json=json)
 
 
 @task(help={"a": _NAMED_RUN, "b": _NAMED_RUN, "json": _JSON})
@@ -319,9 +319,9 @@ def compare(_context: Context, a: str, b: str, json: bool = False) -> None:
       ./invoke compare affineur-demo ../other-clone/data/models/affineur-demo/12fc523e7244
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
 
-        commands.compare(a, b, as_json=json)
+        run_commands.compare(a, b, as_json=json)
 
 
 @task(
@@ -341,9 +341,9 @@ def clean(_context: Context, model: str = "", yes: bool = False) -> None:
       ./invoke clean --model affineur-smoke --yes
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
 
-        commands.clean(model, yes=yes)
+        run_commands.clean(model, yes=yes)
 
 
 @task(
@@ -365,9 +365,9 @@ def chat(
       ./invoke chat --model affineur-demo --beside smollm2:135m < questions.txt
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
 
-        commands.chat(model, beside=beside, ollama=ollama, engine=engine)
+        run_commands.chat(model, beside=beside, ollama=ollama, engine=engine)
 
 
 @task(
@@ -497,10 +497,10 @@ def audit(
       ./invoke audit --run affineur-smoke --bom affineur-smoke.cdx.json
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import commands, run_commands
 
         if run:
-            commands.audit_run(run, bom=bom, as_json=json)
+            run_commands.audit_run(run, bom=bom, as_json=json)
             return
         commands.audit(
             profile=profile,
@@ -526,9 +526,9 @@ def make_key(_context: Context, file: str) -> None:
       ./invoke make-key ~/affineur.key
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
 
-        commands.make_key(file)
+        run_commands.make_key(file)
 
 
 @task(
@@ -547,9 +547,9 @@ def attest(_context: Context, run: str, key: str, output: str = "") -> None:
       ./invoke attest affineur-smoke@1a2b3c --key ~/affineur.key --output provenance.intoto.jsonl
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
 
-        commands.attest(run, key=key, output=output)
+        run_commands.attest(run, key=key, output=output)
 
 
 @task(
@@ -567,9 +567,9 @@ def verify_attestation(_context: Context, run: str, key: str) -> None:
       ./invoke verify-attestation affineur-smoke --key ~/affineur.key.pub
     """
     with _exit_on_error():
-        from launcher.cli import commands
+        from launcher.cli import run_commands
 
-        commands.verify_attestation(run, key=key)
+        run_commands.verify_attestation(run, key=key)
 
 
 @task(

@@ -36,8 +36,8 @@ def leave(text, code):
     return SystemExit(code)
 
 with exit_on_error(leave):
-    from launcher.cli import commands
-    commands.chat(sys.argv[1], beside=sys.argv[2], ollama="host", engine="local")
+    from launcher.cli import run_commands
+    run_commands.chat(sys.argv[1], beside=sys.argv[2], ollama="host", engine="local")
 """
 
 
