@@ -1,15 +1,13 @@
 """What `./invoke plan` says of the stages around the training, beside the memory they take.
 
 `./invoke bench stage_memory --args "--profile smoke"`: a run on this machine, without Ollama. While
-it lasts, the resident sets of each stage's processes are added up every 20 ms; the largest sum is
-its peak. What these stages say they need, they check before they begin: an estimate that is too
-low would let one begin that cannot end. Each command uses another seed, so that no stage is
-up to date; all other words are those of `./invoke train`.
+it lasts, the memory of each stage's processes is added up every 20 ms, pages that several share
+divided among them (`Pss`); the largest sum is the stage's peak. Each command uses another seed, so
+that no stage is up to date; all other words are those of `./invoke train`.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -29,7 +27,7 @@ from launcher.project import ROOT
 
 _INTERVAL_S = 0.02
 _STAGES = ("merge", "convert", "quantize", "reference")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PSS = re.compile(r"^Pss: +(\d+) kB$", re.MULTILINE)
 _MODULE = re.compile(rb"\0-m\0trainer\.(\w+)\0")
 
 
@@ -48,9 +46,10 @@ def _stage_of(session: int) -> str | None:
     return None
 
 
-def _resident_bytes(folder: Path) -> int:
+def _own_bytes(folder: Path) -> int:
     with suppress(OSError):
-        return int((folder / "statm").read_text().split()[1]) * _PAGE_BYTES
+        found = _PSS.search((folder / "smaps_rollup").read_text())
+        return int(found[1]) * 1024 if found else 0
     return 0
 
 
@@ -68,7 +67,7 @@ def peaks_of(command: Sequence[str]) -> dict[str, int]:
             sums: dict[str, int] = {}
             for session, folder in _sessions():
                 if stage := _stage_of(session):
-                    sums[stage] = sums.get(stage, 0) + _resident_bytes(folder)
+                    sums[stage] = sums.get(stage, 0) + _own_bytes(folder)
             for stage, size_bytes in sums.items():
                 peaks[stage] = max(peaks.get(stage, 0), size_bytes)
             time.sleep(_INTERVAL_S)
