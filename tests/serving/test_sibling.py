@@ -180,6 +180,8 @@ def test_a_launcher_killed_in_the_middle_leaves_one_that_the_next_uses(sibling, 
         assert f"{CONTAINER} was left running by a killed launcher" in done.stderr
         assert sibling.status() == "exited"
         sibling.container().start()
+        while sibling.container().exec_run(["ollama", "list"]).exit_code:
+            time.sleep(0.1)
     (run,) = (project / "data" / "models" / NAME).glob("*/")
     question = next(q for q in Reference.read(run / paths.REFERENCE).questions if q.held_out)
     assert ask(sibling, question.messages[-1]["content"]) == question.answer.strip()
