@@ -32,8 +32,9 @@ BYTES_PER_WEIGHT = {
     "q2_k": 84 / 256,
 }
 _FP32 = 4
-# What these stages' programs and their activations take: trainer/merged_model.py, _PROGRAM_BYTES.
-_PROGRAM_BYTES = 600 << 20
+# Python with torch, and with transformers, llama.cpp's bindings and one row's activations as well:
+# measured on the smoke base (BENCHMARKS.md), whose weights are next to nothing.
+_MERGER_BYTES, _READER_BYTES = 640 << 20, 860 << 20
 # Of a row that is compared with the trained model: trainer/reference/stage.py.
 _COMPARED_POSITIONS = 512
 # At once, for the held-out loss: trainer/train/scoring.py.
@@ -78,11 +79,11 @@ def stage_memory(shape: ModelShape, recipe: Recipe) -> Iterator[Part]:
     linear = max((one.weights for one in shape.linears()), default=0)
     largest = max(linear, shape.vocab * shape.hidden)
     logits = 3 * _FP32 * shape.vocab * _COMPARED_POSITIONS
-    widened = _FP32 * largest + logits + _PROGRAM_BYTES
+    widened = _FP32 * largest + logits + _READER_BYTES
     tokens = _SCORED_ROWS * recipe.max_length
     widest = 3 * _FP32 * tokens * max(shape.hidden, shape.intermediate)
     yield Part("scoring", widest + 2 * HEAD_PIECE_BYTES, "beside the weights")
-    yield Part("merge", 3 * _FP32 * linear + _PROGRAM_BYTES, "one weight at a time")
+    yield Part("merge", 3 * _FP32 * linear + _MERGER_BYTES, "one weight at a time")
     yield Part("convert", widened, "to read back what was converted")
     yield Part("quantize", 8 * largest + (300 << 20), "one weight at a time")
     yield Part("reference", widened, "one module at a time")
