@@ -82,7 +82,8 @@ def main(words: Sequence[str]) -> None:
     command = ["./invoke", "train", "--engine", "local", "--ollama", "none", "--quiet"]
     peaks = peaks_of([*command, *words, *seed])
     profile = words[words.index("--profile") + 1] if "--profile" in words else "cpu"
-    recipe = resolve(profile, settings=[seed[1]])
+    given = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    recipe = resolve(profile, settings=[*given, seed[1]])
     found = find_base(recipe.model_to_fine_tune, recipe.model_revision, "rtx")
     assert isinstance(found, CachedBase)
     found.take()

@@ -13,7 +13,6 @@ fails, is a line of the table. Ctrl-C prints what was measured so far.
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -34,6 +33,7 @@ from contract.errors import ExitCode, Problem, UserError, unknown_name
 from contract.record import Record
 from launcher.display import Display, duration, terminal
 from launcher.error_messages import exit_on_error
+from launcher.pipeline.training import this_machine
 from launcher.project import ROOT, shown
 from launcher.runtime.dependency_locks import pinned
 from launcher.runtime.environment import ensure_environment
@@ -303,17 +303,9 @@ def _own_python() -> Path:
 
 
 def _machine(device: str) -> str:
-    cards = ", ".join(gpu.name for gpu in detect_gpus()) if device == "cuda" else ""
-    return f"{cards}; {_processor()}" if cards else _processor()
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    return f"{len(names)} x {names[0]}" if names else platform.machine()
+    here = this_machine()
+    cards = [gpu.name for gpu in detect_gpus()] if device == "cuda" else []
+    return "; ".join([*cards, f"{here.cores} x {here.processor}"])
 
 
 def _files(whole: Figures) -> Path:

@@ -27,6 +27,22 @@ def lock_file(name: str) -> Path:
     return LOCKS / f"{name}.lock"
 
 
+def check_new(path: Path, where: str, remedy: str) -> None:
+    """See that nothing is where a file is to be written, and that its folder is there.
+
+    Args:
+        where: begins the sentence that refuses it.
+        remedy: for what is there already.
+
+    Raises:
+        UserError: something is there, or its folder is not.
+    """
+    if path.exists() or path.is_symlink():
+        raise UserError.one(where, f"{path} already exists", remedy)
+    if not path.parent.is_dir():
+        raise UserError.one(where, f"{path.parent} is no folder", "Make it first: mkdir -p.")
+
+
 def user_path(given: str, where: str) -> Path:
     """A path as a person gives it, with `~` for a home.
 

@@ -34,7 +34,7 @@ from launcher.attest.key_files import check_key, new_passphrase, passphrase_of
 from launcher.attest.statement import Statement, first_difference, statement
 from launcher.display import Display
 from launcher.pipeline.finished_run import Run
-from launcher.project import shown, user_path
+from launcher.project import check_new, shown, user_path
 
 # in-toto's ending for envelopes, a line each.
 ENVELOPE = Path("provenance.intoto.jsonl")
@@ -74,10 +74,7 @@ def make_key(private: Path, display: Display) -> tuple[Path, str]:
     """
     public = private.with_name(f"{private.name}.pub")
     for path in (private, public):
-        if path.exists() or path.is_symlink():
-            raise UserError.one("FILE", f"{path} already exists", "Choose another name.")
-    if not private.parent.is_dir():
-        raise UserError.one("FILE", f"{private.parent} is no folder", "Make it first: mkdir -p.")
+        check_new(path, "FILE", "Choose another name.")
     request = MakeKey(
         private=private.resolve(), public=public.resolve(), passphrase=new_passphrase(private)
     )
@@ -99,7 +96,9 @@ def attest(run: Run, key: Path, output: Path | None, display: Display) -> Attest
     run.check_made(subjects)
     envelope = output or run.folder / ENVELOPE
     signature = envelope.parent / MODEL_SIGNATURE
-    _check_target(output, signature)
+    if output is not None:
+        for path in (output, signature):
+            check_new(path, "--output", "Delete it, or move it away.")
     byproducts = {str(paths.MANIFEST): digest_of_file(run.folder / paths.MANIFEST)}
     sign_model = SignModel(
         folder=run.folder.resolve(),
@@ -147,16 +146,6 @@ def _handed_on(run: Run) -> list[str]:
     """What goes to those who use the model: the served files and their settings, the adapter."""
     served = {Path(name) for name in (run.serving.gguf, run.serving.adapter) if name is not None}
     return run.outputs_below(paths.ADAPTER, paths.MODELFILE, paths.SERVING, *served)
-
-
-def _check_target(output: Path | None, signature: Path) -> None:
-    if output is None:
-        return
-    for path in (output, signature):
-        if path.exists() or path.is_symlink():
-            raise UserError.one("--output", f"{path} already exists", "Delete it, or move it away.")
-    if not output.parent.is_dir():
-        raise UserError.one("--output", f"{output.parent} is no folder", "Make it first: mkdir -p.")
 
 
 def _find(target: str) -> tuple[Path, Run | None]:

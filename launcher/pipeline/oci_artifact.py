@@ -108,12 +108,11 @@ def _write(run: Run, files: list[str], folder: Path, line: StageLine, total_byte
 def _layer(
     run: Run, name: str, folder: Path, line: StageLine, done_bytes: int, total_bytes: int
 ) -> tuple[Descriptor, int]:
-    """Copy a file, whose digest is taken from what was copied."""
-    partial = folder / "blob"
+    """Copy a file, whose digest is that of what was copied."""
+    partial, digested = folder / "blob", hashlib.sha256()
     with (run.folder / name).open("rb") as source, partial.open("wb") as blob:
-        done_bytes = copy(source, blob, line, done_bytes, total_bytes)
-    with partial.open("rb") as blob:
-        digest = hashlib.file_digest(blob, "sha256").hexdigest()
+        done_bytes = copy(source, blob, line, done_bytes, total_bytes, digested.update)
+    digest = digested.hexdigest()
     size = partial.stat().st_size
     partial.rename(folder / "blobs" / "sha256" / digest)
     annotations = {f"{_ANNOTATIONS}.title": name}

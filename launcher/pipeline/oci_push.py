@@ -175,10 +175,10 @@ class _Registry:
 
         challenge = refused.headers.get("WWW-Authenticate", "")
         kind, _, rest = challenge.partition(" ")
-        known = auth.resolve_authconfig(auth.load_config(), self._reference.host) or {}
-        person = (known["Username"], known["Password"]) if known.get("Username") else None
-        if person is None and known.get("username"):
-            person = (known["username"], known["password"])
+        found = auth.resolve_authconfig(auth.load_config(), self._reference.host) or {}
+        # A credential store names them in capitals, the file itself does not.
+        known = {name.lower(): value for name, value in found.items()}
+        person = (known["username"], known["password"]) if known.get("username") else None
         if kind.lower() == "basic":
             self._session.auth = person
             return person is not None

@@ -5,18 +5,17 @@ and what says how it was made.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
 from contract import paths
 from contract.atomic_write import atomic_writer
 from contract.disk_space import check_disk_space
-from contract.errors import UserError
 from contract.events import Progress
 from launcher.display import Display, StageLine
 from launcher.pipeline.finished_run import Run
-from launcher.project import PACKAGES, shown
+from launcher.project import PACKAGES, check_new, shown
 
 # A package of the same files is the same file: their own dates say nothing.
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -64,12 +63,7 @@ def check_target(target: Path) -> None:
     Raises:
         UserError: something is there, or its folder is not.
     """
-    if target.exists() or target.is_symlink():
-        raise UserError.one(
-            "--output", f"{target} already exists", "Delete it, or choose another name."
-        )
-    if not target.parent.is_dir():
-        raise UserError.one("--output", f"{target.parent} is no folder", "Make it first: mkdir -p.")
+    check_new(target, "--output", "Delete it, or choose another name.")
 
 
 def package_name(run: Run) -> str:
@@ -109,11 +103,17 @@ def packaged_files(run: Run) -> list[str]:
 
 
 def copy(
-    source: IO[bytes], part: IO[bytes], line: StageLine, done_bytes: int, total_bytes: int
+    source: IO[bytes],
+    part: IO[bytes],
+    line: StageLine,
+    done_bytes: int,
+    total_bytes: int,
+    on_piece: Callable[[bytes], object] = lambda _: None,
 ) -> int:
-    """Copy one of the files, and return how much is done of all of them."""
+    """Copy one of the files, each piece told as it goes; return how much is done of all files."""
     while piece := source.read(_PIECE_BYTES):
         part.write(piece)
+        on_piece(piece)
         done_bytes += len(piece)
         done, total = round(done_bytes / 1e6), round(total_bytes / 1e6)
         line.on_event(Progress(doing="packing", done=done, total=total, unit="MB"))

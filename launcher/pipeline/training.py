@@ -99,7 +99,8 @@ def train(
     """
     digests = FileDigests()
     inputs = gather(recipe, engine=engine, display=display, digests=digests, server=server)
-    folder = run_folder(inputs.recipe, training_keys(inputs.recipe, inputs))
+    parts = training_key_parts(inputs.recipe, inputs)
+    folder = run_folder(inputs.recipe, _keys(parts))
     tags = {"base": inputs.base.digest, **inputs.digests("data", "evaluation")}
     with exclusive_lock(folder):
         with tracked(inputs.recipe, folder, tags, display) as tracking:
@@ -108,6 +109,7 @@ def train(
                 inputs,
                 engine,
                 display,
+                parts=parts,
                 digests=digests,
                 check_templates=check_templates,
                 on_metrics=listener(tracking),
@@ -125,18 +127,21 @@ def run_stages(
     engine: Engine,
     display: Display,
     *,
+    parts: Mapping[str, KeyParts],
     digests: FileDigests,
     check_templates: Callable[[str | None], None] = lambda _: None,
     on_metrics: Callable[[Metrics], None] = lambda _: None,
 ) -> Outcome:
     """Bring every stage up to date in a folder that the caller holds, and write its manifest.
 
+    Args:
+        parts: what each stage's key is the digest of, as `training_key_parts` has it.
+
     Raises:
         UserError: bad input, or a condition that a person can fix.
         StageCrashed: a stage ended by a bug or was killed.
     """
     recipe = inputs.recipe
-    parts = training_key_parts(recipe, inputs)
     keys = _keys(parts)
     folder = StageFolder(path, digests)
     context = replace(_context(recipe, inputs, parts), on_metrics=on_metrics)

@@ -6,6 +6,7 @@ The sentences are in `strings/`, a file a language with the same keys in all.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from contract.errors import UserError, unknown_name
+from launcher.display import duration
 
 _STRINGS = Path(__file__).parent / "strings"
 LANGUAGES = ("en", "fr")
@@ -145,14 +147,8 @@ class Language:
 
     def duration(self, seconds: float) -> str:
         """`0.4 s`, `47 s`, `3 min 05 s`, `2 h 10 min`, as the terminal has it."""
-        if seconds < 10:
-            return f"{self.decimal(seconds, 1)}{_NO_BREAK}s"
-        whole = round(seconds)
-        if whole < 60:
-            return f"{whole}{_NO_BREAK}s"
-        if whole < 3600:
-            return f"{whole // 60}{_NO_BREAK}min {whole % 60:02d}{_NO_BREAK}s"
-        return f"{whole // 3600}{_NO_BREAK}h {whole % 3600 // 60:02d}{_NO_BREAK}min"
+        text = duration(seconds).replace(".", self._forms.point)
+        return re.sub(r"(?<=\d) ", _NO_BREAK, text)
 
     def date(self, moment: str) -> str:
         """`27 November 2026, 17:42 UTC`, of a moment in ISO's form; another text as it is."""

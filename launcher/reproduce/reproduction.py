@@ -16,7 +16,7 @@ from launcher.display import Display
 from launcher.pipeline.file_digests import FileDigests
 from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.gguf_files import ModelServer
-from launcher.pipeline.training import run_stages
+from launcher.pipeline.training import run_stages, training_key_parts
 from launcher.project import REPRODUCED, VERSION, shown
 from launcher.reproduce.comparison import compare_runs
 from launcher.reproduce.conditions import announce, conditions, in_words
@@ -101,7 +101,8 @@ def reproduce(
     with exclusive_lock(folder):
         begun.write(folder / _BEGUN)
         inputs = under_their_names(inputs, manifest, folder, digests)
-        rebuilt = run_stages(folder, inputs, pinned, display, digests=digests).run
+        parts = training_key_parts(inputs.recipe, inputs)
+        rebuilt = run_stages(folder, inputs, pinned, display, parts=parts, digests=digests).run
         reproduction = Reproduction(
             run=begun.run,
             manifest=digest_of_file(original.folder / paths.MANIFEST),
