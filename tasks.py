@@ -310,18 +310,29 @@ def runs(_context: Context, model: str = "", json: bool = False) -> None:
         run_commands.runs(model, as_json=json)
 
 
-@task(help={"a": _NAMED_RUN, "b": _NAMED_RUN, "json": _JSON})
-def compare(_context: Context, a: str, b: str, json: bool = False) -> None:
+@task(
+    help={
+        "a": _NAMED_RUN,
+        "b": _NAMED_RUN,
+        "json": _JSON,
+        "output": "file or folder to write it to as an HTML page as well",
+        "language": "of the page: en (default) or fr",
+    }
+)
+def compare(
+    _context: Context, a: str, b: str, json: bool = False, output: str = "", language: str = "en"
+) -> None:
     """Compare two runs: recipe, inputs, rows, results, and the answers that changed.
 
     Examples:
       ./invoke compare affineur-smoke@c146 affineur-smoke
+      ./invoke compare affineur-smoke@c146 affineur-smoke --output comparison.html
       ./invoke compare affineur-demo ../other-clone/data/models/affineur-demo/12fc523e7244
     """
     with _exit_on_error():
         from launcher.cli import run_commands
 
-        run_commands.compare(a, b, as_json=json)
+        run_commands.compare(a, b, as_json=json, output=output, language=language)
 
 
 @task(

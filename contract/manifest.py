@@ -104,6 +104,11 @@ class Manifest(Record):
     stages: list[StageRecord]
     verification: Verification | None = None
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        """The SHA-256 of each file that its stages made, by its path below the run's folder."""
+        return {name: digest for record in self.stages for name, digest in record.outputs.items()}
+
     def result(self, kind: type[ResultType]) -> ResultType:
         """What a stage of this run found out.
 

@@ -109,7 +109,7 @@ def _outputs(run: Run) -> list[str]:
 
 
 def _files(manifest: Manifest, names: Iterable[str]) -> Iterator[Part]:
-    made = {name: digest for record in manifest.stages for name, digest in record.outputs.items()}
+    made = manifest.outputs
     for name in names:
         yield Part(ref=f"{_MODEL}:{name}", kind="file", name=name, sha256=made[name])
 

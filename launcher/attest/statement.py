@@ -112,7 +112,7 @@ def statement(
     Raises:
         KeyError: no stage made a subject.
     """
-    made = {name: digest for record in manifest.stages for name, digest in record.outputs.items()}
+    made = manifest.outputs
     return Statement(
         subject=[_file(name, made[name]) for name in sorted(subjects)],
         predicate=Provenance(

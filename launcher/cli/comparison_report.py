@@ -16,7 +16,10 @@ from contract.reference import first_difference
 from launcher.display import byte_size, distinct_parts, duration, printable, shortened, styled
 from launcher.evaluate.report import percent
 from launcher.runs.changed_answers import ChangedAnswer, ComparedAnswers
-from launcher.runs.comparison import ComparedRun, ComparedSet, Comparison, Difference, Figure
+from launcher.runs.compared_figures import Figure
+from launcher.runs.compared_inputs import Difference, by_stages
+from launcher.runs.compared_sets import ComparedSet
+from launcher.runs.comparison import ComparedRun, Comparison
 
 _NAME_WIDTH, _VALUE_WIDTH = 35, 20
 _DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}")
@@ -31,7 +34,6 @@ _SET_HEADS = (
     ("evaluation", "bold"),
     *((head, "dim") for head in ("A", "B", "B less A, 95 %", "")),
 )
-_OF_EACH_STAGE = ("code", "engine", "image", "Python")
 _COLOURS = {"better": "green", "worse": "red"}
 _SOURCES = {
     "evaluation": "of the evaluation",
@@ -104,19 +106,12 @@ def _short_pair(a: str, b: str) -> tuple[str, str]:
 
 
 def _inputs(inputs: Sequence[Difference]) -> Iterator[tuple[str, str, str]]:
-    """One line for what differs in the same way in several stages."""
-    grouped: dict[tuple[str, str, str], list[str]] = {}
-    for one in inputs:
-        name, a, b = _difference(one)
-        what, _, stage = name.partition(" of ")
-        if what not in _OF_EACH_STAGE:
-            what, stage = name, ""
-        elif what == "code":
-            # Each stage's has a digest of its own, which tells a person nothing.
-            a, b = "", "differs"
-        grouped.setdefault((what, a, b), []).append(stage)
-    for (what, a, b), stages in grouped.items():
-        yield f"{what} of {', '.join(stages)}" if stages != [""] else what, a, b
+    for one in by_stages(inputs):
+        name = f"{one.name} of {', '.join(one.stages)}" if one.stages else one.name
+        if one.values is None:
+            yield name, "", "differs"
+        else:
+            yield name, *_short_pair(*map(_value, one.values))
 
 
 def _rows(found: Comparison, console: Console) -> None:

@@ -46,9 +46,22 @@ def runs(model: str, *, as_json: bool) -> None:
         print(runs_report.NO_RUNS)
 
 
-def compare(a: str, b: str, *, as_json: bool) -> None:
-    """Print what differs between two runs: how they were made, and what came of it."""
-    found = comparison.compare(Run.named(a), Run.named(b))
+def compare(a: str, b: str, *, as_json: bool, output: str, language: str) -> None:
+    """Print what differs between two runs: how they were made, and what came of it.
+
+    Args:
+        output: file or folder that gets it as an HTML page as well; empty for neither.
+    """
+    if output:
+        # Templates take a while to import.
+        from launcher.report.comparison_document import compare_on_page
+
+        found, file = compare_on_page(a, b, output=output, language=language)
+        Display().note(f"comparison: {shown(file)}")
+    elif language != "en":
+        raise UserError.one("--language", "is that of the page", "Name its file: --output FILE.")
+    else:
+        found = comparison.compare(Run.named(a), Run.named(b))
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:

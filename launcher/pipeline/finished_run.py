@@ -170,9 +170,7 @@ class Run:
     @property
     def recorded_model_digest(self) -> str:
         """`model_digest` by what the run recorded: no file of the model is looked at."""
-        made = {
-            name: one for record in self.manifest.stages for name, one in record.outputs.items()
-        }
+        made = self.manifest.outputs
         serving = self.serving
         named = [name for name in (serving.gguf, serving.adapter) if name is not None]
         recorded = {name: f"sha256:{made[name]}" for name in named}
@@ -190,7 +188,7 @@ class Run:
 
     def outputs_below(self, *places: Path) -> list[str]:
         """The files that its stages made at these places, relative to its folder; sorted."""
-        made = (Path(name) for record in self.manifest.stages for name in record.outputs)
+        made = map(Path, self.manifest.outputs)
         return sorted(
             name.as_posix() for name in made if any(name.is_relative_to(place) for place in places)
         )
@@ -202,11 +200,7 @@ class Run:
             UserError: one is not there, or is not what the run made.
         """
         digests = FileDigests()
-        made = {
-            name: digest
-            for record in self.manifest.stages
-            for name, digest in record.outputs.items()
-        }
+        made = self.manifest.outputs
         found = {}
         for name in names:
             path = self.folder / name

@@ -27,7 +27,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class MarkedAnswer:
     """Both texts in pieces, and how many words of the answer are not as expected.
 
     Of answers that differ throughout, and of very long ones, nothing is marked.
@@ -39,14 +39,14 @@ class Comparison:
     words: int
 
 
-def compare(expected: str, answer: str) -> Comparison:
-    """Compare word by word."""
+def mark_differences(expected: str, answer: str) -> MarkedAnswer:
+    """Compare two texts word by word."""
     ours, theirs = _WORDS.findall(answer), _WORDS.findall(expected)
     whole = _filled([Piece(expected, False)]), _filled([Piece(answer, False)])
     if answer == expected:
-        return Comparison("equal", *whole, words=0)
+        return MarkedAnswer("equal", *whole, words=0)
     if max(len(ours), len(theirs)) > _MOST_WORDS:
-        return Comparison("throughout", *whole, words=_words(ours))
+        return MarkedAnswer("throughout", *whole, words=_words(ours))
     expected_pieces, answer_pieces, common = [], [], 0
     for tag, start, end, our_start, our_end in SequenceMatcher(
         None, theirs, ours, autojunk=False
@@ -56,8 +56,8 @@ def compare(expected: str, answer: str) -> Comparison:
         answer_pieces.append(Piece("".join(ours[our_start:our_end]), differs))
         common += 0 if differs else _words(ours[our_start:our_end])
     if common < _LEAST_COMMON * max(_words(ours), _words(theirs)):
-        return Comparison("throughout", *whole, words=_words(ours))
-    return Comparison(
+        return MarkedAnswer("throughout", *whole, words=_words(ours))
+    return MarkedAnswer(
         "partly",
         _filled(expected_pieces),
         _filled(answer_pieces),

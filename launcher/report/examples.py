@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from launcher.display import distinct_parts, shortened
-from launcher.report.differences import Comparison, compare
+from launcher.report.differences import MarkedAnswer, mark_differences
 from launcher.report.facts import Facts
 
 # What is shown of a question without being asked for.
@@ -14,25 +14,30 @@ _MOST_CHARACTERS, _MOST_LINES = 300, 6
 
 
 @dataclass(frozen=True)
-class ExampleRow:
-    """One of them.
+class Asked:
+    """A question.
 
     Attributes:
         where: the row's file and line, where it is known.
         short: what tells the question from the others, in a line.
-        base: None where no base was asked.
     """
 
     where: str | None
     question: str
     short: str
-    tuned: Comparison
-    base: Comparison | None
 
     @property
     def is_long(self) -> bool:
         """Whether only a short form of the question is shown at first."""
         return len(self.question) > _MOST_CHARACTERS or self.question.count("\n") >= _MOST_LINES
+
+
+@dataclass(frozen=True)
+class ExampleRow(Asked):
+    """A question with two answers; `base` is None where no base was asked."""
+
+    tuned: MarkedAnswer
+    base: MarkedAnswer | None
 
 
 def held_out_examples(facts: Facts) -> list[ExampleRow]:
@@ -43,10 +48,12 @@ def held_out_examples(facts: Facts) -> list[ExampleRow]:
             where=None,
             question=example.prompt,
             short=short,
-            tuned=compare(example.expected, example.tuned),
-            base=compare(example.expected, example.base),
+            tuned=mark_differences(example.expected, example.tuned),
+            base=mark_differences(example.expected, example.base),
         )
-        for example, short in zip(found, _short([one.prompt for one in found]), strict=True)
+        for example, short in zip(
+            found, short_questions([one.prompt for one in found]), strict=True
+        )
     ]
 
 
@@ -58,12 +65,17 @@ def wrong_answers(facts: Facts) -> list[ExampleRow]:
             where=example.where,
             question=example.question,
             short=short,
-            tuned=compare(example.expected, example.model),
-            base=compare(example.expected, example.base) if example.base is not None else None,
+            tuned=mark_differences(example.expected, example.model),
+            base=mark_differences(example.expected, example.base)
+            if example.base is not None
+            else None,
         )
-        for example, short in zip(found, _short([one.question for one in found]), strict=True)
+        for example, short in zip(
+            found, short_questions([one.question for one in found]), strict=True
+        )
     ]
 
 
-def _short(questions: Sequence[str]) -> list[str]:
+def short_questions(questions: Sequence[str]) -> list[str]:
+    """What tells each from the others, in a line."""
     return [shortened(part) for part in distinct_parts(questions)]

@@ -129,12 +129,6 @@ class Facts:
         return [_lock(name, digest) for name, digest in sorted(self.manifest.locks.items())]
 
     @cached_property
-    def outputs(self) -> dict[str, str]:
-        """Each file that its stages made, by digest."""
-        made = (record.outputs for record in self.manifest.stages)
-        return {name: digest for outputs in made for name, digest in sorted(outputs.items())}
-
-    @cached_property
     def inputs(self) -> dict[str, str]:
         """What its stages read beside each other's outputs, by digest."""
         found = {}

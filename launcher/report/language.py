@@ -75,6 +75,10 @@ class Language:
         """A sentence, with each word in its `{place}`; what is no markup is escaped."""
         return Markup.escape(self.sentences[key]).format(**words)
 
+    def named(self, family: str, name: str) -> str:
+        """The sentence for what records call so, as `figure_training_speed`; else the name."""
+        return self.sentences.get(family + re.sub(r"\W+", "_", name).strip("_"), name)
+
     def count(self, key: str, number: int, /, **words: object) -> Markup:
         """The sentence `key_one` or `key_other`, as the number asks for."""
         one = number == 1 or (number == 0 and self._forms.zero_is_one)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from contract.results.train import TrainingMetrics
-from launcher.evaluate.record import Evaluation, SetResult
+from contract.results.train import TrainingMetrics, TrainResult
+from launcher.evaluate.intervals import Interval
+from launcher.evaluate.record import Evaluation
 from launcher.report.charts import (
     Histogram,
     LineChart,
+    Point,
     Series,
     Whisker,
     histogram,
@@ -49,11 +51,10 @@ class Descriptions:
 
 @dataclass(frozen=True)
 class WhiskerRow:
-    """A set's scores on the axis from 0 to 100, and in words."""
+    """A set's scores on the axis from 0 to 100, each by the name of its look, and in words."""
 
-    set: SetResult
-    model: Whisker
-    base: Whisker | None
+    name: str
+    whiskers: tuple[tuple[str, Whisker], ...]
     description: str
 
 
@@ -81,7 +82,7 @@ def descriptions(facts: Facts, language: Language) -> Descriptions:
     """The same in words."""
     lengths = facts.prepared.tokens
     return Descriptions(
-        loss=_described_losses(facts, language),
+        loss=described_losses(facts.trained, language),
         learning_rate=_described(
             [line.learning_rate for line in facts.metrics], language.general, language
         ),
@@ -101,7 +102,49 @@ def descriptions(facts: Facts, language: Language) -> Descriptions:
 
 def whisker_rows(evaluation: Evaluation, language: Language) -> list[WhiskerRow]:
     """A row for each set."""
-    return [_whisker_row(result, language) for result in evaluation.sets]
+    return [
+        whisker_row(
+            result.set,
+            {
+                "base": (language.say("base"), result.base.score if result.base else None),
+                "model": (language.say("model"), result.model.score),
+            },
+            language,
+        )
+        for result in evaluation.sets
+    ]
+
+
+def whisker_legend(evaluation: Evaluation, language: Language) -> list[tuple[str, str]]:
+    """Whose scores they are, by the name of their look."""
+    names = ("base", "model") if evaluation.base is not None else ("model",)
+    return [(name, language.say(name)) for name in names]
+
+
+def whisker_row(
+    name: str, scores: Mapping[str, tuple[str, Interval | None]], language: Language
+) -> WhiskerRow:
+    """A set's scores, as far as they are known.
+
+    Args:
+        scores: by the name of its look, whose it is, and the score.
+    """
+    known = [(look, whose, score) for look, (whose, score) in scores.items() if score is not None]
+    said = [
+        language.say(
+            "described_score",
+            whose=whose,
+            score=language.points(score.mean),
+            low=language.bound(score.low),
+            high=language.bound(score.high),
+        )
+        for _, whose, score in known
+    ]
+    return WhiskerRow(
+        name,
+        tuple((look, whisker(score)) for look, _, score in known),
+        language.say("described_scores", set=name, scores=Markup("; ").join(said)),
+    )
 
 
 def memory_bars(facts: Facts, language: Language, figure: Figure) -> list[BarRow]:
@@ -140,19 +183,48 @@ def time_bars(facts: Facts, figure: Figure) -> list[BarRow]:
     ]
 
 
-def _losses(facts: Facts) -> list[Series]:
-    losses = facts.trained.losses
+def training_curve(trained: TrainResult) -> list[Point]:
+    """The training loss by step."""
+    return [(float(point.step), point.loss) for point in trained.losses]
+
+
+def held_out_curve(trained: TrainResult) -> list[Point]:
+    """The held-out loss by step, from that of the base on."""
     held_out = [
         (float(point.step), point.held_out_loss)
-        for point in losses
+        for point in trained.losses
         if point.held_out_loss is not None
     ]
-    kept = [point for point in held_out if point[0] == facts.trained.best_step]
-    if held_out and facts.trained.held_out.loss is not None:
+    if held_out and trained.held_out.loss is not None:
         # Before the first step, the adapter adds nothing to the base.
-        held_out = [(0.0, facts.trained.held_out.loss.base), *held_out]
+        return [(0.0, trained.held_out.loss.base), *held_out]
+    return held_out
+
+
+def described_losses(trained: TrainResult, language: Language) -> Markup:
+    """Both curves in words."""
+    if not trained.losses:
+        return Markup()
+    said = [
+        language.count(
+            "described_losses",
+            trained.steps,
+            first=language.loss(trained.losses[0].loss),
+            last=language.loss(trained.losses[-1].loss),
+            steps=language.integer(trained.steps),
+        )
+    ]
+    if held_out := held_out_curve(trained):
+        first, last = (language.loss(held_out[at][1]) for at in (0, -1))
+        said.append(language.say("described_held_out", first=first, last=last))
+    return Markup(" ").join(said)
+
+
+def _losses(facts: Facts) -> list[Series]:
+    held_out = held_out_curve(facts.trained)
+    kept = [point for point in held_out[1:] if point[0] == facts.trained.best_step]
     return [
-        Series("training", [(float(point.step), point.loss) for point in losses]),
+        Series("training", training_curve(facts.trained)),
         Series("held-out", held_out, dotted=True),
         Series("kept", kept, dotted=True),
     ]
@@ -166,49 +238,8 @@ def _of_metrics(
     return line_chart([Series(name, points)], from_zero=True)
 
 
-def _described_losses(facts: Facts, language: Language) -> Markup:
-    trained = facts.trained
-    if not trained.losses:
-        return Markup()
-    said = [
-        language.count(
-            "described_losses",
-            trained.steps,
-            first=language.loss(trained.losses[0].loss),
-            last=language.loss(trained.losses[-1].loss),
-            steps=language.integer(trained.steps),
-        )
-    ]
-    if held_out := next((one.points for one in _losses(facts) if one.name == "held-out"), ()):
-        first, last = (language.loss(held_out[at][1]) for at in (0, -1))
-        said.append(language.say("described_held_out", first=first, last=last))
-    return Markup(" ").join(said)
-
-
 def _described(values: Sequence[float], form: Callable[[float], str], language: Language) -> Markup:
     if not values:
         return Markup()
     first, last, least, most = map(form, (values[0], values[-1], min(values), max(values)))
     return language.say("described", first=first, last=last, least=least, most=most)
-
-
-def _whisker_row(result: SetResult, language: Language) -> WhiskerRow:
-    model = result.model.score
-    words = {
-        "set": result.set,
-        "model": language.points(model.mean),
-        "low": language.bound(model.low),
-        "high": language.bound(model.high),
-    }
-    if result.base is None:
-        said = language.say("described_scores", **words)
-        return WhiskerRow(result, whisker(model), None, said)
-    base = result.base.score
-    said = language.say(
-        "described_scores_beside",
-        **words,
-        base=language.points(base.mean),
-        base_low=language.bound(base.low),
-        base_high=language.bound(base.high),
-    )
-    return WhiskerRow(result, whisker(model), whisker(base), said)

@@ -260,3 +260,44 @@ def evaluate(
     )
     found.write(folder / paths.EVALUATION)
     return found
+
+
+def compared_pair(models: Path, *, words: str = "") -> tuple[Run, Run]:
+    """Two runs that differ in each way that a comparison shows.
+
+    Args:
+        words: stand behind each question and answer; markup, for instance.
+    """
+    sides = (("aaaa", 0.002, "d", 0.5, "a"), ("bbbb", 0.001, "e", 0.75, "b"))
+    found = []
+    for key, rate, digest, loss, said in sides:
+        asked = [
+            (f"Rome?{words}", f"oui{words}", "x", f"oui{words}" if said == "a" else f"non{words}"),
+            ("Oslo?", "non", "x", "non"),
+        ]
+        outputs = {"same": "1" * 64, "adapter/adapter_model.safetensors": digest * 64}
+        folder = make_run(
+            models,
+            "m",
+            key,
+            settings=[f"learning_rate={rate}"],
+            records=[
+                record("prepare", prepared()),
+                record("train", trained(asked, loss), outputs=outputs),
+            ],
+            data={"data": digest * 64},
+            code={"prepare": digest * 64, "train": digest * 64},
+        )
+        write_rows(folder, [("1+1?", "2"), ("2+2?", "4"), (said, said)], paths.PREPARED_TRAIN)
+        write_rows(folder, [("Rome?", "oui")], paths.PREPARED_HELD_OUT)
+        write_reference(folder, {"Wien?": "x" if said == "a" else "y"})
+        right = {"a": (0, 1, 2, 3), "b": (0, 1, 2, 4)}[said]
+        evaluate(
+            folder,
+            {
+                f"q{number}{words}": (f"a{words}", f"a{words}" if number in right else "b")
+                for number in range(5)
+            },
+        )
+        found.append(Run(folder))
+    return found[0], found[1]

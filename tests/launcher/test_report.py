@@ -2,66 +2,24 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
 
 from contract.errors import UserError
 from launcher.display import Display
-from launcher.report import document
 from launcher.report.document import render, report_run, write_report, written_language
 from launcher.report.facts import Facts
 from launcher.report.language import LANGUAGES, Language
+from launcher.report.page import TEMPLATES
 from launcher.report.upkeep import REPORT, report_kept
 from launcher.runtime import dependency_locks
 from tests.conftest import invoke
+from tests.html_page import Page
 from tests.report_runs import HOSTILE, evaluation, make_run, proof
 
-_VOID = {"meta", "path"}
 # The elements that the hand-made run's texts would make, and the templates never do.
 _THEIRS = {"b", "em", "i", "img", "script"}
-
-
-class Page(HTMLParser):
-    """What a browser makes of a report: elements in order, each with its attributes and text."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.elements, self._open = [], []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        element = {"tag": tag, "text": "", **{f"@{name}": value for name, value in attrs}}
-        assert len(attrs) == len(dict(attrs))
-        self.elements.append(element)
-        if tag not in _VOID:
-            self._open.append(element)
-
-    def handle_startendtag(self, tag, attrs):
-        assert tag in _VOID
-        self.handle_starttag(tag, attrs)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop()["tag"] == tag
-
-    def handle_data(self, data):
-        for element in self._open:
-            element["text"] += data
-
-    def all(self, tag, **attributes):
-        return [
-            one
-            for one in self.elements
-            if one["tag"] == tag
-            and all(one.get(f"@{name.rstrip('_')}") == value for name, value in attributes.items())
-        ]
-
-    def section(self, name):
-        (found,) = self.all("section", id=name)
-        return " ".join(found["text"].split())
 
 
 @pytest.fixture
@@ -300,10 +258,8 @@ def test_both_languages_say_the_same_things():
     for key, sentence in english.items():
         places = [set(re.findall(r"{(\w+)", text)) for text in (sentence, french[key])]
         assert places[0] == places[1], key
-    templates = document._TEMPLATES.glob("*.jinja")
-    code = "".join(
-        path.read_text() for path in [*templates, *document._TEMPLATES.parent.glob("*.py")]
-    )
+    templates = TEMPLATES.glob("*.jinja")
+    code = "".join(path.read_text() for path in [*templates, *TEMPLATES.parent.glob("*.py")])
     used = set(re.findall(r'["\'](\w+)["\']', code))
     families = tuple(re.findall(r'\(f?["\'](\w+_)["\'{]', code))
     unused = {
@@ -367,7 +323,7 @@ def luminance(colour):
 
 
 def test_text_and_ground_differ_enough_in_light_dark_and_print():
-    css = (document._TEMPLATES / "report.css").read_text()
+    css = (TEMPLATES / "report.css").read_text()
     schemes = [
         dict(re.findall(r"--(\w+): (#[0-9a-f]{6});", block))
         for block in re.findall(r":root {(.*?)}", css, re.DOTALL)

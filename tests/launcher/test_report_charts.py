@@ -17,7 +17,7 @@ from launcher.report.charts import (
     tick_values,
     whisker,
 )
-from launcher.report.differences import compare
+from launcher.report.differences import mark_differences
 
 
 def coordinates(path):
@@ -144,7 +144,7 @@ def test_the_words_that_differ_are_marked_on_both_sides():
         '{"category": "refund", "urgent": false}',
         '{"category": "bug", "urgent": false}',
     )
-    found = compare(expected, answer)
+    found = mark_differences(expected, answer)
     assert (found.state, found.words) == ("partly", 1)
     assert (marked(found.expected), marked(found.answer)) == (["refund"], ["bug"])
     assert (text(found.expected), text(found.answer)) == (expected, answer)
@@ -164,6 +164,6 @@ def test_the_words_that_differ_are_marked_on_both_sides():
     ],
 )
 def test_how_far_an_answer_is_from_the_expected_one(expected, answer, state, words):
-    found = compare(expected, answer)
+    found = mark_differences(expected, answer)
     assert (found.state, found.words) == (state, words)
     assert (text(found.expected), text(found.answer)) == (expected, answer)
