@@ -97,10 +97,10 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.ask("Emulation.setEmulatedMedia", media=media, features=features)
 
-    def open(self, page: Path) -> None:
-        """Load a file, and forget the events of before."""
+    def open(self, page: Path | str) -> None:
+        """Load a file or an address, and forget the events of before."""
         self.events.clear()
-        self.ask("Page.navigate", url=page.as_uri())
+        self.ask("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         self._wait(lambda message: message.get("method") == "Page.loadEventFired")
 
     def run(self, code: str) -> Any:
