@@ -1,10 +1,10 @@
 """The memory estimate against the measured peak of trainings on the CPU.
 
 `./invoke bench memory [NAME...]`, in about ten minutes. Each training is run by the stage itself in
-a process of its own, for two updates from the loading of the base to the saved adapter. The peak is
-the process's largest resident set (`ru_maxrss`): tensors, the pages of files that are mapped, and
-what the allocator has not given back. The bases have random weights in bf16, as published ones do;
-what a training takes depends on their shape alone.
+a process of its own, for two updates (one of them for 48) from the loading of the base to the saved
+adapter. The peak is the process's largest resident set (`ru_maxrss`): tensors, the pages of files
+that are mapped, and what the allocator has not given back. The bases have random weights in bf16,
+as published ones do; what a training takes depends on their shape, and on that of its rows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -111,7 +112,8 @@ class Configuration:
     """One training: a base, the rows of a micro-batch, and what the recipe changes.
 
     They are packed, all of an update in one sequence. Where there are `shorter` ones, every second
-    is half as long as the others, and they are padded.
+    is half as long as the others, and they are padded. `varied` ones are from a quarter as long to
+    as long, so that no two micro-batches have the same shape.
     """
 
     name: str
@@ -120,6 +122,8 @@ class Configuration:
     tokens: int
     settings: list[str] = field(default_factory=list)
     shorter: bool = False
+    varied: bool = False
+    updates: int = _UPDATES
 
     def recipe(self) -> Recipe:
         """The smoke profile's, changed."""
@@ -137,8 +141,12 @@ class Configuration:
 
     def lengths(self) -> list[int]:
         """Of the rows of all updates."""
+        rows = self.updates * self.rows
+        if self.varied:
+            drawn = random.Random(0)
+            return [drawn.randint(self.tokens // 4, self.tokens) for _ in range(rows)]
         pattern = [self.tokens, self.tokens // 2 if self.shorter else self.tokens]
-        return [pattern[number % 2] for number in range(_UPDATES * self.rows)]
+        return [pattern[number % 2] for number in range(rows)]
 
 
 CONFIGURATIONS = [
@@ -158,6 +166,9 @@ CONFIGURATIONS = [
     Configuration("24 layers, NF4, twice", "deep", 16, 512, [*_NF4, *_TWICE]),
     Configuration("SmolLM2-135M", "smollm2-135m", 2, 256, _PLAIN),
     Configuration("SmolLM2-135M, NF4, bf16", "smollm2-135m", 2, 256, _NF4_ROUNDED),
+    Configuration(
+        "SmolLM2-135M, 48 updates", "smollm2-135m", 4, 256, _ROUNDED, varied=True, updates=48
+    ),
     Configuration("Phi-3's layers", "fused", 8, 512, _PLAIN),
     Configuration("Gemma 2's layers", "capped", 4, 512, _PLAIN),
 ]

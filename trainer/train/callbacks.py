@@ -13,7 +13,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from contract.errors import UserError
 from contract.results.train import StepLosses, TrainingMetrics
 from trainer.entrypoint import Reporter
+from trainer.memory import give_back_free_pages
 from trainer.train.early_stopping import BestAdapter, evaluation_due
+
+_UPDATES_BETWEEN = 8
 
 
 class EvaluationCallback(TrainerCallback):
@@ -54,6 +57,22 @@ class EvaluationCallback(TrainerCallback):
         control.should_log = True
         if 0 < self._patience <= self.best.evaluations_since:
             control.should_training_stop = True
+
+
+class FreePagesCallback(TrainerCallback):
+    """Gives back what lies free on a CPU, every few updates.
+
+    It holds up a training of 135 million parameters by some 75 ms, and by as much again in which
+    the pages are taken anew: after every update that would be a tenth of its time.
+    """
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Give it back, where it is time."""
+        del args, control
+        if state.global_step % _UPDATES_BETWEEN == 0:
+            give_back_free_pages()
 
 
 class MetricsCallback(TrainerCallback):

@@ -16,7 +16,7 @@ from contract.results.train import StepLosses
 from trainer.entrypoint import Reporter
 from trainer.lora import adapted_modules, lora_config
 from trainer.prepared import PreparedRow
-from trainer.train.callbacks import EvaluationCallback, MetricsCallback
+from trainer.train.callbacks import EvaluationCallback, FreePagesCallback, MetricsCallback
 from trainer.train.checkpoint_callback import CheckpointCallback
 from trainer.train.checkpoints import CheckpointStore
 from trainer.train.dataset import longest_rows, training_dataset
@@ -250,7 +250,10 @@ def _trainer(
         processing_class=tokenizer,
         peft_config=lora_config(section),
         # The probe may be killed already; and what it takes is no time of the training.
-        callbacks=[fallback, probe, *callbacks],
+        callbacks=[
+            *(fallback, probe, *callbacks),
+            *([FreePagesCallback()] if section.device == "cpu" else []),
+        ],
     )
     probe.attach(trainer)
     # TRL casts a QLoRA adapter to bf16, whatever the precision: fp16's gradient scaler then
