@@ -37,7 +37,7 @@ from launcher.runtime.engine_choice import choose_engine
 from launcher.runtime.llama_cpp_tools import tools
 from launcher.serving import verification
 from launcher.serving.compatibility import check_adapter, check_templates
-from launcher.serving.model_import import Imported, import_run
+from launcher.serving.model_import import Imported, check_name_is_ours, import_run
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.served_bases import ServedBases
 from launcher.serving.server_choice import Ollama, check_name, choose_server, demand_server
@@ -68,8 +68,8 @@ def train(
         processor.check_precision(recipe.precision)
     # Before the training, and started after it.
     chosen = choose_server(ollama, display)
-    if chosen is not None and chosen.version is not None:
-        check_adapter(chosen.version, served=recipe.serving == "adapter")
+    if chosen is not None:
+        _check_server(chosen, recipe, replace=replace)
 
     def check_server(needs_template_engine: str | None) -> None:
         if chosen is not None and chosen.version is not None:
@@ -121,6 +121,14 @@ def verify(model: str, *, run: str, ollama: str) -> None:
         by = "" if ollama == "host" else f" --ollama {ollama}"
         checks = verification.prove_named(found, server, model, display=display, how=by)
     verification.show(checks, terminal())
+
+
+def _check_server(chosen: Ollama, recipe: Recipe, *, replace: bool) -> None:
+    """See what would keep the server from taking the model, as far as that is known by now."""
+    if chosen.version is not None:
+        check_adapter(chosen.version, served=recipe.serving == "adapter")
+    if chosen.already_running is not None and not replace:
+        check_name_is_ours(recipe.output_model_name, chosen.already_running)
 
 
 def _import(

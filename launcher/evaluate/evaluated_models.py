@@ -50,7 +50,7 @@ def on_server(server: OllamaServer, name: str, run: Run | None) -> EvaluatedMode
         raise UserError.one("Ollama", f"{server.public_address} has no model {name}", remedy)
     made = None
     if run is not None:
-        made = ImportRecords(run).model_digest(digest)
+        made = ImportRecords.of(run).model_digest(digest)
         if made != run.model_digest:
             raise UserError.one(
                 "Ollama",

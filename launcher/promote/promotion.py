@@ -82,7 +82,10 @@ def promote(
     if not decision.ship and not override:
         raise GateRefused(evaluation, decision)
     digest = server.digest(name)
-    if digest is None or ImportRecords(run).model_digest(digest) != evaluation.model.model_digest:
+    if (
+        digest is None
+        or ImportRecords.of(run).model_digest(digest) != evaluation.model.model_digest
+    ):
         what = (
             "has no model" if digest is None else "serves a model other than the evaluated one as"
         )

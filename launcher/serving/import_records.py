@@ -15,10 +15,19 @@ _RECORDS = "imports.json"
 
 
 class ImportRecords:
-    """The models made here by their digests on a server; several commands may add to them."""
+    """The models made here by their digests on a server; several commands may add to them.
 
-    def __init__(self, run: Run) -> None:
-        self._path: Path = run.folder.parent / _RECORDS
+    Args:
+        folder: that of the model, in which its runs are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _RECORDS
+
+    @classmethod
+    def of(cls, run: Run) -> ImportRecords:
+        """Those of a run's model."""
+        return cls(run.folder.parent)
 
     def model_digest(self, digest: str) -> str | None:
         """The `model_digest` of the run's model that a server knows by this digest of its

@@ -16,7 +16,7 @@ from contract import paths
 from contract.errors import UserError
 from contract.events import Progress
 from launcher.display import Display, StageLine
-from launcher.pipeline.finished_run import Run
+from launcher.pipeline.finished_run import Run, model_folder
 from launcher.pipeline.model_files import ModelFiles
 from launcher.serving.compatibility import check_form
 from launcher.serving.import_records import ImportRecords
@@ -57,18 +57,14 @@ def import_run(
     check_form(server.version, run.serving)
     check_name(name)
     files = run.files
-    records = ImportRecords(run)
+    records = ImportRecords.of(run)
     with only_importer(server, name, display):
         standing = server.digest(name)
         if standing is not None and records.model_digest(standing) == files.digest:
             display.up_to_date("import")
             return Imported(name, standing, new=False)
-        if standing is not None and records.model_digest(standing) is None and not replace:
-            raise UserError.one(
-                "Ollama",
-                f"{full_name(name)} at {server.public_address} was not imported by this project",
-                "Use another output_model_name, or --replace.",
-            )
+        if not replace:
+            _check_ours(name, standing, server, records)
         why = f"into Ollama {server.version} at {server.public_address}"
         with temporarily_on_server(
             "candidate", files, server, display=display, why=why
@@ -81,6 +77,26 @@ def import_run(
             records.add(created, files.digest)
             _give_name(candidate, created, name, server, standing=standing)
         return Imported(name, created, new=True)
+
+
+def check_name_is_ours(name: str, server: OllamaServer) -> None:
+    """No model has this name on a server, or one that was made here.
+
+    Raises:
+        UserError: another one has it.
+    """
+    _check_ours(name, server.digest(name), server, ImportRecords(model_folder(name)))
+
+
+def _check_ours(
+    name: str, standing: str | None, server: OllamaServer, records: ImportRecords
+) -> None:
+    if standing is not None and records.model_digest(standing) is None:
+        raise UserError.one(
+            "Ollama",
+            f"{full_name(name)} at {server.public_address} was not imported by this project",
+            "Use another output_model_name, or --replace.",
+        )
 
 
 def _digest(candidate: str, server: OllamaServer) -> str:

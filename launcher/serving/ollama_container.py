@@ -86,6 +86,11 @@ class OllamaContainer:
         """Where a model is that was imported, for a sentence."""
         return f"Ollama's container {NAME}"
 
+    @property
+    def already_running(self) -> OllamaServer | None:
+        """None: it is started after the training, and stopped again."""
+        return None
+
     def how_to_ask(self, model: str) -> list[str]:
         """What a person types to ask the model, now that the launcher is done."""
         ask = f"Ask it:  docker exec -it {NAME} ollama run {model}"

@@ -25,6 +25,10 @@ class Ollama(Protocol):
     def where(self) -> str:
         """Where a model is that was imported, for a sentence."""
 
+    @property
+    def already_running(self) -> OllamaServer | None:
+        """The server, where it runs before it is needed."""
+
     def running(self) -> AbstractContextManager[OllamaServer]:
         """The server, for as long as the block lasts, less what dead launchers left there."""
 
@@ -49,6 +53,11 @@ class OllamaHost:
     def where(self) -> str:
         """See `Ollama.where`."""
         return f"Ollama at {self._server.public_address}"
+
+    @property
+    def already_running(self) -> OllamaServer | None:
+        """See `Ollama.already_running`."""
+        return self._server
 
     @contextmanager
     def running(self) -> Iterator[OllamaServer]:

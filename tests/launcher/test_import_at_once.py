@@ -28,6 +28,7 @@ from launcher.serving.model_import import import_run, temporarily_on_server
 from launcher.serving.ollama_server import OllamaServer
 from launcher.serving.server_choice import OllamaHost
 from launcher.serving.temporary_models import temporary_alias, temporary_name
+from tests.conftest import invoke
 from tests.launcher.conftest import MadeRun
 from tests.stand_in import DROP, SILENCE
 
@@ -81,7 +82,7 @@ def test_a_name_that_a_stranger_takes_during_the_proof_stays_the_strangers(
     with pytest.raises(UserError, match=r"m:latest at http://.* became another model meanwhile"):
         import_run(made_run, "m", server, display=QUIET, examine=examine)
     (digest,) = ollama.models.values()
-    assert ImportRecords(made_run).model_digest(digest) is None
+    assert ImportRecords.of(made_run).model_digest(digest) is None
     assert journal(cache) == []
 
 
@@ -111,6 +112,20 @@ def test_a_strangers_model_is_known_by_all_its_names(server, ollama, made_run, n
     with pytest.raises(UserError, match="was not imported by this project"):
         import_run(made_run, name, server, display=QUIET)
     assert ollama.models == before
+
+
+def test_a_strangers_name_is_refused_before_the_training(clone, ollama, ollama_server):
+    ollama.make("affineur-smoke", "a stranger's")
+    words = ("train", "--profile", "smoke", "--engine", "local")
+    refused = invoke(clone, *words, OLLAMA_HOST=ollama_server.address)
+    assert refused.returncode == 2
+    assert "affineur-smoke:latest at http://127.0.0.1" in refused.stderr
+    assert "was not imported by this project. Use another output_model_name, or --replace." in (
+        refused.stderr
+    )
+    # Before anything was made for it.
+    assert not list((clone / "data" / "models").glob("affineur-smoke/*"))
+    assert "preflight" not in refused.stderr
 
 
 def test_names_like_our_old_temporary_ones_are_left_to_whoever_has_them(server, ollama, made_run):
@@ -307,7 +322,7 @@ def test_another_servers_models_are_not_looked_for_here(server, ollama, serve, m
 def add_many(folder, number):
     run = SimpleNamespace(folder=folder)
     for each in range(40):
-        ImportRecords(run).add(f"{number}-{each}", "d")
+        ImportRecords.of(run).add(f"{number}-{each}", "d")
 
 
 def test_no_record_of_an_import_is_lost_to_another(tmp_path):
@@ -325,7 +340,7 @@ def test_a_damaged_record_of_imports_is_a_sentence(server, made_run, text):
     path = made_run.folder.parent / "imports.json"
     path.write_text(text)
     with pytest.raises(UserError, match=r"imports\.json: is damaged"):
-        ImportRecords(made_run).model_digest(ollama_digest)
+        ImportRecords.of(made_run).model_digest(ollama_digest)
 
 
 # An import whose server falls silent: its words are the address, the run's folder and the path.
@@ -336,6 +351,7 @@ from launcher.display import Display
 from launcher.error_messages import exit_on_error
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
+from tests.conftest import invoke
 from tests.launcher.conftest import MadeRun
 def exit_with(text, code):
     print(text, file=sys.stderr)

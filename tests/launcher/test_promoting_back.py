@@ -201,7 +201,7 @@ def fit(made_run, ollama, ollama_server, monkeypatch):
     monkeypatch.setattr(promotion.Evaluation, "of_run", lambda folder, name: found)
     monkeypatch.setattr(promotion, "decide", lambda run, evaluation, policy: PASSED)
     ollama.make("m", "ours")
-    ImportRecords(made_run).add(ollama.models["m:latest"], made_run.model_digest)
+    ImportRecords.of(made_run).add(ollama.models["m:latest"], made_run.model_digest)
     return OllamaServer(ollama_server.address, "0.34.1")
 
 
