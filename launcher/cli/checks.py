@@ -30,6 +30,8 @@ _SOURCES = (
 # they take hours.
 _NEEDS_MORE = "container or serves or browser or gpu or faults"
 _NEEDS_TIME = "trains or compiles or slow"
+# Each has its copies of the project and, where it reads a model, torch: about 1 GB.
+_MOST_SIDE_BY_SIDE = 8
 _SHELL = re.compile(rb"#!\S*[ /](?:ba|da)?sh\b")
 
 
@@ -66,6 +68,10 @@ def test(
         command.append(path or "tests")
     if fast:
         command += ["-m", f"not ({_NEEDS_MORE} or {_NEEDS_TIME})"]
+        if not path:
+            # Whole files, since tests of one share what they made.
+            workers = min(os.cpu_count() or 1, _MOST_SIDE_BY_SIDE)
+            command += ["-n", str(workers), "--dist", "loadfile"]
     elif slow:
         command += ["-m", f"({_NEEDS_TIME}) and not ({_NEEDS_MORE})"]
     elif not asked and not path:

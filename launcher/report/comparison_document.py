@@ -42,7 +42,7 @@ _FORMS = {
     "tokens/s": "rate",
 }
 # Of a kind, beyond which nobody reads on.
-_MOST_ANSWERS = 50
+_MOST_ANSWERS = 20
 
 
 @dataclass(frozen=True)
