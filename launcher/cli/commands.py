@@ -251,8 +251,17 @@ def plan(*, profile: str, config: str, settings: Sequence[str], data: str, engin
     """Print what a run would do, and how it would train; exit 2 where the base has problems."""
     display = Display()
     recipe = _resolved(display, profile=profile, config=config, settings=settings, data=data)
+    chosen = choose_server("auto", display)
+    if chosen is not None:
+        try:
+            _check_server(chosen, recipe, replace=False)
+        except UserError as error:
+            display.note(f"train would be refused: {error}")
     planned = training.plan(
-        recipe, choose_engine(engine, "", display), display, server=_served_bases(display)
+        recipe,
+        choose_engine(engine, "", display),
+        display,
+        server=ServedBases.of(chosen, "auto"),
     )
     card = gpus.training_card(recipe.device, recipe.lock, recipe.precision)
     plan_report.show(planned, card, terminal())

@@ -123,6 +123,8 @@ def test_a_strangers_name_is_refused_before_the_training(clone, ollama, ollama_s
     assert "was not imported by this project. Use another output_model_name, or --replace." in (
         refused.stderr
     )
+    planned = invoke(clone, "plan", *words[1:], OLLAMA_HOST=ollama_server.address)
+    assert "train would be refused: Ollama: affineur-smoke:latest" in planned.stderr
     # Before anything was made for it.
     assert not list((clone / "data" / "models").glob("affineur-smoke/*"))
     assert "preflight" not in refused.stderr
