@@ -69,8 +69,8 @@ def test_a_run_and_its_curve_are_shown(browser, tensorboard, run):
             # Before the server answers, the page is the browser's own.
             browser.open(tensorboard)
         time.sleep(1)
-        # Tags are cut into parts, each an element.
-        text = "".join(browser.run("document.body.innerText").split())
+        # Tags are cut into parts, each an element. A page that begins has no body yet.
+        text = "".join(browser.run("document.body?.innerText ?? ''").split())
     if folder := os.environ.get("AFFINEUR_SCREENSHOTS"):
         browser.screenshot(Path(folder) / "tensorboard.png")
     assert "train/loss" in text
