@@ -20,7 +20,7 @@ def give_back_freed_blocks() -> None:
     torch's all are, for another of the same size (`_int_memalign` asks for more). A training of
     1.7 GB of activations held 4.8 GB after two updates and grew on; so it holds 2.6 GB. Mapping
     smaller blocks as well, from 1 MB on, took 36 to 46 % more CPU time. From 4 MB on, a training of
-    24 layers whose keys and values are 3.1 MB each held half a gigabyte more than from 3 MB on. Other C libraries do it
+    24 layers whose keys and values are 3.1 MB each held 0.5 GB more. Other C libraries do it
     anyway, or have no such setting.
     """
     with suppress(OSError, AttributeError):
