@@ -53,6 +53,12 @@ def needs(*markers: str) -> Callable[[Fixture], Fixture]:
     return declare
 
 
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard, by what tests start as well: a shell's background jobs ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test the markers of its fixtures; those that wait for a training come last."""
     for item in items:
@@ -175,8 +181,6 @@ def begin(project: Path, *words: str, **more: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # As in a terminal: where the tests run in the background, Ctrl-C may be ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
