@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 
 from pydantic import JsonValue
@@ -17,12 +16,11 @@ from launcher.display import byte_size, distinct_parts, duration, printable, sho
 from launcher.evaluate.report import percent
 from launcher.runs.changed_answers import ChangedAnswer, ComparedAnswers
 from launcher.runs.compared_figures import Figure
-from launcher.runs.compared_inputs import Difference, by_stages
+from launcher.runs.compared_inputs import Difference, by_stages, is_digest
 from launcher.runs.compared_sets import ComparedSet
 from launcher.runs.comparison import ComparedRun, Comparison
 
 _NAME_WIDTH, _VALUE_WIDTH = 35, 20
-_DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}")
 _DIGEST_CHARACTERS = 12
 # Of two long texts, how much is shown of what both begin with.
 _SEEN_BEFORE = 40
@@ -91,7 +89,7 @@ def _value(value: JsonValue) -> str:
     if value is None:
         return "-"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if _DIGEST.fullmatch(text):
+    if is_digest(text):
         return text.removeprefix("sha256:")[:_DIGEST_CHARACTERS]
     return text
 

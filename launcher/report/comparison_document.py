@@ -90,16 +90,15 @@ class Answers:
 
 @dataclass(frozen=True)
 class Head:
-    """What is seen first: figures that both runs have, and how B's scores stand.
-
-    `better`, `worse` and `sets` are None where no set was asked of both in the same way.
+    """What is seen first: figures that both runs have, and in how many of the sets that were asked
+    of both in the same way B is better or worse.
     """
 
     loss: Figure | None
     exact_match: Figure | None
-    better: int | None
-    worse: int | None
-    sets: int | None
+    better: int
+    worse: int
+    sets: int
 
 
 def compare_on_page(a: str, b: str, *, output: str, language: str) -> tuple[Comparison, Path]:
@@ -172,9 +171,9 @@ def _head(found: Comparison) -> Head:
     return Head(
         loss=of_both.get("held-out loss, tuned"),
         exact_match=of_both.get("exact match, tuned"),
-        better=verdicts.count("better") if verdicts else None,
-        worse=verdicts.count("worse") if verdicts else None,
-        sets=len(verdicts) if verdicts else None,
+        better=verdicts.count("better"),
+        worse=verdicts.count("worse"),
+        sets=len(verdicts),
     )
 
 

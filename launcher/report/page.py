@@ -5,7 +5,6 @@ with its value and where it is from.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,12 +17,12 @@ from launcher.evaluate.intervals import Interval
 from launcher.project import VERSION, shown
 from launcher.report.charts import Axis
 from launcher.report.language import Language
+from launcher.runs.compared_inputs import is_digest
 
 TEMPLATES = Path(__file__).parent / "templates"
 Kind = Literal["report", "comparison"]
 
 _BEGINNING_BYTES = 512
-_DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}")
 # What no page may hold as it is: control characters have no look, halves of letters no UTF-8.
 _UNSEEN = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
 _UNSEEN |= {0x7F: 0x2421, **dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)}
@@ -46,7 +45,7 @@ class Page:
             keep_trailing_newline=True,
         )
         environment.filters.update(integer=self.language.integer, json=_json)
-        environment.tests["digest"] = _is_digest
+        environment.tests["digest"] = is_digest
         environment.globals.update(
             css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
             generator=f"{_generator(self.kind)}{VERSION}",
@@ -112,10 +111,6 @@ def _seen(value: object) -> object:
     if isinstance(value, Markup):
         return Markup(str(value).translate(_UNSEEN))
     return value.translate(_UNSEEN) if isinstance(value, str) else value
-
-
-def _is_digest(value: str) -> bool:
-    return _DIGEST.fullmatch(value) is not None
 
 
 def _json(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from launcher.evaluate.record import Evaluation
 from launcher.pipeline.key_changes import INPUT_NAMES
 from launcher.runs.training_result import training_result
 
+_DIGEST = re.compile(r"(sha256:)?[0-9a-f]{64}")
 _OF_EACH_STAGE = ("code", "engine", "image", "Python")
 
 
@@ -43,6 +45,11 @@ def differences(a: Mapping[str, JsonValue], b: Mapping[str, JsonValue]) -> list[
         for name in {**a, **b}
         if a.get(name) != b.get(name)
     ]
+
+
+def is_digest(value: str) -> bool:
+    """Whether a value is one of which a person reads the beginning alone."""
+    return _DIGEST.fullmatch(value) is not None
 
 
 def changed_by_training(manifest: Manifest) -> dict[str, JsonValue]:

@@ -353,7 +353,6 @@ from launcher.display import Display
 from launcher.error_messages import exit_on_error
 from launcher.serving.model_import import import_run
 from launcher.serving.ollama_server import OllamaServer
-from tests.conftest import invoke
 from tests.launcher.conftest import MadeRun
 def exit_with(text, code):
     print(text, file=sys.stderr)
@@ -380,7 +379,6 @@ def test_one_ctrl_c_ends_an_import_whose_server_is_silent(
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert ollama_server.silent.wait(60)
     process.send_signal(signal.SIGINT)

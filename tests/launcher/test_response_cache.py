@@ -214,7 +214,6 @@ def test_one_ctrl_c_ends_an_evaluation_whose_server_is_silent(
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert ollama_server.silent.wait(60)
     while sheet(file).missing != 17:
